@@ -8,10 +8,6 @@
 
 use std::{fmt, str::FromStr};
 
-use base64::{
-    Engine, alphabet,
-    engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD},
-};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -21,6 +17,10 @@ use crate::{
     canonical,
     ids::{CollectionName, DocumentId, Epoch, FormatError, Revision, strings},
 };
+
+mod original;
+
+pub use original::{Original, OriginalError, decode, kept};
 
 /// The route of a publisher at which its sidecar delivers dead letters.
 pub const ROUTE: &str = "/dapr/deadLetters";
@@ -123,7 +123,8 @@ pub struct EventSummary {
     /// Until when it was worth delivering.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expiration: Option<DateTime<Utc>>,
-    /// The collection that its data names.
+    /// The collection that its data names, else the one that its topic names: an id-only event has
+    /// nothing else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collection: Option<CollectionName>,
     /// The document that its data names.
@@ -136,29 +137,6 @@ pub struct EventSummary {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
 }
-
-/// An original as a letter carries it. At most one member is present; both are absent in lists, and
-/// where no byte of it is known.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
-#[serde(rename_all = "camelCase")]
-pub struct Original {
-    /// The bytes, when they are UTF-8.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub text: Option<String>,
-    /// The bytes in base64 (RFC 4648 section 4), when they are not UTF-8.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(
-        feature = "utoipa",
-        schema(pattern = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$")
-    )]
-    pub base64: Option<String>,
-}
-
-/// The original is no base64.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("base64 is expected (RFC 4648 section 4)")]
-pub struct OriginalError;
 
 /// A dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -336,7 +314,9 @@ impl EventSummary {
                     expiration: text("expiration")
                         .and_then(|time| DateTime::parse_from_rfc3339(time).ok())
                         .map(DateTime::from),
-                    collection: name("collection").and_then(|name| name.parse().ok()),
+                    collection: name("collection")
+                        .or_else(|| text("topic"))
+                        .and_then(|name| name.parse().ok()),
                     document: name("id").and_then(|id| id.parse().ok()),
                     revision: named("revision")
                         .and_then(Value::as_u64)
@@ -346,6 +326,15 @@ impl EventSummary {
             }
             _other => Self::default(),
         }
+    }
+
+    /// The same, of a message that came from this topic, if it does not name one itself.
+    #[must_use]
+    pub fn on_topic(mut self, topic: Option<&str>) -> Self {
+        self.topic = self.topic.or_else(|| topic.map(short));
+        let of_topic = self.topic.as_ref().and_then(|topic| topic.parse().ok());
+        self.collection = self.collection.or(of_topic);
+        self
     }
 
     /// The same, with every text within its bound.
@@ -366,129 +355,5 @@ pub fn short(text: &str) -> String {
     text.chars().take(MAX_TEXT).collect()
 }
 
-/// The first [`MAX_ORIGINAL`] bytes; of a text, up to the end of a character.
-pub fn kept(original: &[u8]) -> &[u8] {
-    let Some((first, _rest)) = original.split_at_checked(MAX_ORIGINAL) else {
-        return original;
-    };
-    match std::str::from_utf8(first) {
-        // The last character was cut.
-        Err(error) if error.error_len().is_none() => &first[..error.valid_up_to()],
-        _whole_or_no_text => first,
-    }
-}
-
-impl Original {
-    /// These bytes, at most [`MAX_ORIGINAL`] of them.
-    pub fn of(bytes: &[u8]) -> Self {
-        match std::str::from_utf8(kept(bytes)) {
-            Ok("") => Self::default(),
-            Ok(text) => Self {
-                text: Some(text.to_owned()),
-                base64: None,
-            },
-            Err(_no_text) => Self {
-                text: None,
-                base64: Some(STANDARD.encode(kept(bytes))),
-            },
-        }
-    }
-
-    /// The bytes.
-    ///
-    /// # Errors
-    /// When `base64` is none.
-    pub fn bytes(&self) -> Result<Vec<u8>, OriginalError> {
-        match (&self.text, &self.base64) {
-            (Some(text), _) => Ok(text.as_bytes().to_vec()),
-            (None, Some(encoded)) => decode(encoded),
-            (None, None) => Ok(Vec::new()),
-        }
-    }
-}
-
-/// The bytes of a text in base64.
-///
-/// # Errors
-/// When it is none.
-pub fn decode(encoded: &str) -> Result<Vec<u8>, OriginalError> {
-    // The bits after the last byte say nothing, and some encoders leave them as they are.
-    const LENIENT: GeneralPurpose = GeneralPurpose::new(
-        &alphabet::STANDARD,
-        GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
-    );
-    LENIENT.decode(encoded).map_err(|_invalid| OriginalError)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_letter_is_known_by_source_and_id_of_its_event() {
-        let event = |source: &str, id: &str, more: &str| {
-            let text = format!(
-                r#"{{"specversion":"1.0","source":"{source}","id":"{id}","topic":"A","data":{{"collection":"A",
-                "id":"a","revision":7,"epoch":"9f86d081-1"}}{more}}}"#
-            );
-            let summary = EventSummary::of(text.as_bytes());
-            (DeadLetterId::of(&summary, text.as_bytes()), summary)
-        };
-        let (first, summary) = event("s", "1", "");
-        let (moved, _) = event("s", "1", r#","expiration":"2026-01-01T00:00:00Z""#);
-        assert_eq!(first, moved, "what a sidecar adds makes no other letter");
-        assert_ne!(first, event("s", "2", "").0);
-        assert_ne!(event("ab", "c", "").0, event("a", "bc", "").0);
-        assert_eq!(first.to_string().parse(), Ok(first));
-        assert_eq!(
-            (summary.revision, summary.document, summary.topic.as_deref()),
-            (Some(7), "a".parse().ok(), Some("A"))
-        );
-    }
-
-    #[test]
-    fn what_is_no_event_is_known_by_its_bytes() {
-        for message in [&b"<config/>"[..], b"\xff\xfe", b"[1]", b"", b"{\"id\":7}"] {
-            let summary = EventSummary::of(message);
-            assert_eq!(summary, EventSummary::default());
-            let id = DeadLetterId::of(&summary, message);
-            assert_eq!(id, DeadLetterId(xxh3_128(message)));
-        }
-    }
-
-    #[test]
-    fn bare_data_names_its_document() {
-        let summary =
-            EventSummary::of(br#"{"collection":"A","op":"Create","id":"a","revision":3}"#);
-        assert_eq!(summary.document, "a".parse().ok());
-        assert_eq!((summary.revision, summary.event_id), (Some(3), None));
-    }
-
-    #[test]
-    fn an_original_keeps_its_bytes_up_to_its_bound() {
-        for bytes in [&b"{}"[..], b"\xff\x00", b""] {
-            assert_eq!(Original::of(bytes).bytes().as_deref(), Ok(bytes));
-        }
-        let long = "é".repeat(MAX_ORIGINAL);
-        let text = Original::of(format!("a{long}").as_bytes())
-            .text
-            .expect("a text");
-        assert_eq!(text.len(), MAX_ORIGINAL - 1, "whole characters");
-        let binary = [0xff; MAX_ORIGINAL + 1];
-        let kept = Original::of(&binary).bytes().expect("base64");
-        assert_eq!(kept.len(), MAX_ORIGINAL);
-    }
-
-    #[test]
-    fn a_reason_of_a_later_version_is_read() {
-        let read: DeadLetterReason = serde_json::from_str("\"lost\"").expect("read");
-        assert_eq!(read, DeadLetterReason::Other);
-        for reason in DeadLetterReason::ALL {
-            assert_eq!(reason.as_str().parse(), Ok(reason));
-            assert_eq!(
-                serde_json::to_string(&reason).expect("json"),
-                format!("{:?}", reason.as_str())
-            );
-        }
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@
 //! process: it is bounded and shown, and decides nothing. What is sent again is the change of the
 //! change log, never a copy of it ([`replay`]). Nothing here changes a document.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use contract::{
@@ -19,14 +19,14 @@ use contract::{
 };
 use futures_util::FutureExt;
 use service::runtime::log_rate::LogRate;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout};
 use tracing::warn;
 
 use crate::{
     metrics::Metrics,
     store::{
         Store,
-        dead_letters::{LetterCounts, StoredLetter},
+        dead_letters::{LetterCounts, LetterDurability, StoredLetter},
     },
     transport::Transport,
 };
@@ -39,9 +39,15 @@ use arrival::{Arrival, merged};
 pub use error::DeadLetterError;
 use replay::{Plan, plan};
 
-/// Arrivals that are stored at the same time. Above it a sidecar delivers again later, and a replica
-/// loses its report: a flood of letters leaves the store to the writes.
-const ARRIVALS: usize = 8;
+/// Letters of sidecars that are stored at the same time; above it a sidecar delivers again later. Each
+/// is durable before its answer, so that few of them wait between two groups of writes.
+const MOVED: usize = 2;
+/// Reports that are stored at the same time, and that wait for it; above it a replica reports again. None
+/// of them waits for the disk.
+const REPORTED: usize = 1;
+const WAITING: usize = 32;
+/// How long an arrival waits for its place: a sidecar gives a delivery 3 s (dapr-config/resiliency.yaml).
+const PLACE_TIME: Duration = Duration::from_secs(2);
 
 /// The dead letters of a store. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -49,7 +55,24 @@ pub struct DeadLetters {
     store: Store,
     transport: Option<Arc<Transport>>,
     metrics: Arc<Metrics>,
-    places: Arc<Semaphore>,
+    moved: Arc<Places>,
+    reported: Arc<Places>,
+}
+
+/// Places for arrivals, and for those that wait for one.
+#[derive(Debug)]
+struct Places {
+    waiting: Semaphore,
+    storing: Semaphore,
+}
+
+impl Places {
+    fn new(storing: usize) -> Arc<Self> {
+        Arc::new(Self {
+            waiting: Semaphore::new(storing + WAITING),
+            storing: Semaphore::new(storing),
+        })
+    }
 }
 
 /// Which letters a request is about.
@@ -99,7 +122,8 @@ impl DeadLetters {
             store,
             transport,
             metrics,
-            places: Arc::new(Semaphore::new(ARRIVALS)),
+            moved: Places::new(MOVED),
+            reported: Places::new(REPORTED),
         }
     }
 
@@ -108,7 +132,8 @@ impl DeadLetters {
     /// # Errors
     /// When it is not stored: too many arrive, or the store does not answer.
     pub async fn add_moved(&self, original: &[u8]) -> Result<DeadLetterId, DeadLetterError> {
-        self.add(Arrival::moved(original, now())).await
+        let arrival = Arrival::moved(original, now());
+        self.add(arrival, &self.moved, LetterDurability::Now).await
     }
 
     /// Keeps an event that a replica dropped.
@@ -119,17 +144,25 @@ impl DeadLetters {
         &self,
         report: DeadLetterReport,
     ) -> Result<DeadLetterId, DeadLetterError> {
-        self.add(Arrival::reported(report, now())?).await
+        let arrival = Arrival::reported(report, now())?;
+        self.add(arrival, &self.reported, LetterDurability::Soon)
+            .await
     }
 
-    async fn add(&self, arrival: Arrival) -> Result<DeadLetterId, DeadLetterError> {
-        let _place = self
-            .places
-            .try_acquire()
-            .map_err(|_full| DeadLetterError::Busy)?;
+    async fn add(
+        &self,
+        arrival: Arrival,
+        places: &Places,
+        durability: LetterDurability,
+    ) -> Result<DeadLetterId, DeadLetterError> {
+        let waiting = places.waiting.try_acquire();
+        let _waiting = waiting.map_err(|_full| DeadLetterError::Busy)?;
+        let storing = timeout(PLACE_TIME, places.storing.acquire()).await;
+        // The semaphore is never closed.
+        let _storing = storing.map_err(|_late| DeadLetterError::Busy)?;
         let id = arrival.id;
         let merge = move |stored| Some(merged(stored, &arrival));
-        let changed = self.store.change_dead_letter(id, merge).await?;
+        let changed = self.store.change_dead_letter(id, durability, merge).await?;
         self.metrics.dead_letters_evicted.inc_by(changed.evicted);
         if let Some(letter) = changed.letter.filter(|_letter| changed.is_new) {
             self.metrics.dead_letter(letter.reason);
@@ -263,7 +296,8 @@ impl DeadLetters {
             stored.letter.replays = stored.letter.replays.saturating_add(1);
             Some(stored)
         };
-        let marked = self.store.change_dead_letter(id, mark).await?;
+        let durability = LetterDurability::Soon;
+        let marked = self.store.change_dead_letter(id, durability, mark).await?;
         Ok(DeadLetterReplayed {
             sent,
             // It was discarded meanwhile: it was sent all the same.
@@ -277,8 +311,8 @@ impl DeadLetters {
         let collection = plan.collection();
         let refused = if !broadcast.publishes(collection) {
             "sends no events of"
-        } else if plan.has_value() && broadcast.is_id_only(collection) {
-            "sends no values in the events of"
+        } else if !plan.is_id_only() && broadcast.is_id_only(collection) {
+            "sends ids alone in the events of"
         } else {
             return Ok(());
         };

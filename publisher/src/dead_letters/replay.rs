@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use contract::{CollectionName, Epoch, EventData, Revision, canonical, text::Escaped};
+use contract::{CollectionName, DocumentId, Epoch, EventData, Revision, canonical, text::Escaped};
 use serde_json::Value;
 
 use crate::{store::dead_letters::StoredLetter, transport::original::OriginalEvent};
@@ -33,11 +33,12 @@ impl Plan {
         }
     }
 
-    /// Whether an original with a value is sent. The event of a change has what the settings allow.
-    pub(super) fn has_value(&self) -> bool {
+    /// Whether nothing but an id is sent where that is all that may be sent. The event of a change has
+    /// what the settings allow.
+    pub(super) fn is_id_only(&self) -> bool {
         match self {
-            Self::Change { .. } => false,
-            Self::Original(original) => original.data.get("configData").is_some(),
+            Self::Change { .. } => true,
+            Self::Original(original) => only_id(&original.data).is_some(),
         }
     }
 }
@@ -82,7 +83,25 @@ pub(super) fn plan(
     } else {
         (None, Value::Object(message))
     };
-    let read: EventData = serde_json::from_value(data.clone()).map_err(|error| {
+    // An id-only event has the collection in its topic.
+    if let (Some(id), Some(collection)) = (only_id(&data), &event.collection) {
+        is_served(collection)?;
+        return Ok(Plan::Original(OriginalEvent {
+            collection: collection.clone(),
+            id,
+            envelope,
+            data,
+        }));
+    }
+    let mut named = data.clone();
+    if envelope.is_none()
+        && let (Some(members), Some(collection)) = (named.as_object_mut(), &event.collection)
+    {
+        // Its channel says what bare data does not say (requirement A11).
+        let channel = || collection.as_str().into();
+        members.entry("collection").or_insert_with(channel);
+    }
+    let read: EventData = serde_json::from_value(named).map_err(|error| {
         format!(
             "its data is no event of a collection: {}",
             Escaped(contract::dead_letter::short(&error.to_string()))
@@ -100,6 +119,12 @@ pub(super) fn plan(
         envelope,
         data,
     }))
+}
+
+/// The id of data that has no other member.
+fn only_id(data: &Value) -> Option<DocumentId> {
+    let members = data.as_object().filter(|members| members.len() == 1)?;
+    members.get("id")?.as_str()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -145,6 +170,23 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn an_event_that_has_an_id_alone_is_of_its_topic() {
+        let mut message = event(json!({"id": "a"}));
+        message["topic"] = json!("A");
+        let plan = planned(&message).expect("it can be sent");
+        assert!(plan.is_id_only() && plan.collection().as_str() == "A");
+        for more in [
+            json!({"id": "a", "op": "Update", "collection": "A"}),
+            json!({"id": "a", "op": "Update", "collection": "A", "metadata": {}}),
+        ] {
+            let plan = planned(&event(more)).expect("it can be sent");
+            assert!(!plan.is_id_only());
+        }
+        message["topic"] = json!("B");
+        assert!(planned(&message).is_err(), "not served");
     }
 
     #[test]

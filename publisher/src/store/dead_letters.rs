@@ -21,6 +21,16 @@ pub struct StoredLetter {
     pub original: Vec<u8>,
 }
 
+/// When a change of a letter has to be durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LetterDurability {
+    /// Before the call returns: its sender forgets the letter then.
+    Now,
+    /// With the next group of writes, so that it costs the writes nothing: a lost one is no loss of
+    /// configuration.
+    Soon,
+}
+
 /// What a change of a letter did.
 #[derive(Debug, Default)]
 pub struct LetterChange {
@@ -57,6 +67,13 @@ impl Bounds {
     }
 }
 
+impl StoredLetter {
+    /// Whether the store may be above its bounds after this letter replaced the other one.
+    pub(super) fn is_more_than(&self, stored: Option<usize>) -> bool {
+        stored.is_none_or(|bytes| bytes < self.original.len())
+    }
+}
+
 impl Store {
     /// Changes one dead letter: `change` gets the stored one, if there is one, and gives the one to
     /// store, or `None` to leave everything as it is. It is called again when another publisher
@@ -67,11 +84,15 @@ impl Store {
     pub async fn change_dead_letter(
         &self,
         id: DeadLetterId,
+        durability: LetterDurability,
         change: impl Fn(Option<StoredLetter>) -> Option<StoredLetter> + Send + Sync + 'static,
     ) -> anyhow::Result<LetterChange> {
         match self {
-            Self::Embedded(store) => store.change_dead_letter(id, change).await,
-            Self::Mongo(store) => store.opened()?.change_dead_letter(id, change).await,
+            Self::Embedded(store) => store.change_dead_letter(id, durability, change).await,
+            Self::Mongo(store) => {
+                let store = store.opened()?;
+                store.change_dead_letter(id, durability, change).await
+            }
         }
     }
 

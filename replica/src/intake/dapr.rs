@@ -16,8 +16,7 @@ use actix_web::{
     web,
 };
 use contract::{
-    CollectionName, Problem, ProblemKind,
-    canonical::PlainValue,
+    CollectionName, Problem, ProblemKind, canonical,
     document::JSON,
     event::{ROUTE, SUBSCRIBE_ROUTE},
     objects,
@@ -26,6 +25,7 @@ use contract::{
 };
 use futures_util::{FutureExt, StreamExt};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use subtle::ConstantTimeEq;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
@@ -256,11 +256,13 @@ pub(crate) async fn take_bulk(
     // One after the other: the entries of a topic have an order.
     for BulkEntry { entry_id, event } in bulk.entries {
         let taken = if statuses.len() < MAX_ENTRIES && Instant::now() < deadline {
-            let original = event.0.to_string();
-            let taking = take_event(intake, source, cloudevent::entry(event.0));
+            let original = event.as_deref().map_or("null", RawValue::get).as_bytes();
+            // One that is nested too deep is no event.
+            let value = canonical::value(original).unwrap_or_default();
+            let taking = take_event(intake, source, cloudevent::entry(value));
             let taken = timeout_at(deadline, taking).await.ok();
             if let Some(outcome) = &taken {
-                intake.report_drop(outcome, original.as_bytes(), None);
+                intake.report_drop(outcome, original, None);
             }
             taken
         } else {
@@ -316,8 +318,9 @@ pub(crate) struct Bulk {
 #[serde(rename_all = "camelCase")]
 struct BulkEntry {
     entry_id: String,
+    /// As it came: only a dropped one is needed as text.
     #[serde(default)]
-    event: PlainValue,
+    event: Option<Box<RawValue>>,
 }
 
 /// The bulk that a message is; `None` for every other message.

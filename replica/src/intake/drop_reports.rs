@@ -7,7 +7,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -77,23 +77,24 @@ impl Recent {
         self.in_minute < RATE
     }
 
-    /// Whether an event is to be reported; it then counts as reported.
-    fn note(&mut self, id: DeadLetterId, now: Instant) -> bool {
-        let is_recent = |since: &Instant| now.saturating_duration_since(*since) < PERIOD;
-        if self.reported.get(&id).is_some_and(is_recent) {
-            return false;
-        }
+    /// Whether an event was reported lately.
+    fn has(&self, id: DeadLetterId, now: Instant) -> bool {
+        (self.reported.get(&id)).is_some_and(|since| is_recent(*since, now))
+    }
+
+    /// An event is being reported.
+    fn note(&mut self, id: DeadLetterId, now: Instant) {
         if self.reported.len() >= REMEMBERED {
-            self.reported.retain(|_id, since| is_recent(since));
-        }
-        if self.reported.len() >= REMEMBERED {
-            // The rate makes more than this in a period impossible, so this is never reached.
-            return false;
+            // The rate makes more than this in a period impossible.
+            self.reported.retain(|_id, since| is_recent(*since, now));
         }
         self.reported.insert(id, now);
         self.in_minute += 1;
-        true
     }
+}
+
+fn is_recent(since: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(since) < PERIOD
 }
 
 impl DropReports {
@@ -113,17 +114,17 @@ impl DropReports {
     pub(crate) fn report(&self, cause: &str, detail: &str, original: &[u8], topic: Option<&str>) {
         let Some(queue) = &self.queue else { return };
         let now = Instant::now();
-        let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         // Before the event is read once more.
-        if !recent().has_place(now) {
+        if !self.recent().has_place(now) {
             return left_out();
         }
-        let mut event = EventSummary::of(original);
+        let event = EventSummary::of(original).on_topic(topic);
         let id = DeadLetterId::of(&event, original);
-        if !recent().note(id, now) {
+        // Held until it is known whether the report has a place.
+        let mut recent = self.recent();
+        if recent.has(id, now) {
             return;
         }
-        event.topic = event.topic.or_else(|| topic.map(str::to_owned));
         let report = DeadLetterReport {
             id,
             instance: self.instance.clone(),
@@ -133,9 +134,14 @@ impl DropReports {
             bytes: u64::try_from(original.len()).unwrap_or(u64::MAX),
             original: Original::of(original),
         };
-        if queue.try_send(report).is_err() {
-            left_out();
+        match queue.try_send(report) {
+            Ok(()) => recent.note(id, now),
+            Err(_full) => left_out(),
         }
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends the queued reports and never ends.
@@ -163,10 +169,13 @@ impl DropReports {
                 Err(error) => error,
             };
             if attempt < ATTEMPTS && is_transient(&error) {
-                sleep(wait).await;
+                // At random, because all replicas drop an event at the same time.
+                sleep(wait.mul_f64(rand::random_range(0.5..1.5))).await;
                 wait *= 2;
                 continue;
             }
+            // The next time that it is dropped it is reported again.
+            self.recent().reported.remove(&report.id);
             static LINES: LogRate = LogRate::every(Duration::from_secs(60));
             if let Some(left_out) = LINES.due() {
                 let id = report.id;
@@ -209,13 +218,14 @@ mod tests {
         let start = Instant::now();
         let mut recent = Recent::new(start);
         let second = |seconds| start + Duration::from_secs(seconds);
-        assert!(recent.note(DeadLetterId(7), start));
-        assert!(!recent.note(DeadLetterId(7), second(599)));
-        assert!(recent.note(DeadLetterId(7), second(600)));
+        recent.note(DeadLetterId(7), start);
+        assert!(recent.has(DeadLetterId(7), second(599)));
+        assert!(!recent.has(DeadLetterId(7), second(600)));
 
         let mut recent = Recent::new(start);
         for id in 0..u128::from(RATE) {
-            assert!(recent.has_place(start) && recent.note(DeadLetterId(id), start));
+            assert!(recent.has_place(start));
+            recent.note(DeadLetterId(id), start);
         }
         assert!(!recent.has_place(second(59)));
         assert!(recent.has_place(second(60)));
@@ -229,7 +239,7 @@ mod tests {
             let now = start + Duration::from_secs(60 * minute);
             for id in 0..u128::from(RATE) {
                 assert!(recent.has_place(now));
-                assert!(recent.note(DeadLetterId(u128::from(minute) * 1_000 + id), now));
+                recent.note(DeadLetterId(u128::from(minute) * 1_000 + id), now);
             }
             assert!(recent.reported.len() <= REMEMBERED);
         }

@@ -77,6 +77,33 @@ async fn a_report_waits_for_a_publisher_that_does_not_answer() {
     .await;
 }
 
+/// A report that no publisher took is no report.
+#[tokio::test]
+async fn an_event_whose_report_was_refused_is_reported_again() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let answer = move |path: &str, _body: &[u8]| {
+        if path == "/v1/dead-letters" {
+            counted.fetch_add(1, Ordering::SeqCst);
+            return (400, String::new());
+        }
+        (503, String::new())
+    };
+    with_listener(answer, async |url| {
+        let replica = replica(vec![url]);
+        let test = async {
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while asked.load(Ordering::SeqCst) < 2 {
+                assert!(Instant::now() < deadline, "it is not reported again");
+                assert!(is_dropped(&replica.receive_text(POISON, None).await));
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        following(&replica, test).await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_flood_of_invalid_events_is_answered_and_reported_within_the_rate() {
     with_reports(0, async |replica, reports| {

@@ -4,7 +4,7 @@ use contract::dead_letter::{DeadLetter, DeadLetterId};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::store::{
-    dead_letters::{Bounds, LetterChange, LetterCounts, StoredLetter},
+    dead_letters::{Bounds, LetterChange, LetterCounts, LetterDurability, StoredLetter},
     embedded::{
         Embedded,
         connections::{Durability, End},
@@ -29,19 +29,29 @@ impl Embedded {
     pub(in crate::store) async fn change_dead_letter(
         &self,
         id: DeadLetterId,
+        durability: LetterDurability,
         change: impl Fn(Option<StoredLetter>) -> Option<StoredLetter> + Send + 'static,
     ) -> anyhow::Result<LetterChange> {
-        let changed = self.write(Durability::Synced, move |_store, transaction| {
+        let durability = match durability {
+            LetterDurability::Now => Durability::Synced,
+            LetterDurability::Soon => Durability::Later,
+        };
+        let changed = self.write(durability, move |_store, transaction| {
             let stored = read(transaction, id)?;
-            let is_new = stored.is_none();
+            let size = stored.as_ref().map(|stored| stored.original.len());
             let Some(next) = change(stored) else {
                 return Ok(End::RollBack(LetterChange::default()));
             };
             put(transaction, &next)?;
+            let evicted = if next.is_more_than(size) {
+                evict(transaction)?
+            } else {
+                0
+            };
             Ok(End::Commit(LetterChange {
-                evicted: evict(transaction)?,
+                evicted,
                 letter: Some(next.letter),
-                is_new,
+                is_new: size.is_none(),
             }))
         });
         Ok(changed.await?)

@@ -9,7 +9,7 @@ use mongodb::bson::{self, Binary, Document as Bdoc, doc, spec::BinarySubtype};
 use tokio::time::timeout;
 
 use crate::store::{
-    dead_letters::{Bounds, LetterChange, LetterCounts, StoredLetter},
+    dead_letters::{Bounds, LetterChange, LetterCounts, LetterDurability, StoredLetter},
     mongo::{CALL_TIMEOUT, Mongo, TIMED_OUT, call, is_code, prepare::DUPLICATE_KEY},
 };
 
@@ -25,13 +25,19 @@ impl Mongo {
     pub(in crate::store) async fn change_dead_letter(
         &self,
         id: DeadLetterId,
+        durability: LetterDurability,
         change: impl Fn(Option<StoredLetter>) -> Option<StoredLetter> + Send + Sync,
     ) -> anyhow::Result<LetterChange> {
-        let table = self.table(DEAD_LETTERS);
+        let table = match durability {
+            LetterDurability::Now => self.table(DEAD_LETTERS),
+            LetterDurability::Soon => self.table_not_durable(DEAD_LETTERS),
+        };
         for _attempt in 0..ATTEMPTS {
             let row = call(table.find_one(doc! { "_id": id.to_string() })).await?;
             let version = row.as_ref().map(version);
-            let Some(next) = change(row.as_ref().and_then(stored)) else {
+            let stored = row.as_ref().and_then(stored);
+            let size = stored.as_ref().map(|stored| stored.original.len());
+            let Some(next) = change(stored) else {
                 return Ok(LetterChange::default());
             };
             let written = match version {
@@ -46,8 +52,13 @@ impl Mongo {
                 }
             };
             if written {
+                let evicted = if next.is_more_than(size) {
+                    self.evict_dead_letters().await?
+                } else {
+                    0
+                };
                 return Ok(LetterChange {
-                    evicted: self.evict_dead_letters().await?,
+                    evicted,
                     letter: Some(next.letter),
                     is_new: version.is_none(),
                 });
