@@ -1,4 +1,5 @@
-//! Other servers than a single one without users: a cluster, and a user with the least rights.
+//! Other servers than a single one without users: a cluster, a user with the least rights, a server
+//! that refuses writes.
 
 use std::future::pending;
 
@@ -8,11 +9,13 @@ use e2e::testbed::{
     redis::{Redis, cluster::RedisCluster},
     wait::eventually,
 };
-use journal::{AppendId, Consumer, ConsumerOptions, Journal, MongoProjection, Replicas};
+use journal::{
+    AppendId, Consumer, ConsumerOptions, Journal, JournalError, MongoProjection, Replicas,
+};
 
 use crate::{
     Outcome,
-    account::{Account, Balance, Command},
+    account::{Account, Balance, Command, Event},
     testbed::{id, journal_at},
 };
 
@@ -80,4 +83,36 @@ async fn a_user_needs_the_documented_rights_only() -> Outcome {
     redis.command(&words).await?;
     let address = redis.url_as("bank", "secret").parse()?;
     everything_works(&Journal::new(address, "account".parse()?), &mongod).await
+}
+
+#[tokio::test]
+async fn a_write_that_redis_refuses_stores_nothing_at_all() -> Outcome {
+    let redis = Redis::start().await?;
+    let journal = journal_at(&redis.url())?;
+    let alice = id("alice")?;
+    let any = AppendId::random;
+    journal.create(&alice, &any(), &Command::Open(1)).await?;
+    let key = |what: &str| format!("journal:{{{}}}:{what}", journal.name());
+    for (setting, on, off) in [("min-replicas-to-write", "1", "0"), ("maxmemory", "1", "0")] {
+        redis.command(&["CONFIG", "SET", setting, on]).await?;
+        let events = [Event::Deposit { amount: 1 }; 3];
+        let version = journal.load(&alice).await?.context("an account")?.version;
+        let refused = journal.append(&alice, version, &any(), &events).await;
+        ensure!(
+            matches!(refused, Err(JournalError::Unavailable(_))),
+            "{setting}: {refused:?}"
+        );
+        for stream in ["events", "of:alice"] {
+            let length = redis.command(&["XLEN", &key(stream)]).await?;
+            ensure!(
+                length.into_integer()? == version as i64,
+                "{setting}: {stream}"
+            );
+        }
+        redis.command(&["CONFIG", "SET", setting, off]).await?;
+        journal.append(&alice, version, &any(), &events).await?;
+    }
+    let loaded = journal.load(&alice).await?.context("an account")?;
+    ensure!(loaded.version == 7 && loaded.state.funds == 7, "{loaded:?}");
+    Ok(())
 }
