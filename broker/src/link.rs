@@ -149,6 +149,11 @@ impl State {
 }
 
 impl Lease<'_> {
+    /// The number of the connection: two leases with the same number share it.
+    pub fn connection(&self) -> u64 {
+        self.number
+    }
+
     /// Sends a command once, and forgets the connection if it cannot be used any more.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 //! acknowledges an entry before the projection returned, and never gives up: what fails is logged and
 //! tried again until the consumer is stopped.
 
+mod catch_up;
 mod delivery;
 mod maintenance;
 mod projection;
@@ -23,7 +24,7 @@ use redis::{
     streams::{StreamAutoClaimReply, StreamId, StreamReadReply},
 };
 use tokio::time::{Instant, sleep};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 use uuid::Uuid;
 
 pub use delivery::{DeadLetter, Delivered};
@@ -40,8 +41,6 @@ const AT_ONCE: usize = 64;
 const BLOCK: Duration = Duration::from_secs(2);
 /// Longest wait between two attempts.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// Most ids of aggregates in one page of the list.
-const IDS: usize = 256;
 
 /// The end of a consumer. Its parts share it.
 type Stop<'a> = Shared<BoxFuture<'a, ()>>;
@@ -137,14 +136,17 @@ impl<A: Aggregate> Consumer<A> {
     ) -> Result<(), ProjectionError> {
         if !self.journal.prepare_group(&self.group).await? {
             // Events of aggregates may have been trimmed before the group was made.
-            self.catch_up_all(projection).await?;
+            if !self.catch_up_until(projection, stop).await? {
+                return Ok(());
+            }
             self.journal.mark_caught_up(&self.group).await?;
         }
+        self.catch_up_dead_letters(projection).await?;
         let connected = self.address.connect(BLOCK + ANSWER).await;
         let mut connection = connected.map_err(JournalError::Unavailable)?;
         let mut maintained = None::<Instant>;
         // A read is not cancelled: Redis may have given its entries to this consumer already.
-        while stop.clone().now_or_never().is_none() {
+        while !is_stopped(stop) {
             let due = self.options.take_over_after / 2;
             if maintained.is_none_or(|at| at.elapsed() >= due) {
                 self.maintain(&mut connection, projection, stop).await?;
@@ -154,42 +156,6 @@ impl<A: Aggregate> Consumer<A> {
             self.process(&mut connection, projection, entries, stop)
                 .await?;
         }
-        Ok(())
-    }
-
-    /// Brings a projection up to date with every aggregate of the journal, without the stream of all
-    /// events. Repeating it is harmless.
-    ///
-    /// # Errors
-    /// When the journal or the projection is unavailable.
-    pub async fn catch_up_all(
-        &self,
-        projection: &impl Projection<A>,
-    ) -> Result<(), ProjectionError> {
-        let mut cursor = 0_u64;
-        let mut count = 0_u64;
-        loop {
-            let mut command = cmd("HSCAN");
-            command.arg(self.journal.keys().versions()).arg(cursor);
-            command.arg("COUNT").arg(IDS);
-            let page: (u64, BTreeMap<String, String>) = self.journal.ask(&command).await?;
-            for id in page.1.keys() {
-                // Only this crate writes ids; another text is not an aggregate.
-                let Ok(id) = id.parse() else { continue };
-                projection.catch_up(&id).await?;
-                count += 1;
-            }
-            cursor = page.0;
-            if cursor == 0 {
-                break;
-            }
-        }
-        info!(
-            journal = %self.journal.name(),
-            group = %self.group,
-            aggregates = count,
-            "the projection of the journal is caught up with all aggregates"
-        );
         Ok(())
     }
 
@@ -230,12 +196,12 @@ impl<A: Aggregate> Consumer<A> {
                     "entries of the journal were removed before they were acknowledged: every \
                      aggregate is read again"
                 );
-                self.catch_up_all(projection).await?;
+                self.catch_up_until(projection, stop).await?;
             }
             self.process(connection, projection, claimed.claimed, stop)
                 .await?;
             from = claimed.next_stream_id;
-            if from == "0-0" {
+            if from == "0-0" || is_stopped(stop) {
                 break;
             }
         }
@@ -331,6 +297,10 @@ impl<A: Aggregate> Consumer<A> {
             }
         }
     }
+}
+
+fn is_stopped(stop: &Stop<'_>) -> bool {
+    stop.clone().now_or_never().is_some()
 }
 
 /// Waits, unless it is stopped before or meanwhile; then the result is `false`.

@@ -2,6 +2,7 @@
 //! it is first used.
 
 mod append;
+mod confirmation;
 mod execute;
 mod replay;
 
@@ -12,6 +13,8 @@ use redis::{Cmd, FromRedisValue};
 
 pub use append::Appended;
 pub use execute::Executed;
+
+use confirmation::Confirmation;
 
 use crate::{Aggregate, JournalError, JournalName, names::Keys};
 
@@ -44,7 +47,7 @@ impl Default for Limits {
 pub struct Replicas {
     /// The number of replicas.
     pub count: u32,
-    /// How long to wait for them; other commands of the same handle wait meanwhile. At most 1 s.
+    /// How long to wait for them, 1 ms to 1 s. Other appends wait meanwhile, reads do not.
     pub within: Duration,
 }
 
@@ -65,7 +68,7 @@ pub struct Journal<A> {
     link: Arc<Link>,
     keys: Keys,
     limits: Limits,
-    replicas: Option<Replicas>,
+    confirmation: Option<Arc<Confirmation>>,
     aggregate: PhantomData<fn() -> A>,
 }
 
@@ -75,7 +78,7 @@ impl<A> Clone for Journal<A> {
             link: Arc::clone(&self.link),
             keys: self.keys.clone(),
             limits: self.limits,
-            replicas: self.replicas,
+            confirmation: self.confirmation.clone(),
             aggregate: PhantomData,
         }
     }
@@ -88,7 +91,7 @@ impl<A: Aggregate> Journal<A> {
             link: Arc::new(Link::new(address)),
             keys: Keys::new(name),
             limits: Limits::default(),
-            replicas: None,
+            confirmation: None,
             aggregate: PhantomData,
         }
     }
@@ -114,7 +117,8 @@ impl<A: Aggregate> Journal<A> {
         if !allowed.contains(&replicas.within) {
             return Err(ReplicasError::Wait);
         }
-        self.replicas = Some(replicas);
+        let address = self.link.address().clone();
+        self.confirmation = Some(Arc::new(Confirmation::new(address, replicas)));
         Ok(self)
     }
 
@@ -135,8 +139,8 @@ impl<A: Aggregate> Journal<A> {
         self.limits
     }
 
-    pub(crate) fn replicas(&self) -> Option<Replicas> {
-        self.replicas
+    pub(crate) fn confirmation(&self) -> Option<&Confirmation> {
+        self.confirmation.as_deref()
     }
 
     /// Sends a command that may be repeated. A connection that broke while idle costs the first

@@ -105,13 +105,15 @@ where
         match self.advance(id, &events).await {
             Ok(None) => Ok(Vec::new()),
             Ok(Some((version, reason))) => {
-                let unreadable = events.iter().filter(|event| event.version >= version);
+                // The events after it are in the journal, and are applied when it can be read.
+                let unreadable = events.iter().filter(|event| event.version == version);
                 Ok(unreadable.map(|event| rejected(event, &reason)).collect())
             }
-            Err(RowError::Never(reason)) => Ok(events
-                .iter()
-                .map(|event| rejected(event, &reason))
-                .collect()),
+            Err(RowError::Never(reason)) => {
+                // One letter stands for the aggregate.
+                let first = events.first().into_iter();
+                Ok(first.map(|event| rejected(event, &reason)).collect())
+            }
             Err(RowError::Unavailable(error)) => Err(error),
         }
     }

@@ -159,21 +159,19 @@ impl<A: Aggregate> Journal<A> {
 
     /// Sends the append once, and waits for replicas if the journal asks for them.
     async fn attempt(&self, command: &Cmd, id: &AggregateId) -> Result<[String; 3], Failed> {
-        let mut connection = self.link().connect().await.map_err(Failed::NotSent)?;
+        let confirmation = self.confirmation();
+        let link = confirmation.map_or(self.link(), |confirmation| &confirmation.link);
+        let mut connection = link.connect().await.map_err(Failed::NotSent)?;
         let answer: Vec<String> = connection.ask(command).await.map_err(Failed::Sent)?;
         let answer = <[String; 3]>::try_from(answer)
             .map_err(|other| Failed::Answered(JournalError::Answer(other.join(" "))))?;
         let is_write = ["appended", "repeated"].contains(&answer[0].as_str());
-        if let Some(replicas) = self.replicas().filter(|_| is_write) {
-            // WAIT counts the replicas that have everything this connection wrote, so it must follow
-            // on the same connection. The script writes something in each attempt.
-            let mut wait = cmd("WAIT");
-            wait.arg(replicas.count)
-                .arg(replicas.within.as_millis() as u64);
+        if let Some(confirmation) = confirmation.filter(|_| is_write) {
+            // The script writes something in each attempt, so this waits for an earlier one as well.
             let version = answer[1].parse().unwrap_or_default();
-            let confirmed = connection.ask(&wait).await;
-            let confirmed: u64 = confirmed.map_err(|it| Failed::NotConfirmed(it, version))?;
-            if confirmed < u64::from(replicas.count) {
+            let confirmed = confirmation.confirmed(&mut connection).await;
+            let confirmed = confirmed.map_err(|it| Failed::NotConfirmed(it, version))?;
+            if confirmed < u64::from(confirmation.replicas.count) {
                 let error = self.not_replicated(id, version, confirmed, None);
                 return Err(Failed::Answered(error));
             }
@@ -192,7 +190,7 @@ impl<A: Aggregate> Journal<A> {
             id: id.clone(),
             version,
             confirmed,
-            wanted: self.replicas().map_or(0, |replicas| replicas.count),
+            wanted: self.confirmation().map_or(0, |it| it.replicas.count),
             source,
         }
     }

@@ -356,6 +356,25 @@ async fn a_failover_of_redis_loses_no_change_that_a_replica_confirmed() -> Outco
         .post("/accounts/alice/deposits", &body, Some("told"))
         .await?;
     ensure!(told.status() == StatusCode::SERVICE_UNAVAILABLE, "{told:?}");
+    // Many at once are all told, and reads wait for none of them.
+    let keys: Vec<_> = (0..12).map(|number| format!("many-{number}")).collect();
+    let many = keys.iter().map(async |key| {
+        let told = confirming.post("/accounts/alice/deposits", &body, Some(key));
+        let answer: Value = told.await?.json().await?;
+        let detail = answer["detail"].as_str().unwrap_or_default();
+        ensure!(detail.contains("of 1 replicas confirmed it"), "{answer}");
+        anyhow::Ok(())
+    });
+    let read = async {
+        for _each in 0..20 {
+            let (status, account) = confirming.get("/accounts/alice").await?;
+            ensure!(status == StatusCode::OK, "{status} {account}");
+        }
+        anyhow::Ok(())
+    };
+    let (many, read) = futures_util::future::join(try_join_all(many), read).await;
+    many?;
+    read?;
     redis.replica.thaw()?;
     eventually("the replica confirms the repetition", async || {
         let again = confirming
@@ -365,7 +384,7 @@ async fn a_failover_of_redis_loses_no_change_that_a_replica_confirmed() -> Outco
         Ok(())
     })
     .await?;
-    deposits += 1;
+    deposits += 1 + keys.len() as u64;
     has(&confirming, "alice", deposits + 1, deposits * 3).await?;
 
     redis.master.kill()?;

@@ -7,13 +7,14 @@ use anyhow::{Context, ensure};
 use e2e::testbed::{mongod::Mongod, redis::Redis, wait::eventually};
 use futures_util::FutureExt;
 use journal::{
-    AggregateId, AppendId, Consumer, ConsumerOptions, Delivered, GroupName, Journal,
-    MongoProjection, Projection,
+    Aggregate, AggregateId, AppendId, Consumer, ConsumerOptions, Delivered, GroupName, Journal,
+    MongoProjection, Projection, View,
 };
 use mongodb::{
     Database,
     bson::{Document, doc},
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Outcome,
@@ -187,6 +188,45 @@ async fn consumers_that_end_in_the_middle_count_every_event_once() -> Outcome {
     run_until(&last, &rows, all).await
 }
 
+/// The account of a newer program, which knows one event more.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Newer {
+    funds: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum NewerEvent {
+    Create { amount: u64 },
+    Deposit { amount: u64 },
+    Freeze,
+}
+
+impl Aggregate for Newer {
+    type Event = NewerEvent;
+    type Command = ();
+    type Error = std::convert::Infallible;
+
+    fn decide(&self, _command: &()) -> Result<Vec<NewerEvent>, Self::Error> {
+        Ok(Vec::new())
+    }
+
+    fn apply(&mut self, event: &NewerEvent) {
+        View::apply(self, event);
+    }
+}
+
+impl View for Newer {
+    type Event = NewerEvent;
+
+    fn apply(&mut self, event: &NewerEvent) {
+        match event {
+            NewerEvent::Create { amount } | NewerEvent::Deposit { amount } => self.funds += amount,
+            NewerEvent::Freeze => {}
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_entry_that_cannot_be_read_is_kept_and_holds_up_nothing() -> Outcome {
     let (redis, mongod) = tokio::try_join!(Redis::start(), Mongod::start())?;
@@ -220,6 +260,13 @@ async fn an_entry_that_cannot_be_read_is_kept_and_holds_up_nothing() -> Outcome 
         .await?;
     open(&journal, &bob, 7).await?;
 
+    // Three good events after it: they are no letters of their own.
+    for version in 2..5 {
+        let deposit = [Event::Deposit { amount: 1 }];
+        let any = AppendId::random();
+        journal.append(&alice, version, &any, &deposit).await?;
+    }
+
     let consumer = Consumer::new(journal.clone(), group("rows")?, impatient());
     run_until(&consumer, &rows, async {
         eventually("the other account has its row", async || {
@@ -248,11 +295,29 @@ async fn an_entry_that_cannot_be_read_is_kept_and_holds_up_nothing() -> Outcome 
     ensure!(reasons[2].contains("no field"), "{reasons:?}");
     ensure!(dead[2].fields == [("what".to_owned(), "ever".to_owned())]);
     // The row ends before what cannot be read.
-    let row = row(&database, &alice).await?.context("a row")?;
+    let shown = async || row(&database, &alice).await?.context("a row");
+    let row = shown().await?;
     ensure!(
         row.get_i64("version")? == 1 && row.get_i64("funds")? == 1,
         "{row}"
     );
+
+    // A program that can read it brings the row up to date when it starts.
+    let newer = Journal::<Newer>::new(redis.url().parse()?, journal.name().clone());
+    let rows = MongoProjection::<Newer, Newer>::new(newer.clone(), &database, ROWS);
+    let consumer = Consumer::new(newer, group("rows")?, impatient());
+    let caught_up = eventually("the row has all events", async || {
+        let row = shown().await?;
+        ensure!(
+            row.get_i64("version")? == 5 && row.get_i64("funds")? == 4,
+            "{row}"
+        );
+        Ok(())
+    });
+    tokio::select! {
+        () = consumer.run(&rows, pending()) => anyhow::bail!("a consumer never returns"),
+        done = caught_up => done?,
+    }
     Ok(())
 }
 
@@ -403,6 +468,10 @@ async fn a_consumer_that_is_stopped_finishes_what_it_has_read() -> Outcome {
     let alice = id("alice")?;
     open(&journal, &alice, 1).await?;
     let all = format!("journal:{{{}}}:events", journal.name());
+    // Stopped before it has read every aggregate, it begins with that the next time.
+    let early = Consumer::new(journal.clone(), group("rows")?, impatient());
+    early.run(&rows, async {}).await;
+    ensure!(row(&database, &alice).await?.is_none());
     for round in 1..=3 {
         deposits(&journal, &alice, 50).await?;
         let consumer = Consumer::new(journal.clone(), group("rows")?, ConsumerOptions::default());
