@@ -5,7 +5,7 @@
 //! [`cluster`] holds the processes and the links, [`schedule`] plans the faults, [`nemesis`] injects
 //! them and notes its [`actions`]; [`forge`] is what strangers send, [`damage`] what
 //! changes rows, [`stall`] who asks and does not read. [`driver`] writes and keeps the [`record`], [`reader`] reads and
-//! keeps its [`observations`]. [`validators`] are pure. Nothing here knows how the product keeps a
+//! keeps its [`observations`]; [`past`] reads what was. [`validators`] are pure. Nothing here knows how the product keeps a
 //! promise.
 
 pub mod actions;
@@ -19,12 +19,14 @@ pub mod driver;
 pub mod forge;
 pub mod nemesis;
 pub mod observations;
+pub mod past;
 pub mod proxy;
 pub mod random;
 pub mod reader;
 pub mod record;
 pub mod report;
 pub mod restore;
+mod rollbacks;
 pub mod schedule;
 pub mod snapshot;
 pub mod stall;

@@ -21,6 +21,7 @@ use super::{
     driver::Driver,
     nemesis::{self, FaultContext},
     observations::Observations,
+    past,
     random::Random,
     reader::{self, SnapshotParser},
     record::Millis,
@@ -28,8 +29,8 @@ use super::{
     schedule::{Fault, Targets, plan},
     snapshot, transport,
     validators::{
-        FailedCheck, Promise, ReplicaValidator, Sample, WriteIndex, durable, epoch_explained, grew,
-        spoilt_row,
+        self, FailedCheck, Promise, ReplicaValidator, Sample, WriteIndex, durable, epoch_explained,
+        grew, spoilt_row,
     },
 };
 use crate::testbed::{Transport, wait::within};
@@ -88,6 +89,7 @@ pub async fn run(options: &Options, progress: &impl Progress) -> anyhow::Result<
     }
     let driver = Driver::new(began);
     let mut random = Random::new(options.seed ^ 0x5eed);
+    let mut moments = random.fork();
     let mut campaign = Campaign::new(options, &cluster, &driver, progress, clocks);
     let records: Vec<_> = cluster
         .replicas
@@ -115,6 +117,7 @@ pub async fn run(options: &Options, progress: &impl Progress) -> anyhow::Result<
         ended = campaign.rounds(&records) => ended,
         _ = driver.run(&cluster, options.rate, &mut random) => unreachable!("it never ends"),
         _ = readers => unreachable!("it never ends"),
+        _ = past::watch(&cluster, &driver, &mut moments) => unreachable!("it never ends"),
         _ = snapshot::count(&cluster, &sums) => unreachable!("it never ends"),
         error = cluster.keep(ended) => Err(error),
     };
@@ -286,6 +289,15 @@ impl<'a, P: Progress> Campaign<'a, P> {
         for probe in &record.probes {
             spoilt_row(&index, probe, findings);
         }
+        let shifted = self
+            .actions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .shifted
+            > 0;
+        for reading in &record.past {
+            validators::past(&index, reading, !shifted, findings);
+        }
         for (validate, record) in self.validators.iter_mut().zip(records) {
             let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
             for observation in &record.observations {
@@ -343,6 +355,7 @@ impl<'a, P: Progress> Campaign<'a, P> {
         // As the observations.
         if findings.violations.is_empty() {
             record.probes.clear();
+            record.past.clear();
         }
         // Only after this round was validated, because a restore may lie between two of its views
         // with this epoch.

@@ -1,5 +1,5 @@
 //! Clients that write through every publisher: creations, updates, patches, deletions, conditional
-//! writes and change sets. Every request is recorded before it is sent.
+//! writes, change sets, and the way back ([`super::rollbacks`]). Every request is recorded before it is sent.
 //!
 //! Its own idea of the stored documents only makes most requests meaningful. The validators never
 //! use it.
@@ -28,7 +28,9 @@ use crate::client::{Answer, Api, document_path};
 /// Concurrent clients.
 const CLIENTS: usize = 16;
 /// Longer than a publisher tries to commit.
-const TIMEOUT: Duration = Duration::from_secs(8);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(8);
+/// Number of change sets that may be undone.
+const SETS: usize = 8;
 /// Media type of RFC 7396.
 const MERGE_PATCH: &str = "application/merge-patch+json";
 /// Problems that say for certain that nothing was written.
@@ -43,6 +45,8 @@ pub struct Driver {
     pub gate: RwLock<()>,
     began: Instant,
     known: Mutex<[Option<u64>; SLOTS]>,
+    /// Ids of the newest change sets, to be undone.
+    sets: Mutex<Vec<(String, Vec<DocumentKey>)>>,
 }
 
 /// A request that is ready to be sent.
@@ -65,6 +69,7 @@ impl Driver {
             gate: RwLock::default(),
             began,
             known,
+            sets: Mutex::default(),
         }
     }
 
@@ -78,7 +83,7 @@ impl Driver {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, [Option<u64>; SLOTS]> {
+    pub(super) fn known(&self) -> std::sync::MutexGuard<'_, [Option<u64>; SLOTS]> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -129,9 +134,15 @@ impl Driver {
                     let due = tokio::time::Instant::now() + pause;
                     {
                         let _open = self.gate.read().await;
-                        let request = self.request(&mut random);
-                        self.send(random.pick(&apis), writer, counter, request)
-                            .await;
+                        let api = random.pick(&apis);
+                        match random.below(100) {
+                            0..6 => self.roll_back(api, writer, &mut random).await,
+                            6 => self.name_the_present(api, writer, counter).await,
+                            _ => {
+                                let request = self.request(&mut random);
+                                self.send(api, writer, counter, request).await;
+                            }
+                        }
                     }
                     tokio::time::sleep_until(due).await;
                 }
@@ -139,6 +150,20 @@ impl Driver {
         });
         join_all(clients).await;
         unreachable!("clients write without end")
+    }
+
+    /// The newest change sets.
+    pub(super) fn sets(&self) -> std::sync::MutexGuard<'_, Vec<(String, Vec<DocumentKey>)>> {
+        self.sets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers a change set, and forgets the oldest of many.
+    pub(super) fn remember_set(&self, id: String, keys: Vec<DocumentKey>) {
+        let mut sets = self.sets();
+        if sets.len() == SETS {
+            sets.remove(0);
+        }
+        sets.push((id, keys));
     }
 
     async fn send(&self, api: &Api, writer: usize, counter: u64, request: Request) {
@@ -166,17 +191,14 @@ impl Driver {
             api.send(request.method, &request.path, &headers, body),
         )
         .await;
-        let (status, outcome) = match &answer {
-            Ok(Ok(answer)) => (answer.status, outcome(answer)),
-            // The connection failed, so the request was not sent.
-            Ok(Err(error)) if error.downcast_ref().is_some_and(reqwest::Error::is_connect) => {
-                (0, Outcome::Refused)
-            }
-            _ => (0, Outcome::Unknown),
-        };
+        let (status, outcome) = outcome_of(&answer);
         let mut revisions = Vec::new();
         if let (Outcome::Acked, Ok(Ok(answer))) = (outcome, &answer) {
             revisions = revisions_of(answer);
+            if let Ok(set) = serde_json::from_str::<ChangeSetWritten>(&answer.body) {
+                let keys = request.members.iter().map(|(key, _)| *key).collect();
+                self.remember_set(set.id, keys);
+            }
             let mut known = self.known();
             for ((key, deletes), revision) in request.members.iter().zip(&revisions) {
                 known[key.slot()] = (!deletes).then_some(*revision);
@@ -323,7 +345,7 @@ impl Driver {
     }
 }
 
-fn any(random: &mut Random) -> DocumentKey {
+pub(super) fn any(random: &mut Random) -> DocumentKey {
     let keys = SLOTS as u64;
     let slot = random.below(keys);
     DocumentKey::all()
@@ -332,6 +354,20 @@ fn any(random: &mut Random) -> DocumentKey {
             collection: 0,
             number: 0,
         })
+}
+
+/// Status and outcome of a request, or of one without an answer.
+pub(super) fn outcome_of(
+    answer: &Result<anyhow::Result<Answer>, tokio::time::error::Elapsed>,
+) -> (u16, Outcome) {
+    match answer {
+        Ok(Ok(answer)) => (answer.status, outcome(answer)),
+        // The connection failed, so the request was not sent.
+        Ok(Err(error)) if error.downcast_ref().is_some_and(reqwest::Error::is_connect) => {
+            (0, Outcome::Refused)
+        }
+        _ => (0, Outcome::Unknown),
+    }
 }
 
 fn outcome(answer: &Answer) -> Outcome {

@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use super::observations::SeenValue;
+use super::{observations::SeenValue, past::PastReading};
 use crate::testbed::SCHEMA_FREE;
 
 /// Milliseconds since the campaign began.
@@ -92,6 +92,8 @@ pub struct WrittenDocument {
     pub deletes: bool,
     /// The revision of the write, when it was acknowledged.
     pub revision: Option<u64>,
+    /// Token of the value that a rollback gave back, when it is known.
+    pub restored: Option<u64>,
 }
 
 /// One request.
@@ -109,8 +111,22 @@ pub struct Write {
     pub outcome: Outcome,
     /// The HTTP status; 0 if there was no answer.
     pub status: u16,
-    /// The documents that it changes, in order.
+    /// The documents that it changes, in order. Of a rollback without a certain outcome: all that it
+    /// may have changed.
     pub members: Vec<WrittenDocument>,
+    /// Whether it gives documents earlier values back: its own token is then no value.
+    pub is_rollback: bool,
+}
+
+/// A named snapshot.
+#[derive(Debug, Clone, Serialize)]
+pub struct NamedState {
+    /// Its name, which no other one has.
+    pub name: String,
+    /// When the request that makes it was sent.
+    pub started: Millis,
+    /// When it was acknowledged.
+    pub ended: Millis,
 }
 
 /// A restore of the database from a dump.
@@ -176,6 +192,10 @@ pub struct WriteRecord {
     pub spoilt: Vec<SpoiltRow>,
     /// What publishers answered meanwhile, of this round.
     pub probes: Vec<Probe>,
+    /// The acknowledged named snapshots.
+    pub snapshots: Vec<NamedState>,
+    /// What publishers answered about the past, of this round.
+    pub past: Vec<PastReading>,
 }
 
 impl WriteRecord {
@@ -193,6 +213,7 @@ impl WriteRecord {
                 key,
                 deletes,
                 revision: None,
+                restored: None,
             })
             .collect();
         let outcome = Outcome::Open;
@@ -204,8 +225,65 @@ impl WriteRecord {
             outcome,
             status: 0,
             members,
+            is_rollback: false,
         });
         self.writes.len() as u64 - 1
+    }
+
+    /// Records a rollback before it is sent, with all documents that it may change.
+    pub fn begin_rollback(
+        &mut self,
+        what: &'static str,
+        writer: usize,
+        started: Millis,
+        keys: impl IntoIterator<Item = DocumentKey>,
+    ) -> u64 {
+        // Whether a document is deleted, only the answer says.
+        let token = self.begin(
+            what,
+            writer,
+            started,
+            keys.into_iter().map(|key| (key, true)),
+        );
+        self.writes[token as usize].is_rollback = true;
+        token
+    }
+
+    /// Records what an acknowledged rollback did: each document with its new revision, and the
+    /// revision whose value it has again, unless it was deleted.
+    pub fn rolled_back(&mut self, token: u64, changed: &[(DocumentKey, u64, Option<u64>)]) {
+        let members = changed
+            .iter()
+            .map(|(key, revision, restored)| WrittenDocument {
+                key: *key,
+                deletes: restored.is_none(),
+                revision: Some(*revision),
+                restored: restored.and_then(|restored| self.token_at(*key, restored)),
+            });
+        let members = members.collect();
+        self.writes[token as usize].members = members;
+    }
+
+    /// Token of the value that a revision gave a document, as far as it was acknowledged.
+    fn token_at(&self, key: DocumentKey, revision: u64) -> Option<u64> {
+        // A restored database uses the revisions after its dump again, so what it may have lost is
+        // left out.
+        let may_be_lost = |write: &Write| {
+            let ended = write.ended.unwrap_or(Millis::MAX);
+            let mut restores = self.restores.iter();
+            restores.any(|it| write.started < it.restored && ended > it.dumped)
+        };
+        let writes = self.writes.iter().enumerate().rev();
+        let mut writes = writes.filter(|(_, write)| !may_be_lost(write));
+        writes.find_map(|(token, write)| {
+            let mut members = write.members.iter();
+            let member = members.find(|it| it.key == key && it.revision == Some(revision))?;
+            if write.is_rollback {
+                Some(member.restored)
+            } else {
+                Some(Some(token as u64))
+            }
+        })?
     }
 
     /// Records the outcome of a request; `revisions` are in the order of its documents.

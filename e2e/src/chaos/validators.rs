@@ -10,12 +10,14 @@ mod leak;
 mod model;
 #[cfg(test)]
 mod mutants;
+mod past;
 mod replica;
 
 use std::collections::BTreeMap;
 
 pub use index::{Order, WriteIndex};
 pub use leak::{Sample, grew};
+pub use past::past;
 pub use replica::ReplicaValidator;
 use serde::Serialize;
 
@@ -56,11 +58,13 @@ pub enum Promise {
     NoSpoiltValue,
     /// A reader that takes nothing is disconnected in time.
     StalledReaderEnds,
+    /// An answer about a moment of the past is what was committed then.
+    PastIsExact,
 }
 
 impl Promise {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NoLostAck,
         Self::Converges,
         Self::NoRollback,
@@ -75,6 +79,7 @@ impl Promise {
         Self::NoFalseEpoch,
         Self::NoSpoiltValue,
         Self::StalledReaderEnds,
+        Self::PastIsExact,
     ];
 }
 

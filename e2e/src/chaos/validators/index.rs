@@ -27,6 +27,12 @@ pub struct AckedWrite {
     pub deletes: bool,
 }
 
+/// The revision of a request at a document, when it is known.
+fn revision_of(write: &Write, key: DocumentKey) -> Option<u64> {
+    let mut members = write.members.iter();
+    members.find(|member| member.key == key)?.revision
+}
+
 /// The write record, indexed for queries. It never changes.
 #[derive(Debug)]
 pub struct WriteIndex<'a> {
@@ -107,11 +113,42 @@ impl<'a> WriteIndex<'a> {
     }
 
     /// The position of a value that was seen.
-    pub fn order(&self, seen: SeenValue) -> Order {
-        (
-            self.write(seen.token).map_or(0, |write| self.era(write)),
-            seen.revision,
-        )
+    pub fn order(&self, seen: SeenValue, key: DocumentKey) -> Order {
+        let own = self.write(seen.token);
+        let revision = own.and_then(|write| revision_of(write, key));
+        let rollback = || self.rollback_to(key, seen).filter(|_| revision.is_some());
+        let write = match revision {
+            Some(revision) if revision == seen.revision => own,
+            _ => self
+                .certain_rollback_to(key, seen)
+                .or_else(rollback)
+                .or(own),
+        };
+        (write.map_or(0, |write| self.era(write)), seen.revision)
+    }
+
+    /// The acknowledged rollback that gave a document this value at this revision.
+    fn certain_rollback_to(&self, key: DocumentKey, seen: SeenValue) -> Option<&'a Write> {
+        let mut requests = self.requests[key.slot()].iter().rev();
+        requests.find_map(|(token, member)| {
+            let write = self.write(*token).filter(|write| write.is_rollback)?;
+            let fits = member.revision == Some(seen.revision)
+                && !member.deletes
+                && member.restored.is_none_or(|token| token == seen.token);
+            fits.then_some(write)
+        })
+    }
+
+    /// A rollback that may have given a document this value at this revision.
+    fn rollback_to(&self, key: DocumentKey, seen: SeenValue) -> Option<&'a Write> {
+        let unknown = || {
+            let mut requests = self.requests[key.slot()].iter().rev();
+            requests.find_map(|(token, member)| {
+                let write = self.write(*token)?;
+                (write.is_rollback && member.revision.is_none()).then_some(write)
+            })
+        };
+        self.certain_rollback_to(key, seen).or_else(unknown)
     }
 
     /// The number of restores before a history, when it is known.
@@ -158,6 +195,51 @@ impl<'a> WriteIndex<'a> {
         self.by_order[key.slot()].last().copied()
     }
 
+    /// The acknowledged writes of a document that the store of an era has, in no order. Revisions
+    /// alone order them: a restored database goes on after the revision of its dump, and what was
+    /// acknowledged between the two is not among them.
+    pub fn kept(&self, key: DocumentKey, era: usize) -> impl Iterator<Item = AckedWrite> {
+        let all = self.by_order[key.slot()].iter().copied();
+        all.filter(move |acked| acked.order.0 <= era)
+    }
+
+    /// The number of restores before a time; none when a restore was under way between the two times.
+    pub fn era_between(&self, sent: Millis, got: Millis) -> Option<usize> {
+        let restores = &self.record.restores;
+        let disturbed = |restore: &super::super::record::Restore| {
+            restore.dumped <= got && sent <= restore.restored
+        };
+        if restores.iter().any(disturbed) {
+            return None;
+        }
+        Some(restores.iter().filter(|it| it.restored <= sent).count())
+    }
+
+    /// The document that an acknowledged write of this collection changed at a revision.
+    pub fn document_at(&self, collection: u8, era: usize, revision: u64) -> Option<DocumentKey> {
+        let mut keys = DocumentKey::all().filter(|key| key.collection == collection);
+        keys.find(|key| self.kept(*key, era).any(|acked| acked.order.1 == revision))
+    }
+
+    /// When the request of a write was sent, and when its outcome was known.
+    pub fn times(&self, acked: &AckedWrite) -> Option<(Millis, Millis)> {
+        let write = self.write(acked.token)?;
+        Some((write.started, write.ended?))
+    }
+
+    /// Token of the value that an acknowledged write gave a document, when it is known.
+    pub fn token_of(&self, key: DocumentKey, acked: &AckedWrite) -> Option<u64> {
+        let write = self.write(acked.token)?;
+        if !write.is_rollback {
+            return Some(acked.token);
+        }
+        write
+            .members
+            .iter()
+            .find(|member| member.key == key)?
+            .restored
+    }
+
     /// The newest acknowledged write of a document up to a position.
     pub fn newest_up_to(&self, key: DocumentKey, order: Order) -> Option<AckedWrite> {
         let all = &self.by_order[key.slot()];
@@ -183,8 +265,8 @@ impl<'a> WriteIndex<'a> {
         at: Millis,
     ) -> bool {
         match held {
-            Some(seen) if acked.deletes => self.order(seen) > acked.order,
-            Some(seen) => self.order(seen) >= acked.order,
+            Some(seen) if acked.deletes => self.order(seen, key) > acked.order,
+            Some(seen) => self.order(seen, key) >= acked.order,
             None => acked.deletes || self.may_be_deleted(key, acked.order, None, at),
         }
     }
@@ -262,6 +344,11 @@ impl<'a> WriteIndex<'a> {
         let other = member
             .revision
             .filter(|revision| *revision != seen.revision)?;
+        // A rollback gives an earlier value another revision.
+        let rollback = self.rollback_to(key, seen);
+        if rollback.is_some_and(|write| write.started <= at) {
+            return None;
+        }
         Some(format!(
             "{key} shows {seen:?}, which was acknowledged at revision {other}"
         ))

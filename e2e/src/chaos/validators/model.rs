@@ -98,6 +98,55 @@ impl Model {
         changes
     }
 
+    /// Gives all documents of a collection the values back that they had then, as one set, and
+    /// answers it or not.
+    pub(super) fn roll_back(
+        &mut self,
+        collection: u8,
+        then: &BTreeMap<DocumentKey, SeenValue>,
+        outcome: Outcome,
+    ) -> Vec<Change> {
+        let keys: Vec<_> = DocumentKey::all()
+            .filter(|key| key.collection == collection && key.number < 8)
+            .collect();
+        let token = self
+            .record
+            .begin_rollback("roll back", 0, self.now, keys.iter().copied());
+        let mut changes = Vec::new();
+        let mut answered = Vec::new();
+        for key in keys {
+            let now = self.store.documents.get(&key).map(|seen| seen.token);
+            let before = then.get(&key).copied();
+            if now == before.map(|seen| seen.token) {
+                continue;
+            }
+            let revision = &mut self.store.revisions[usize::from(collection)];
+            *revision += 1;
+            let revision = *revision;
+            answered.push((key, revision, before.map(|seen| seen.revision)));
+            match before {
+                Some(SeenValue { token, .. }) => self
+                    .store
+                    .documents
+                    .insert(key, SeenValue { revision, token }),
+                None => self.store.documents.remove(&key),
+            };
+            changes.push(Change {
+                key,
+                revision,
+                token: before.map_or(token, |seen| seen.token),
+                deletes: before.is_none(),
+                in_set: true,
+            });
+        }
+        self.record.end(token, self.now, 200, outcome, &[]);
+        if outcome == Outcome::Acked {
+            self.record.rolled_back(token, &answered);
+        }
+        self.store.log.extend(changes.iter().cloned());
+        changes
+    }
+
     /// Writes a put, a deletion or a set of both. One in ten has no answer.
     pub(super) fn any_write(&mut self) -> Vec<Change> {
         let key = |random: &mut Random| DocumentKey {

@@ -196,7 +196,7 @@ impl Check<'_, '_> {
         let floor = self.replica.floors[key.slot()].replace(Floor { seen, gone: None });
         let Some(floor) = floor else { return };
         if let Some(gone) = floor.gone.filter(|_gone| !ended) {
-            let [before, now] = [floor.seen, seen].map(|seen| self.index.order(seen));
+            let [before, now] = [floor.seen, seen].map(|seen| self.index.order(seen, key));
             let fine = now > before && self.index.may_be_deleted(key, before, Some(now), gone);
             let what = || {
                 format!(
@@ -227,7 +227,7 @@ impl Check<'_, '_> {
         let seen = floor.seen;
         let fine = self
             .index
-            .may_be_deleted(key, self.index.order(seen), None, got);
+            .may_be_deleted(key, self.index.order(seen, key), None, got);
         let what = || format!("{key} is gone without a deletion; it had {seen:?}");
         if !ended {
             self.check(Promise::NeverEmpty, key, (!fine).then(what));
@@ -241,12 +241,12 @@ impl Check<'_, '_> {
             self.replica.held[key.slot()],
             self.replica.floors[key.slot()],
         ) {
-            (Some(seen), _) => self.index.newest_set(key, self.index.order(seen)),
+            (Some(seen), _) => self.index.newest_set(key, self.index.order(seen, key)),
             // Deleted since the last observation, and only one request can have done it.
             (None, Some(floor)) if floor.gone.is_none() => {
-                let mut by = self
-                    .index
-                    .deletions(key, self.index.order(floor.seen), None, got);
+                let mut by =
+                    self.index
+                        .deletions(key, self.index.order(floor.seen, key), None, got);
                 by.next().filter(|_| by.next().is_none())
             }
             (None, _) => None,
