@@ -17,6 +17,9 @@ use serde::Serialize;
 
 use crate::commands::differences::author;
 
+/// Lines of a document that the message of a conflict shows.
+const SHOWN: usize = 30;
+
 /// Writes a line of the result. Unlike `println!` it does not panic when the reader has closed the
 /// pipe, as `head` does.
 pub(crate) fn result(line: impl Display) -> io::Result<()> {
@@ -213,7 +216,11 @@ fn conflict(error: &anyhow::Error) -> Vec<String> {
             let pretty = value.and_then(|value| serde_json::to_string_pretty(&value).ok());
             let pretty =
                 pretty.unwrap_or_else(|| "a large document, which `get` prints".to_owned());
-            lines.extend(pretty.lines().map(|line| format!("    {line}")));
+            let all = pretty.lines().count();
+            lines.extend(pretty.lines().take(SHOWN).map(|line| format!("    {line}")));
+            if all > SHOWN {
+                lines.push("    … (`confcast get` prints all of it)".to_owned());
+            }
         }
         None => {}
     }

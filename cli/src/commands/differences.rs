@@ -2,22 +2,21 @@
 //!
 //! Values are shown as JSON in one line; a long one was cut by the publisher, or is cut here.
 
-use contract::{
-    CanonicalJson,
-    history::{ChangeNote, Difference},
-};
+use contract::history::{ChangeNote, Difference};
 
 use super::point::shown_time;
 
 /// Differences that a cell of a table names.
 const IN_A_CELL: usize = 3;
-/// Longest value in a cell, in characters.
+/// Longest value in a cell of a table of changes, in characters.
 const VALUE_CHARS: usize = 40;
+/// Longest value in a line, in characters; `get` prints whole ones.
+const LINE_CHARS: usize = 200;
 
 /// The differences of one document, a line each: `/enabled: true → false`.
 pub(super) fn lines(differences: &[Difference], truncated: bool) -> Vec<String> {
     let each = differences.iter().map(|difference| {
-        let [before, after] = values(difference, usize::MAX);
+        let [before, after] = values(difference, LINE_CHARS);
         format!("{}: {before} → {after}", place(&difference.pointer))
     });
     let more = truncated.then(|| "and more differences, which are not listed".to_owned());
@@ -42,7 +41,17 @@ pub(super) fn in_short(differences: &[Difference], truncated: bool) -> String {
 
 /// The value before and after a difference; `-` where there is none.
 pub(super) fn values(difference: &Difference, characters: usize) -> [String; 2] {
-    [&difference.before, &difference.after].map(|value| cut(value.as_ref(), characters))
+    [&difference.before, &difference.after].map(|value| {
+        let Some(value) = value else {
+            return "-".to_owned();
+        };
+        // The beginning of a long value is given as a text.
+        let beginning = value.to_value().ok().filter(|_| difference.abridged);
+        match beginning.as_ref().and_then(serde_json::Value::as_str) {
+            Some(beginning) => cut(beginning, characters),
+            None => cut(value.as_str(), characters),
+        }
+    })
 }
 
 /// A JSON pointer; the pointer to a whole document is empty and would read as a mistake.
@@ -54,11 +63,7 @@ pub(super) fn place(pointer: &str) -> &str {
     }
 }
 
-fn cut(value: Option<&CanonicalJson>, characters: usize) -> String {
-    let Some(value) = value else {
-        return "-".to_owned();
-    };
-    let text = value.as_str();
+fn cut(text: &str, characters: usize) -> String {
     match text.char_indices().nth(characters) {
         Some((end, _character)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
@@ -79,7 +84,7 @@ pub(crate) fn author(change: &ChangeNote) -> String {
 
 #[cfg(test)]
 mod tests {
-    use contract::history::difference;
+    use contract::{CanonicalJson, history::difference};
 
     use super::*;
 
@@ -102,5 +107,10 @@ mod tests {
         assert_eq!((all.len(), all[1].as_str()), (5, "/b: 2 → -"));
         let created = difference(None, Some(&json("{}"))).differences;
         assert_eq!(lines(&created, false), ["(document): - → {}"]);
+        let long = json(&format!(r#"{{"a":"{}"}}"#, "x".repeat(2_000)));
+        let created = difference(None, Some(&long)).differences;
+        let line = &lines(&created, false)[0];
+        assert!(line.starts_with(r#"(document): - → {"a":"xx"#), "{line}");
+        assert!(line.len() < 250 && line.ends_with('…'), "{line}");
     }
 }

@@ -74,6 +74,9 @@ pub(crate) struct RollbackCommand {
     target: Target,
 }
 
+/// Longest value in the table, in characters; `diff` and `show` print more.
+const VALUE_CHARS: usize = 80;
+
 /// What is rolled back.
 #[derive(Debug, Clone)]
 enum Subject {
@@ -215,7 +218,7 @@ fn table(items: &[RollbackItem]) -> output::Table {
         let mut document = format!("{}/{}", item.collection, item.id);
         let mut effect = format!("{:?}", item.op);
         for difference in &item.diff {
-            let [now, then] = differences::values(difference, usize::MAX);
+            let [now, then] = differences::values(difference, VALUE_CHARS);
             let at = differences::place(&difference.pointer).to_owned();
             // A document is named in its first row.
             table.add_row([
@@ -236,19 +239,18 @@ fn table(items: &[RollbackItem]) -> output::Table {
 
 /// What a rollback did, in one line.
 fn written(rollback: &Rollback) -> String {
-    let documents = counted(rollback.items.len());
-    let set = rollback.id.as_deref().unwrap_or("?");
-    match rollback.items.as_slice() {
+    let what = match rollback.items.as_slice() {
         [item] => format!(
-            "{}/{} was rolled back at revision {}; `confcast rollback --set {set}` undoes it",
+            "{}/{} was rolled back at revision {}",
             item.collection,
             item.id,
             item.revision.unwrap_or_default()
         ),
-        _several => format!(
-            "{documents} were rolled back in the change set {set}; `confcast rollback --set \
-             {set}` undoes it"
-        ),
+        items => format!("{} were rolled back", counted(items.len())),
+    };
+    match &rollback.id {
+        Some(set) => format!("{what}; `confcast rollback --set {set}` undoes that"),
+        None => what,
     }
 }
 

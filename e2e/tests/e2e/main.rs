@@ -16,6 +16,7 @@ mod languages;
 mod local;
 mod log;
 mod metrics;
+mod mistake;
 mod one_document;
 mod openapi;
 mod reap;

@@ -93,3 +93,96 @@ async fn an_older_file_and_an_export_are_written_back_as_they_were() -> Outcome 
     ensure!(written_by == expected, "{log:#}");
     Ok(())
 }
+
+/// Runs a command that is refused, and returns what it printed.
+fn refused(publisher: &Service, arguments: &[&str]) -> anyhow::Result<String> {
+    match confcast(publisher, arguments) {
+        Ok(printed) => anyhow::bail!("{arguments:?} was not refused: {printed}"),
+        Err(refusal) => Ok(format!("{refusal:#}")),
+    }
+}
+
+async fn change(publisher: &Service, user: &str, changes: Value) -> anyhow::Result<Value> {
+    let headers = [("x-user-id", user), ("x-change-reason", "release 7")];
+    let body = json!({"changes": changes}).to_string();
+    let api = publisher.api();
+    let answer = api.send(Method::POST, "/v1/changes", &headers, body);
+    answer.await?.expect(200)?.json()
+}
+
+#[tokio::test]
+async fn a_change_set_is_undone_together_unless_a_change_came_after_it() -> Outcome {
+    let mut publisher = Service::publisher()?
+        .with("AURA_CONFIGURATION_COLLECTIONS", FREE)
+        .with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
+    publisher.start().await?;
+    let created = |id: &str| json!({"collection": FREE, "op": "Create", "id": id, "configData": {"name": "new"}});
+    let set = change(&publisher, "grace", json!([created("a"), created("b")])).await?;
+    let set = set["id"].as_str().unwrap_or_default().to_owned();
+    changes(&publisher).await?;
+
+    let undo = ["rollback", "--set", &set, "--yes"];
+    let refusal = refused(&publisher, &undo)?;
+    let names_the_change =
+        refusal.contains("409") && refusal.contains(&format!("{FREE}/a was changed"));
+    ensure!(names_the_change, "{refusal}");
+    let back = ["rollback", FREE, "a", "--to-revision", "1"];
+    let unconfirmed = refused(&publisher, &back)?;
+    ensure!(unconfirmed.contains("nothing was done"), "{unconfirmed}");
+    ensure!(value(&publisher).await?["metadata"]["added"] == true);
+
+    // The user of the command and its reason are in the change.
+    let back = [&back[..], &["--yes", "--reason", "undo release 7"]].concat();
+    confcast(&publisher, &back)?;
+    ensure!(value(&publisher).await? == json!({"name": "new"}));
+    let history = confcast(&publisher, &["history", FREE, "a", "--limit", "1"])?;
+    let says_who = history.contains("ada") && history.contains("undo release 7");
+    ensure!(says_who, "{history}");
+
+    let tag = "1-00000000";
+    let file = folder()?;
+    let path = file.path().join("a.json").display().to_string();
+    std::fs::write(&path, "{}")?;
+    let put = ["put", FREE, "a", &path, "--expect", tag];
+    let refusal = refused(&publisher, &put)?;
+    let shows_what_is_there = refusal.contains("there is now, at revision 4")
+        && refusal.contains(r#""name": "new""#)
+        && refusal.contains("was changed by ada");
+    ensure!(shows_what_is_there, "{refusal}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn more_documents_than_a_change_set_has_are_rolled_back_in_parts() -> Outcome {
+    const DOCUMENTS: usize = 300;
+    let mut publisher = Service::publisher()?
+        .with("AURA_CONFIGURATION_COLLECTIONS", FREE)
+        .with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
+    publisher.start().await?;
+    for (op, value) in [("Create", 1), ("Replace", 2)] {
+        let all: Vec<_> = (0..DOCUMENTS)
+            .map(|number| json!({"collection": FREE, "op": op, "id": format!("d{number}"), "configData": {"value": value}}))
+            .collect();
+        for part in all.chunks(256) {
+            change(&publisher, "grace", json!(part)).await?;
+        }
+    }
+    let then = DOCUMENTS.to_string();
+    let at = format!("{FREE}@{then}");
+    let different = refused(&publisher, &["diff", &at])?;
+    ensure!(
+        different.contains("300 documents are different"),
+        "{different}"
+    );
+
+    let back = ["rollback", FREE, "--to-revision", &then, "--yes"];
+    let printed = confcast(&publisher, &back)?;
+    ensure!(
+        printed.contains("300 documents change in 2 parts"),
+        "{printed}"
+    );
+    confcast(&publisher, &["diff", &at])?;
+    let again = confcast(&publisher, &back)?;
+    ensure!(again.contains("nothing to roll back"), "{again}");
+    Ok(())
+}

@@ -17,13 +17,13 @@ use nix::sys::signal::Signal;
 
 type Outcome = anyhow::Result<()>;
 
-struct Up {
+pub(crate) struct Up {
     process: Process,
     ports: [u16; 3],
 }
 
 impl Up {
-    async fn start(name: &str, folder: &Path, ports: [u16; 3]) -> anyhow::Result<Self> {
+    pub(crate) async fn start(name: &str, folder: &Path, ports: [u16; 3]) -> anyhow::Result<Self> {
         Self::start_with(&[], name, folder, ports).await
     }
 
@@ -82,7 +82,7 @@ impl Up {
         lines.map(with_defaults).collect()
     }
 
-    fn try_line(&self, line: &str) -> anyhow::Result<Output> {
+    pub(crate) fn try_line(&self, line: &str) -> anyhow::Result<Output> {
         let line = [("8080", 0), ("8081", 1), ("8082", 2)].iter().fold(
             line.to_owned(),
             |line, (default, port)| {
@@ -108,7 +108,7 @@ impl Up {
         Ok(output)
     }
 
-    async fn interrupt(mut self) -> anyhow::Result<String> {
+    pub(crate) async fn interrupt(mut self) -> anyhow::Result<String> {
         self.process.signal(Signal::SIGINT)?;
         let status = self.process.ended(Duration::from_secs(20)).await?;
         ensure!(status.success(), "{status}");
