@@ -11,6 +11,7 @@ use contract::{
     history::{COUNT_HEADER, HistoryItem, HistoryPage, REVISION_HEADER},
     snapshot::SnapshotEnd,
 };
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
 
@@ -26,7 +27,9 @@ use crate::{
     testbed::SCHEMA_FREE,
 };
 
-/// Pause between two readings.
+/// Concurrent readers: one that waits for a frozen publisher does not stop the others.
+const READERS: usize = 4;
+/// Pause between two readings of a reader.
 const PAUSE: Duration = Duration::from_millis(60);
 /// Time limit of one answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -102,10 +105,16 @@ pub struct PastChange {
 
 /// Reads without end.
 pub async fn watch(cluster: &Cluster, driver: &Driver, random: &mut Random) -> Infallible {
+    let readers = (0..READERS).map(|_| random.fork());
+    join_all(readers.map(|random| read_without_end(cluster, driver, random))).await;
+    unreachable!("readers read without end")
+}
+
+async fn read_without_end(cluster: &Cluster, driver: &Driver, mut random: Random) -> Infallible {
     loop {
         sleep(PAUSE).await;
         let api = cluster.publisher(random.below(2) as usize);
-        let reading = timeout(TIMEOUT, read(&api, driver, random)).await;
+        let reading = timeout(TIMEOUT, read(&api, driver, &mut random)).await;
         if let Ok(Ok(reading)) = reading {
             driver.record().past.push(reading);
         }

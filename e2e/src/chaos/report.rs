@@ -158,6 +158,11 @@ impl Report {
             "no event reached a replica transport {}\n{self}",
             self.transport
         );
+        let past = self.findings.checks.get(&Promise::PastIsExact);
+        anyhow::ensure!(
+            past.is_some_and(|checks| *checks > 0),
+            "no publisher answered about the past\n{self}"
+        );
         Ok(())
     }
 }

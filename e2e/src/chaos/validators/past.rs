@@ -23,12 +23,19 @@ pub fn past(
     true_clocks: bool,
     findings: &mut Findings,
 ) {
+    if reading.answer == PastAnswer::None {
+        return;
+    }
+    // While a dump is put back there is no line of revisions.
+    let Some(era) = index.era_between(reading.sent, reading.got) else {
+        return;
+    };
     let check = Check {
         index,
         reading,
         true_clocks,
     };
-    let broken = check.broken();
+    let broken = check.broken(era);
     let broken = broken.map(|(key, what)| FailedCheck {
         at: reading.got,
         what: format!("{what} ({})", reading.path),
@@ -46,11 +53,7 @@ struct Check<'a, 'i> {
 }
 
 impl Check<'_, '_> {
-    fn broken(&self) -> Option<Broken> {
-        // While a dump is put back there is no line of revisions.
-        let era = self
-            .index
-            .era_between(self.reading.sent, self.reading.got)?;
+    fn broken(&self, era: usize) -> Option<Broken> {
         match &self.reading.answer {
             PastAnswer::None => None,
             PastAnswer::Wrong(what) => Some((None, what.clone())),
