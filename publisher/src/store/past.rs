@@ -268,7 +268,8 @@ impl Store {
             Some(_lost) => Err(view.not_kept()),
             None => {
                 let before = view.coverage.point(&view.head);
-                let is_then = before.time.is_none_or(|committed| committed <= time);
+                let is_first = before.revision == 0;
+                let is_then = before.time.map_or(is_first, |committed| committed <= time);
                 let is_kept =
                     before.revision + 1 == view.head.oldest && view.keeps(before.revision);
                 // Time passed it before the oldest change of the log, and after the one before that.

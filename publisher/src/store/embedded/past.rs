@@ -2,7 +2,6 @@
 //!
 //! Each call is one read transaction, so the log, the base records and what is kept belong together.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use contract::{
@@ -259,50 +258,78 @@ fn piece(
     // No id is empty, so the empty id is before the first.
     let after = after.map_or("", DocumentId::as_str);
     let of = point.collection.as_str();
-    let mut newest = BTreeMap::<String, Revision>::new();
-    // Where one of the two lists ends early, the other is used no further.
-    let mut end = None::<String>;
-    for (sql, from, to) in [
-        (tables::NEWEST_IN_LOG, covered, point.revision),
-        (tables::NEWEST_IN_BASES, 0, point.revision.min(covered)),
-    ] {
-        let mut statement = transaction.prepare_cached(sql)?;
-        let mut found = statement.query(params![of, from, to, after, PIECE_IDS])?;
-        let mut read = 0;
-        let mut last = None;
-        while let Some(row) = found.next()? {
-            let (id, revision): (String, Revision) = (row.get(0)?, row.get(1)?);
-            read += 1;
-            last = Some(id.clone());
-            let known = newest.entry(id).or_default();
-            *known = revision.max(*known);
-        }
-        if read == PIECE_IDS {
-            end = end.into_iter().chain(last).min();
-        }
-    }
-    let mut documents = Vec::new();
+    let to = point.revision;
+    let mut in_log = transaction.prepare_cached(tables::NEWEST_IN_LOG)?;
+    let mut in_bases = transaction.prepare_cached(tables::NEWEST_IN_BASES)?;
+    let mut sources = [
+        Newest::new(in_log.query(params![of, covered, to, after])?)?,
+        Newest::new(in_bases.query(params![of, 0, to.min(covered), after])?)?,
+    ];
+    let mut piece = PastPiece::default();
     let mut bytes = 0;
-    for (id, _revision) in newest {
-        if end.as_ref().is_some_and(|end| id > *end) {
+    for _examined in 0..PIECE_IDS {
+        let ids = sources.iter().filter_map(|source| source.next.as_ref());
+        let Some(id) = ids.map(|next| next.id.clone()).min() else {
+            piece.last = None;
             break;
+        };
+        let mut deleted = false;
+        // A record of the log is newer than every base record that is read here.
+        for source in sources.iter_mut().rev() {
+            if let Some(found) = source.take(&id)? {
+                deleted = found.deleted;
+            }
         }
         let id: DocumentId = id.parse()?;
-        let record = newest_at(transaction, &point.collection, &id, covered, point.revision)?;
-        let Some(document) = record.and_then(|record| record.document()) else {
-            continue;
-        };
-        bytes += document.json().len();
-        documents.push(document);
+        if !deleted {
+            let record = newest_at(transaction, &point.collection, &id, covered, to)?;
+            let document = record.and_then(|record| record.document());
+            bytes += document.as_ref().map_or(0, |it| it.json().len());
+            piece.documents.extend(document);
+        }
+        piece.last = Some(id);
         if bytes >= CHUNK_BYTES {
-            return Ok(PastPiece {
-                documents,
-                last: Some(id),
-            });
+            break;
         }
     }
-    Ok(PastPiece {
-        documents,
-        last: end.map(|end| end.parse()).transpose()?,
-    })
+    Ok(piece)
+}
+
+/// The newest records of documents in one of the two tables, in the order of ids.
+struct Newest<'a> {
+    rows: rusqlite::Rows<'a>,
+    next: Option<NewestOf>,
+}
+
+struct NewestOf {
+    id: String,
+    deleted: bool,
+}
+
+impl<'a> Newest<'a> {
+    fn new(rows: rusqlite::Rows<'a>) -> rusqlite::Result<Self> {
+        let mut source = Self { rows, next: None };
+        source.read()?;
+        Ok(source)
+    }
+
+    fn read(&mut self) -> rusqlite::Result<()> {
+        self.next = match self.rows.next()? {
+            Some(row) => Some(NewestOf {
+                id: row.get(0)?,
+                deleted: row.get::<_, Option<bool>>(2)?.unwrap_or_default(),
+            }),
+            None => None,
+        };
+        Ok(())
+    }
+
+    /// The next one, if it is of this document.
+    fn take(&mut self, id: &str) -> rusqlite::Result<Option<NewestOf>> {
+        let taken = self.next.take_if(|next| next.id == id);
+        if taken.is_some() {
+            self.read()?;
+        }
+        Ok(taken)
+    }
 }

@@ -24,6 +24,14 @@ macro_rules! record_id {
 }
 const RECORD_ID: &str = record_id!();
 
+/// Whether a record is a deletion. It is in the index too, so that a list of a past state reads no
+/// record of a document that did not exist.
+macro_rules! record_deleted {
+    () => {
+        "CASE WHEN json_valid(record) THEN json_extract(record, '$.op') = 'Delete' END"
+    };
+}
+
 /// The version of the tables below.
 const FORMAT: u64 = 3;
 
@@ -61,6 +69,7 @@ CREATE TABLE IF NOT EXISTS bases (
   collection TEXT NOT NULL, id TEXT NOT NULL, revision INTEGER NOT NULL, deleted INTEGER NOT NULL,
   crc INTEGER NOT NULL, record TEXT NOT NULL,
   PRIMARY KEY (collection, id, revision)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS bases_of_documents ON bases (collection, id, revision, deleted);
 CREATE TABLE IF NOT EXISTS coverage (
   collection TEXT NOT NULL, crc INTEGER NOT NULL, coverage TEXT NOT NULL,
   PRIMARY KEY (collection)) WITHOUT ROWID;
@@ -71,11 +80,13 @@ CREATE INDEX IF NOT EXISTS changes_by_set ON changes (set_id) WHERE set_id IS NO
 ";
 
 /// The newest revision of each document after an id, after a revision and at or before another one, in
-/// the change log. It reads the index only.
+/// the change log, and whether it is a deletion. It reads the index only, in the order of ids.
 pub(super) const NEWEST_IN_LOG: &str = concat!(
     "SELECT ",
     record_id!(),
-    ", max(revision) FROM changes
+    ", max(revision), ",
+    record_deleted!(),
+    " FROM changes INDEXED BY changes_of_documents
      WHERE collection = ?1 AND revision > ?2 AND revision <= ?3 AND ",
     record_id!(),
     " > ?4
@@ -83,13 +94,13 @@ pub(super) const NEWEST_IN_LOG: &str = concat!(
     record_id!(),
     " ORDER BY ",
     record_id!(),
-    " LIMIT ?5"
 );
 
 /// As [`NEWEST_IN_LOG`], of the base records.
-pub(super) const NEWEST_IN_BASES: &str = "SELECT id, max(revision) FROM bases
+pub(super) const NEWEST_IN_BASES: &str = "SELECT id, max(revision), deleted
+     FROM bases INDEXED BY bases_of_documents
      WHERE collection = ?1 AND revision > ?2 AND revision <= ?3 AND id > ?4
-     GROUP BY id ORDER BY id LIMIT ?5";
+     GROUP BY id ORDER BY id";
 
 /// Makes a store with a new identity in an empty file.
 pub(super) fn create(file: &Path) -> anyhow::Result<()> {
@@ -150,14 +161,17 @@ pub(super) fn add_past(transaction: &Transaction<'_>) -> anyhow::Result<()> {
 
 /// Makes the index of the log where it is missing: in a new file, and in one of an earlier version.
 pub(super) fn index_log(transaction: &Transaction<'_>) -> anyhow::Result<()> {
+    // An earlier version had an index without deletions.
     Ok(transaction.execute_batch(&format!(
-        "CREATE INDEX IF NOT EXISTS changes_by_document ON changes (
-           collection, {RECORD_ID}, revision)"
+        "DROP INDEX IF EXISTS changes_by_document;
+         CREATE INDEX IF NOT EXISTS changes_of_documents ON changes (
+           collection, {RECORD_ID}, revision, {})",
+        record_deleted!()
     ))?)
 }
 
 /// Uses the index of the log, or fails without it.
-const BY_DOCUMENT: &str = "INDEXED BY changes_by_document";
+const BY_DOCUMENT: &str = "INDEXED BY changes_of_documents";
 
 fn newest_by_id(columns: &str, by: &str) -> String {
     format!(

@@ -159,7 +159,9 @@ impl Mongo {
             .session(session)
             .await?;
         let record = row.map(|row| rows::value_record(collection, &row));
-        Ok(record.transpose()?)
+        Ok(record
+            .transpose()
+            .inspect_err(|damaged| self.damage.report_record(damaged))?)
     }
 
     pub(in crate::store) async fn past_piece(

@@ -362,3 +362,128 @@ async fn every_state_is_exact_or_not_kept_in_mongodb() {
         run(Store::open(&url, policy()).await.expect("a store"), steps).await;
     }
 }
+
+/// A named snapshot that is made while another publisher trims everything before it.
+#[tokio::test]
+async fn a_named_snapshot_and_a_trim_at_the_same_time_lose_nothing() {
+    let server = e2e::testbed::mongod::Mongod::start()
+        .await
+        .expect("a server");
+    let url = StoreUrl::Mongo {
+        url: server.url("race").parse().expect("a URL"),
+        database: "race".to_owned(),
+    };
+    let mut model = Model::new(Store::open(&url, policy()).await.expect("a store"));
+    let trimming = Store::open(&url, policy()).await.expect("a store");
+    for round in 0..10 {
+        for number in 0..4 {
+            model.step(Step::Put(number)).await;
+        }
+        model.step(Step::Delete(round % 4)).await;
+        let pin = snapshot_name(round);
+        let before = Utc::now() + TimeDelta::hours(1);
+        let collection = name();
+        let (made, trimmed) = tokio::join!(
+            (model.store).create_snapshot(pin.clone(), Context::default(), Utc::now()),
+            trimming.trim(&collection, 0, before, 1_000),
+        );
+        made.expect("made");
+        trimmed.expect("trimmed");
+        model.pins.insert(pin, model.revision());
+    }
+    model.step(Step::Trim(0)).await;
+    model.check().await;
+}
+
+#[tokio::test]
+async fn a_time_is_the_last_change_that_was_committed_by_then() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let mut model = Model::new(embedded(&folder).await);
+    for _change in 0..40 {
+        model.step(Step::Put(0)).await;
+    }
+    let log = model
+        .store
+        .changes(&name(), 0, 100, usize::MAX)
+        .await
+        .expect("a log");
+    let resolve = async |time| {
+        let point = model.store.resolve(&name(), &Point::Time(time)).await;
+        point.map(|point| point.revision)
+    };
+    for change in &log {
+        let newest = log
+            .iter()
+            .rfind(|other| other.time <= change.time)
+            .expect("itself");
+        assert_eq!(resolve(change.time).await.expect("kept"), newest.revision);
+    }
+    let first = log[0].time - TimeDelta::milliseconds(1);
+    assert_eq!(
+        resolve(first).await.expect("kept"),
+        0,
+        "before the first change"
+    );
+    let before = Utc::now() + TimeDelta::hours(1);
+    model
+        .store
+        .trim(&name(), 10, before, 1_000)
+        .await
+        .expect("trimmed");
+    assert_eq!(
+        resolve(log[29].time).await.expect("kept"),
+        30,
+        "the last that was removed"
+    );
+    assert!(matches!(
+        resolve(first).await,
+        Err(PastError::NotKept { oldest: 30, .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_change_set_is_found_while_all_of_it_is_in_the_log() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let mut model = Model::new(embedded(&folder).await);
+    model.step(Step::Put(5)).await;
+    model.step(Step::Set(BTreeSet::from([1, 2, 3]))).await;
+    let found = model.store.set("set-1").await.expect("kept");
+    let revisions: Vec<_> = found.iter().map(|change| change.revision).collect();
+    assert_eq!(revisions, [2, 3, 4]);
+    assert!(model.store.set("set-2").await.expect("asked").is_empty());
+    model.step(Step::Trim(2)).await;
+    assert!(matches!(
+        model.store.set("set-1").await,
+        Err(PastError::NotKept { .. })
+    ));
+}
+
+/// A file of a version without the past: without its tables, its column and its index.
+#[tokio::test]
+async fn a_file_of_an_earlier_version_gets_a_past() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let mut model = Model::new(embedded(&folder).await);
+    model.step(Step::Put(5)).await;
+    model.step(Step::Set(BTreeSet::from([1, 2, 3]))).await;
+    let Model { store, states, .. } = model;
+    drop(store);
+    let file = folder.path().join("confcast.sqlite");
+    rusqlite::Connection::open(&file)
+        .and_then(|file| {
+            file.execute_batch(
+                "DROP INDEX changes_by_set; DROP INDEX changes_of_documents;
+                 ALTER TABLE changes DROP COLUMN set_id;
+                 DROP TABLE bases; DROP TABLE coverage; DROP TABLE snapshots;",
+            )
+        })
+        .expect("an earlier file");
+    let mut model = Model {
+        states,
+        ..Model::new(embedded(&folder).await)
+    };
+    assert_eq!(model.store.set("set-1").await.expect("kept").len(), 3);
+    model.step(Step::Pin(1)).await;
+    model.step(Step::Put(1)).await;
+    model.step(Step::Trim(0)).await;
+    model.check().await;
+}

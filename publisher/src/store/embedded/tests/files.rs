@@ -324,7 +324,7 @@ async fn the_record_of_a_damaged_row_is_found_by_an_index_also_in_a_file_without
     fill(&store, 2, 0, 10).await;
     spoil(
         &store,
-        "DROP INDEX changes_by_document; DELETE FROM documents WHERE id = 'd00001'",
+        "DROP INDEX changes_of_documents; DELETE FROM documents WHERE id = 'd00001'",
     )
     .await;
     let id = "d00001".parse().expect("an id");
