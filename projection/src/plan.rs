@@ -90,6 +90,15 @@ pub(crate) fn work(position: Option<Option<Position>>, held: &Held<'_>) -> Work 
 pub(crate) fn cut(
     available: &BTreeMap<CollectionName, Vec<EventData>>,
 ) -> BTreeMap<CollectionName, Revision> {
+    // Fast path: nearly always all of it fits.
+    let ends = available
+        .iter()
+        .filter_map(|(name, list)| Some((name.clone(), list.last()?.revision?)));
+    let all: BTreeMap<_, _> = ends.collect();
+    let (changes, bytes) = size(available, &BTreeMap::new(), &all);
+    if changes <= MAX_CHANGES && bytes <= MAX_BYTES {
+        return all;
+    }
     let mut cut = BTreeMap::new();
     let (mut changes, mut bytes) = (0, 0);
     let next = |cut: &BTreeMap<CollectionName, Revision>, name: &CollectionName| {

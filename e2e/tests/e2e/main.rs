@@ -19,6 +19,7 @@ mod metrics;
 mod mistake;
 mod one_document;
 mod openapi;
+mod projection;
 mod reap;
 mod redis;
 mod repair;

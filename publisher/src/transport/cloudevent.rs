@@ -202,8 +202,13 @@ fn id_only_data(change: &Change) -> IdOnlyData {
 
 /// The `id` of an id-only event: the same for every attempt to send it, and without the revision that
 /// [`event::event_id`] has. A UUID of version 8 (RFC 9562 section 5.8).
+///
+/// The proof of the change is part of it: only the publishers of the store can make one, so a reader
+/// of the bus cannot find the revision by trying.
 fn opaque_event_id(change: &Change) -> Uuid {
-    let hash = Sha256::digest(event::event_id(change));
+    let proof = change.proof.map(|proof| proof.to_string());
+    let named = format!("{}:{}", event::event_id(change), proof.unwrap_or_default());
+    let hash = Sha256::digest(named);
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&hash[..16]);
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
@@ -352,5 +357,16 @@ mod tests {
             bare, data,
             "members for a sidecar are omitted where there is none"
         );
+
+        // The name of an id-only event depends on what only the store can make.
+        let named = |digit: &str| {
+            let proof = digit.repeat(40).parse().expect("a proof");
+            opaque_event_id(&Change {
+                proof: Some(proof),
+                ..change.clone()
+            })
+        };
+        assert_eq!(named("1"), named("1"), "the same for every attempt");
+        assert_ne!(named("1"), named("2"), "it cannot be found by trying");
     }
 }
