@@ -162,30 +162,38 @@ impl Subject {
         publisher: &Endpoint,
         shown: Option<&Rollback>,
     ) -> Result<Rollback, ClientError> {
-        let dry_run = shown.is_none();
-        let request = |point: &Point, ids: Option<&Vec<DocumentId>>| RollbackRequest {
-            expected: shown.and_then(|shown| shown.expected),
-            ids: ids.cloned(),
-            dry_run,
-            ..RollbackRequest::to(point.clone())
-        };
         match self {
             Self::Document(collection, id, point) => {
-                publisher
-                    .rollback_document(collection, id, &request(point, None))
-                    .await
+                let request = request(point, None, shown);
+                publisher.rollback_document(collection, id, &request).await
             }
             Self::Collection(collection, point, ids) => {
-                publisher
-                    .rollback_collection(collection, &request(point, ids.as_ref()))
-                    .await
+                let request = request(point, ids.clone(), shown);
+                publisher.rollback_collection(collection, &request).await
             }
             Self::Set(set) => {
-                publisher
-                    .rollback_set(set, &SetRollbackRequest { dry_run })
-                    .await
+                let dry_run = shown.is_none();
+                let request = SetRollbackRequest { dry_run };
+                publisher.rollback_set(set, &request).await
             }
         }
+    }
+}
+
+/// The request that shows a rollback, or the one that does what was shown.
+fn request(
+    point: &Point,
+    ids: Option<Vec<DocumentId>>,
+    shown: Option<&Rollback>,
+) -> RollbackRequest {
+    // A snapshot of that name may be another one by now, so what was shown is named by its revision.
+    let revision = shown.and_then(|shown| shown.to_revision);
+    let point = revision.map_or_else(|| point.clone(), Point::Revision);
+    RollbackRequest {
+        expected: shown.and_then(|shown| shown.expected),
+        ids,
+        dry_run: shown.is_none(),
+        ..RollbackRequest::to(point)
     }
 }
 
@@ -248,9 +256,16 @@ fn written(rollback: &Rollback) -> String {
         ),
         items => format!("{} were rolled back", counted(items.len())),
     };
-    match &rollback.id {
-        Some(set) => format!("{what}; `confcast rollback --set {set}` undoes that"),
-        None => what,
+    match (&rollback.id, rollback.items.as_slice()) {
+        (Some(set), _) => format!("{what}; `confcast rollback --set {set}` undoes that"),
+        // The rollback of one document is no change set.
+        (None, [item]) if item.replaced.is_some() => format!(
+            "{what}; `confcast rollback {} {} --to-revision {}` undoes that",
+            item.collection,
+            item.id,
+            item.replaced.unwrap_or_default()
+        ),
+        (None, _) => what,
     }
 }
 
@@ -278,5 +293,38 @@ mod tests {
             assert_eq!(text.matches(shown).count(), times, "{shown}: {text}");
         }
         assert!(text.contains("Delete"), "{text}");
+    }
+
+    #[test]
+    fn what_was_shown_is_what_is_asked_for() {
+        let shown = r#"{"toRevision":3,"expected":7,"items":[]}"#;
+        let shown: Rollback = serde_json::from_str(shown).expect("an answer");
+        let named = Point::Snapshot("monday".parse().expect("a name"));
+        let first = request(&named, None, None);
+        assert_eq!((first.point(), first.dry_run), (Some(named.clone()), true));
+        // Another snapshot may have the name meanwhile.
+        let second = request(&named, None, Some(&shown));
+        assert_eq!(second.point(), Some(Point::Revision(3)));
+        assert_eq!((second.expected, second.dry_run), (Some(7), false));
+    }
+
+    #[test]
+    fn a_rollback_names_the_command_that_undoes_it() {
+        let answer = |id: &str| {
+            let json = format!(
+                r#"{{{id}"toRevision":3,"items":[{{"collection":"A","id":"a","op":"Update",
+                "replaced":7,"restored":2,"revision":8,"diff":[]}}]}}"#
+            );
+            serde_json::from_str(&json).expect("an answer")
+        };
+        assert_eq!(
+            written(&answer("")),
+            "A/a was rolled back at revision 8; `confcast rollback A a --to-revision 7` undoes that"
+        );
+        let set = written(&answer(r#""id":"s","#));
+        assert!(
+            set.ends_with("`confcast rollback --set s` undoes that"),
+            "{set}"
+        );
     }
 }

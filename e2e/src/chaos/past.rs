@@ -201,11 +201,11 @@ fn parsed(
         }
         (200, _) => state(answer, collection, document.is_some()),
         // That a document did not exist is an answer as well.
-        (404, Moment::Revision(revision)) if is_absence(answer) => Ok(PastAnswer::State {
-            revision: *revision,
-            count: None,
-            held: Vec::new(),
-        }),
+        (404, Moment::Revision(_) | Moment::Time(_) | Moment::Snapshot(_))
+            if is_absence(answer) =>
+        {
+            absence(answer, moment)
+        }
         (410, _) => Ok(PastAnswer::NotKept),
         // Busy, damaged, or a moment that is not there.
         (404 | 408 | 500 | 503, _) => Ok(PastAnswer::None),
@@ -216,6 +216,21 @@ fn parsed(
 fn is_absence(answer: &Answer) -> bool {
     serde_json::from_str::<Problem>(&answer.body)
         .is_ok_and(|problem| problem.kind == ProblemKind::NoData)
+}
+
+/// The state of a document that did not exist, if the answer says of which revision it is.
+fn absence(answer: &Answer, moment: &Moment) -> anyhow::Result<PastAnswer> {
+    let header = answer.header(REVISION_HEADER);
+    let revision = match (header.rsplit_once('-'), moment) {
+        (Some((_epoch, revision)), _) => revision.parse().context("the revision")?,
+        (None, Moment::Revision(revision)) => *revision,
+        (None, _) => return Ok(PastAnswer::None),
+    };
+    Ok(PastAnswer::State {
+        revision,
+        count: None,
+        held: Vec::new(),
+    })
 }
 
 fn state(answer: &Answer, collection: u8, is_document: bool) -> anyhow::Result<PastAnswer> {
