@@ -21,6 +21,7 @@ mod prepare;
 mod reads;
 mod replicas;
 mod report;
+mod rollback;
 mod sustained;
 mod throughput;
 mod values;
@@ -117,10 +118,10 @@ async fn run() -> anyhow::Result<()> {
             number
                 .trim()
                 .parse()
-                .with_context(|| format!("ONLY={only}: numbers from 1 to 14"))
+                .with_context(|| format!("ONLY={only}: numbers from 1 to 15"))
         })
         .collect::<Result<_, _>>()?;
-    let chosen: Vec<u8> = (1..=14)
+    let chosen: Vec<u8> = (1..=15)
         .filter(|number| only.is_empty() || only.contains(number))
         .collect();
     let style = ProgressStyle::with_template("{bar:14} {pos}/{len} measures, {elapsed}, {msg}");
@@ -185,6 +186,7 @@ async fn measure(number: u8, bench: &Bench, report: &mut Report) -> anyhow::Resu
             Vec::new()
         }
         13 => visible::measure(bench).await?,
+        15 => rollback::measure(bench).await?,
         _ => sustained::measure(bench).await?,
     };
     report.rows.extend(rows);

@@ -37,7 +37,7 @@ const DOCUMENTS: u64 = 100;
 /// Length of a value, in bytes.
 const BYTES: usize = 300;
 /// A change that is not visible after this time counts as lost.
-const TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 /// Replicas check in only at their start: a change arrives by an event.
 const NEVER: Duration = Duration::from_secs(3_600);
 
@@ -65,7 +65,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
 }
 
 /// Follows the publisher behind a server with one worker.
-fn serve(
+pub(crate) fn serve(
     port: u16,
     publisher: &Service,
     stop: &CancellationToken,
@@ -252,7 +252,7 @@ impl<'a> Ours<'a> {
 }
 
 /// The time when the view of a replica reached a revision.
-async fn shows(
+pub(crate) async fn shows(
     replica: &Replica,
     moved: &mut watch::Receiver<u64>,
     collection: &CollectionName,
