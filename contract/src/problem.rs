@@ -237,7 +237,7 @@ pub enum ProblemKind {
     NotDeclared,
     /// The feed cannot continue from the given position without a gap.
     FeedGone,
-    /// The state of the requested time is no longer kept.
+    /// The past state that is asked for is no longer kept.
     NotKept,
     /// The document is not at the expected revision.
     ConditionFailed,

@@ -66,7 +66,7 @@ impl RollbackRequest {
     }
 }
 
-/// Body of `POST /v1/sets/{set}/rollback`.
+/// Body of `POST /v1/sets/{setId}/rollback`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -89,8 +89,8 @@ pub struct Rollback {
     /// which goes back to a revision of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_revision: Option<Revision>,
-    /// The `expected` of a request that does exactly what this dry run shows; after a rollback with
-    /// `expected`, that of the next one. Absent for a change set, whose changes have to be the newest
+    /// The `expected` of a request that does exactly what this dry run shows; after a rollback of a
+    /// whole collection with `expected`, that of the next one. Absent for a change set, whose changes have to be the newest
     /// ones of their documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<Revision>,

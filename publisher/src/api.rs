@@ -186,7 +186,7 @@ pub(crate) fn table() -> Vec<ApiRoute> {
         .body_limit(rollback::LIMIT),
         ApiRoute::get("/v1/history", history::of_store, of_past::history),
         ApiRoute::post(
-            "/v1/sets/{set}/rollback",
+            "/v1/sets/{setId}/rollback",
             rollback::of_set,
             of_past::rollback_of_set,
         )

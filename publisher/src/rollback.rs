@@ -8,8 +8,9 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use anyhow::Context as _;
 use contract::{
-    Change, CollectionName, Context, Document, DocumentId, Operation, ProblemKind, Revision,
+    Change, CollectionName, Context, Document, DocumentId, Head, Operation, ProblemKind, Revision,
     history::{ChangeNote, HistoryFilter, Point, difference},
     rollback::Rollback,
 };
@@ -106,18 +107,11 @@ impl Rollbacks<'_> {
     ) -> Result<Plan, RollbackError> {
         let collection = &point.collection;
         let mut now = Documents::of(self.store.documents(&[collection.clone()].into()).await?);
-        let head = now.revision();
-        if let Some(expected) = expected.filter(|expected| *expected != head) {
-            return Err(RollbackError::Write {
-                error: WriteError::HeadMoved {
-                    collection: collection.clone(),
-                    revision: head,
-                    expected,
-                },
-                keys: Vec::new(),
-            });
+        let head = now.head()?;
+        if let Some(expected) = expected.filter(|expected| *expected != head.revision) {
+            return Err(head_moved(head, expected));
         }
-        let mut plan = Plan::to(point.revision, head);
+        let mut plan = Plan::to(point.revision, head.revision);
         if let Some(expected) = expected {
             plan.expected_heads.insert(collection.clone(), expected);
         }
@@ -149,25 +143,22 @@ impl Rollbacks<'_> {
         expected: Option<Revision>,
     ) -> Result<Plan, RollbackError> {
         let collection = &point.collection;
-        let unchanged_since = match expected {
-            Some(expected) => {
-                let at = Point::Revision(expected);
-                Some(self.store.resolve(collection, &at).await?)
-            }
-            None => None,
-        };
         // Read before the documents, so that a change of one of them after this is noticed.
         let heads = self.store.heads(&[collection.clone()].into()).await?;
-        let head = heads.first().map_or(0, |head| head.revision);
-        let mut plan = Plan::to(point.revision, expected.unwrap_or(head));
+        let head = heads.first().context("a collection without a head")?;
+        if let Some(expected) = expected.filter(|expected| *expected > head.revision) {
+            return Err(head_moved(head, expected));
+        }
+        let mut plan = Plan::to(point.revision, expected.unwrap_or(head.revision));
         for id in ids {
             let key = (collection.clone(), id.clone());
             let now = self.store.document(collection, id).await?;
-            if let Some(unchanged_since) = &unchanged_since {
-                let shown = self.store.document_at(unchanged_since, id).await?;
-                if shown.as_ref().map(Document::revision) != now.as_ref().map(Document::revision) {
-                    return Err(RollbackError::NotAsExpected(self.conflict(key, now).await));
-                }
+            if let Some(expected) = expected
+                && !self
+                    .is_unchanged(&key, now.as_ref(), expected, head.oldest)
+                    .await?
+            {
+                return Err(RollbackError::NotAsExpected(self.conflict(key, now).await));
             }
             let then = self.store.document_at(point, id).await?;
             self.add(&mut plan, key, now.as_ref(), then.as_ref())
@@ -311,15 +302,34 @@ impl Rollbacks<'_> {
             // It may have been created and deleted again since.
             None => {
                 let key = (change.collection.clone(), change.id.clone());
-                let newest = newest_change(self.store, &key).await?;
-                Ok(newest.is_some_and(|newest| newest.revision == change.revision))
+                let deletion = last_change(self.store, &key, None).await?;
+                Ok(deletion.is_some_and(|deletion| deletion.revision == change.revision))
             }
         }
     }
 
+    /// Whether a document was not changed after a revision, which the log reaches up to `oldest`.
+    async fn is_unchanged(
+        &self,
+        key: &DocumentKey,
+        now: Option<&Document>,
+        since: Revision,
+        oldest: Revision,
+    ) -> anyhow::Result<bool> {
+        if let Some(now) = now {
+            return Ok(now.revision() <= since);
+        }
+        Ok(match last_change(self.store, key, None).await? {
+            Some(deletion) => deletion.revision <= since,
+            // It was deleted before the log begins, if it ever existed.
+            None => oldest <= since.saturating_add(1),
+        })
+    }
+
     async fn conflict(&self, key: DocumentKey, stored: Option<Document>) -> Conflict {
         // The answer is right without it.
-        let last_change = newest_change(self.store, &key).await.ok().flatten();
+        let found = last_change(self.store, &key, stored.as_ref()).await;
+        let last_change = found.ok().flatten();
         Conflict {
             key,
             stored,
@@ -328,14 +338,21 @@ impl Rollbacks<'_> {
     }
 }
 
-/// The newest change of a document; `None` when it is no longer in the log.
+/// The change that made a document what it is: `stored`, or deleted. `None` when its record is no
+/// longer in the log, or the document is another one by now.
 ///
 /// # Errors
 /// When the store cannot be read.
-pub async fn newest_change(
+pub async fn last_change(
     store: &Store,
     (collection, id): &DocumentKey,
+    stored: Option<&Document>,
 ) -> anyhow::Result<Option<ChangeNote>> {
+    if let Some(stored) = stored {
+        let record = store.record(collection, stored.revision()).await?;
+        let record = record.filter(|record| record.id == *id);
+        return Ok(record.as_ref().map(ChangeNote::from));
+    }
     let query = HistoryQuery {
         collections: BTreeSet::from([collection.clone()]),
         filter: HistoryFilter {
@@ -346,10 +363,10 @@ pub async fn newest_change(
         limit: 1,
     };
     let page = store.history(&query).await?;
-    Ok(page
-        .items
-        .first()
-        .map(|item| ChangeNote::from(&item.change)))
+    let newest = page.items.first().map(|item| &item.change);
+    // It may have been created meanwhile.
+    let deletion = newest.filter(|newest| newest.op == Operation::Delete);
+    Ok(deletion.map(ChangeNote::from))
 }
 
 /// The documents of one collection, one after another.
@@ -366,9 +383,10 @@ impl Documents {
         }
     }
 
-    /// The revision of the collection.
-    fn revision(&self) -> Revision {
-        self.cursor.heads.first().map_or(0, |head| head.revision)
+    /// The head of the collection.
+    fn head(&self) -> anyhow::Result<&Head> {
+        let head = self.cursor.heads.first();
+        head.context("a collection without a head")
     }
 
     async fn next(&mut self) -> anyhow::Result<Option<Document>> {
@@ -379,6 +397,17 @@ impl Documents {
             }
         }
         Ok(self.chunk.pop_front())
+    }
+}
+
+fn head_moved(head: &Head, expected: Revision) -> RollbackError {
+    RollbackError::Write {
+        error: WriteError::HeadMoved {
+            collection: head.collection.clone(),
+            revision: head.revision,
+            expected,
+        },
+        keys: Vec::new(),
     }
 }
 

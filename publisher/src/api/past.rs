@@ -7,7 +7,11 @@ use contract::{
     listing::ListFormat,
 };
 use serde::Deserialize;
-use service::http::{etag, problem::ProblemError, snapshot_slots::SnapshotSlot};
+use service::http::{
+    etag,
+    problem::{self, ProblemError},
+    snapshot_slots::SnapshotSlot,
+};
 
 use crate::{
     api::{Api, error::ApiError, stream},
@@ -82,14 +86,16 @@ pub(super) async fn document(
 ) -> Result<HttpResponse, ApiError> {
     let past = api.store.resolve(&collection, point).await?;
     let document = api.store.document_at(&past, &id).await?;
-    let document = document.ok_or_else(|| {
+    let mut response = answer(point, &past);
+    let Some(document) = document else {
         let detail = format!(
             "{collection} with id: {id} did not exist at revision {}",
             past.revision
         );
-        Problem::new(ProblemKind::NoData, detail).field("id")
-    })?;
-    let mut response = answer(point, &past);
+        let problem = Problem::new(ProblemKind::NoData, detail).field("id");
+        // With the headers, which say of which state the document is absent.
+        return Ok(problem::respond(response, &problem));
+    };
     if let Some(answered) = etag::conditional(request, &mut response, &document.etag()) {
         return Ok(answered);
     }

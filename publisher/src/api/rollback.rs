@@ -83,7 +83,7 @@ pub(super) async fn of_set(
 ) -> Result<HttpResponse, ApiError> {
     if set.is_empty() || set.len() > MAX_LEN {
         let detail = format!("expected 1 to {MAX_LEN} bytes");
-        return Err(ProblemError::bad_request("set", detail).into());
+        return Err(ProblemError::bad_request("setId", detail).into());
     }
     let SetRollbackRequest { dry_run } = optional_request(&body, r#""dryRun": true|false"#)?;
     let reason = format!("undo of change set {}", *set);
@@ -179,7 +179,9 @@ impl From<RollbackError> for ApiError {
         };
         match error {
             RollbackError::Past(error) => error.into(),
-            RollbackError::NoSet(_) => Problem::new(ProblemKind::NoSet, detail).field("set").into(),
+            RollbackError::NoSet(_) => Problem::new(ProblemKind::NoSet, detail)
+                .field("setId")
+                .into(),
             RollbackError::NotAsExpected(at) => conflict(ProblemKind::ConditionFailed, at),
             RollbackError::ChangedSince(at) => conflict(ProblemKind::ChangedSince, at),
             RollbackError::TooMany(_) => Problem::new(ProblemKind::SetTooLarge, detail).into(),

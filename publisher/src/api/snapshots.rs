@@ -2,7 +2,11 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::Utc;
-use contract::{Problem, ProblemKind, history::SnapshotName, named_snapshot::NamedSnapshots};
+use contract::{
+    Context, Problem, ProblemKind,
+    history::SnapshotName,
+    named_snapshot::{NamedSnapshot, NamedSnapshots},
+};
 use service::http::problem::ProblemError;
 
 use crate::{
@@ -17,8 +21,28 @@ pub(super) async fn create(
 ) -> Result<HttpResponse, ApiError> {
     let name = parsed(&name)?;
     let context = origin::context(&request)?;
-    let snapshot = api.store.create_snapshot(name, context, Utc::now()).await?;
-    Ok(HttpResponse::Created().json(snapshot))
+    let made = api
+        .store
+        .create_snapshot(name, context.clone(), Utc::now())
+        .await;
+    match made {
+        Ok(snapshot) => Ok(HttpResponse::Created().json(snapshot)),
+        Err(SnapshotError::Exists(name)) => {
+            let existing = api.store.snapshot(&name).await.map_err(store_failed)?;
+            match existing.filter(|existing| is_repetition(existing, &context)) {
+                Some(existing) => Ok(HttpResponse::Ok().json(existing)),
+                None => Err(SnapshotError::Exists(name).into()),
+            }
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a request is the one that made a snapshot, sent again: it has the same correlation id. A
+/// client may repeat a PUT (RFC 9110 section 9.2.2).
+fn is_repetition(existing: &NamedSnapshot, context: &Context) -> bool {
+    let id = context.correlation_id();
+    id.is_some() && id == existing.context.correlation_id()
 }
 
 pub(super) async fn list(api: web::Data<Api>) -> Result<HttpResponse, ApiError> {

@@ -356,7 +356,7 @@ impl Store {
     }
 
     /// The record of a revision in the change log.
-    async fn record(
+    pub(crate) async fn record(
         &self,
         collection: &CollectionName,
         revision: Revision,

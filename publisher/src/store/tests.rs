@@ -169,3 +169,17 @@ async fn a_change_with_a_commit_time_in_the_future_is_pending() {
         assert_eq!(pending.changes.len(), found, "{now}");
     }
 }
+
+#[tokio::test]
+async fn a_change_of_another_state_is_not_the_one_that_deleted_a_document() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = blank(&folder).await;
+    create(&store, "a").await;
+    let key = (name(), "a".parse().expect("an id"));
+    let stored = store.document(&key.0, &key.1).await.expect("read");
+    for (state, revision) in [(stored.as_ref(), Some(1)), (None, None)] {
+        let change = crate::rollback::last_change(&store, &key, state).await;
+        let found = change.expect("read").map(|change| change.revision);
+        assert_eq!(found, revision);
+    }
+}

@@ -134,7 +134,8 @@ impl Tags {
             return Some(Self::Any);
         }
         let mut listed = Vec::new();
-        let mut rest = text;
+        // Empty elements of a list are skipped (RFC 9110 section 5.6.1.2).
+        let mut rest = text.trim_start_matches([',', ' ', '\t']);
         loop {
             let weak = rest.strip_prefix("W/");
             let quoted = weak.unwrap_or(rest).strip_prefix('"')?;
@@ -153,7 +154,6 @@ impl Tags {
             if after.is_empty() {
                 return Some(Self::Listed(listed));
             }
-            // Empty elements of a list are skipped (RFC 9110 section 5.6.1.2).
             rest = after
                 .strip_prefix(',')?
                 .trim_start_matches([',', ' ', '\t']);
@@ -204,6 +204,7 @@ mod tests {
             ("\"6-a\"", false),
             ("\"7-a-gzip\"", true),
             ("W/\"6-a\" ,, \"7-a\",", true),
+            (", \"7-a\"", true),
             ("7-a", false),
             ("\"7-a\" \"7-a\"", false),
             ("", false),

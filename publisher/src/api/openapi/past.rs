@@ -150,7 +150,7 @@ pub(crate) fn rollback_of_set() -> ApiOperation {
     let summary = "Undo a change set: each of its documents as it was before";
     let set = json!({"type": "string", "minLength": 1, "maxLength": MAX_LEN});
     let operation = ApiOperation::new("rollBackSet", summary)
-        .path("set", "Id of the change set", set.into())
+        .path("setId", "Id of the change set", set.into())
         .problems(&[
             ProblemKind::NoSet,
             ProblemKind::ChangedSince,
@@ -204,6 +204,10 @@ pub(crate) fn create_snapshot() -> ApiOperation {
             ProblemKind::SnapshotsFull,
             ProblemKind::NotKept,
         ])
+        .answer(ApiAnswer::json::<NamedSnapshot>(
+            200,
+            "A request with the same correlation id made it",
+        ))
         .answer(ApiAnswer::json::<NamedSnapshot>(201, "It was made"))
 }
 
