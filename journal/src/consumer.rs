@@ -141,7 +141,7 @@ impl<A: Aggregate> Consumer<A> {
             }
             self.journal.mark_caught_up(&self.group).await?;
         }
-        self.catch_up_dead_letters(projection).await?;
+        self.catch_up_dead_letters(projection, stop).await?;
         let connected = self.address.connect(BLOCK + ANSWER).await;
         let mut connection = connected.map_err(JournalError::Unavailable)?;
         let mut maintained = None::<Instant>;
@@ -246,16 +246,17 @@ impl<A: Aggregate> Consumer<A> {
                 stored += 1;
                 continue;
             };
-            error!(
-                journal = %self.journal.name(),
-                group = %self.group,
-                position = %entry.id,
-                "an entry of the journal cannot be processed and is kept in the list of dead \
-                 entries: {}",
-                Escaped(reason)
-            );
             let command = give_up(&events_key, &dead_key, &self.group, entry, reason);
-            ask::<u64>(connection, &command).await?;
+            if ask::<u64>(connection, &command).await? > 0 {
+                error!(
+                    journal = %self.journal.name(),
+                    group = %self.group,
+                    position = %entry.id,
+                    "an entry of the journal cannot be processed and is kept in the list of dead \
+                     letters: {}",
+                    Escaped(reason)
+                );
+            }
         }
         if stored > 0 {
             ask::<u64>(connection, &acknowledge).await?;

@@ -7,15 +7,13 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use redis::cmd;
 use tracing::info;
 
-use super::{Stop, is_stopped};
+use super::{Stop, delivery::DEAD_LETTERS, is_stopped};
 use crate::{Aggregate, AggregateId, Consumer, Projection, ProjectionError};
 
 /// Most ids of aggregates in one page of the list.
 const IDS: usize = 256;
 /// Aggregates that are brought up to date at the same time.
 const AT_ONCE: usize = 16;
-/// Most dead letters whose aggregates are tried again.
-const DEAD_LETTERS: usize = 1_000;
 
 impl<A: Aggregate> Consumer<A> {
     /// Brings a projection up to date with every aggregate of the journal.
@@ -66,12 +64,16 @@ impl<A: Aggregate> Consumer<A> {
     }
 
     /// Tries the aggregates of the dead letters again: this program may read what the one before it
-    /// could not.
+    /// could not. A full list has lost letters, so every aggregate is tried then.
     pub(super) async fn catch_up_dead_letters(
         &self,
         projection: &impl Projection<A>,
+        stop: &Stop<'_>,
     ) -> Result<(), ProjectionError> {
         let letters = self.journal.dead_letters(&self.group, DEAD_LETTERS).await?;
+        if letters.len() >= DEAD_LETTERS {
+            return self.catch_up_until(projection, stop).await.map(drop);
+        }
         let fields = letters.into_iter().flat_map(|letter| letter.fields);
         let ids = fields.filter(|(name, _)| name == "id");
         let mut ids: Vec<AggregateId> = ids.filter_map(|(_, id)| id.parse().ok()).collect();

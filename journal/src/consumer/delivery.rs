@@ -10,16 +10,31 @@ use serde::de::DeserializeOwned;
 use crate::{Aggregate, AggregateId, AppendId, GroupName, Journal, JournalError};
 
 /// Most entries in the list of dead letters of a group; older ones are removed.
-const DEAD_LETTERS: usize = 1_000;
+pub(super) const DEAD_LETTERS: usize = 1_000;
 /// Longest text that is kept of a field of a dead letter, in bytes.
 const DEAD_FIELD: usize = 64 << 10;
 /// Most fields that are kept of a dead letter.
 const DEAD_FIELDS: usize = 16;
 
-/// Acknowledges and keeps in one step, so that no entry is lost or kept twice.
+/// Acknowledges and keeps in one step, so that no entry is lost or kept twice. An aggregate has one
+/// letter for each reason among the newest ones: its events are in the journal, and many of them must
+/// not displace the letters of others. The answer is 1 when a letter was kept.
 const GIVE_UP: &str = "
 if redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
-redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[3], '*', 'entry', ARGV[2], unpack(ARGV, 4))
+local id, reason = ARGV[4], ARGV[6]
+if id ~= '' then
+  for _, letter in ipairs(redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 64)) do
+    local same = 0
+    for i = 1, #letter[2], 2 do
+      local name, value = letter[2][i], letter[2][i + 1]
+      if name == 'reason' and value == reason or name == 'field:id' and value == id then
+        same = same + 1
+      end
+    end
+    if same == 2 then return 0 end
+  end
+end
+redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[3], '*', 'entry', ARGV[2], unpack(ARGV, 5))
 return 1";
 
 /// An event as a consumer group delivers it: at least once, in the order of positions unless an
@@ -124,6 +139,7 @@ pub(crate) fn give_up(
     let mut command = cmd("EVAL");
     command.arg(GIVE_UP).arg(2).arg(events).arg(dead);
     command.arg(group.as_str()).arg(&it.id).arg(DEAD_LETTERS);
+    command.arg(it.get::<String>("id").unwrap_or_default());
     command.arg("reason").arg(cut(why));
     for (name, value) in it.map.iter().take(DEAD_FIELDS) {
         command.arg(format!("field:{}", cut(name)));
