@@ -15,7 +15,10 @@ use contract::{
     Change, CollectionName, Document, DocumentId, Head, Revision, references::Referrer,
 };
 
-use crate::decide::{Command, DocumentKey, WriteResult};
+use crate::decide::{
+    Command, DocumentKey, WriteResult,
+    references::{ReferrersByDocument, Searched},
+};
 pub use crate::decide::{StoreIdentity, StoreSecret};
 
 mod commit_error;
@@ -188,6 +191,22 @@ impl Store {
         match self {
             Self::Embedded(store) => store.documents(collections).await,
             Self::Mongo(store) => store.opened()?.documents(collections).await,
+        }
+    }
+
+    /// What refers to some documents at one moment, as [`Self::referrers`], and what a later transaction
+    /// need not search again.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) async fn search_ahead(
+        &self,
+        sought: BTreeSet<DocumentKey>,
+        limit: usize,
+    ) -> anyhow::Result<(Searched, ReferrersByDocument)> {
+        match self {
+            Self::Embedded(store) => store.search_ahead(sought, limit).await,
+            Self::Mongo(store) => store.opened()?.search_ahead(sought, limit).await,
         }
     }
 

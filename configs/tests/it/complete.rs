@@ -26,6 +26,7 @@ const SILENT: &[&str] = &[
     "examples",
     "deprecated",
     "readOnly",
+    "x-ref",
     "writeOnly",
     "type",
     "enum",

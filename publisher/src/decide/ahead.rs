@@ -10,7 +10,7 @@ use std::sync::Arc;
 use contract::{CanonicalJson, Crc, Document, Expected, Revision, references::Reference};
 
 use super::value::value_of;
-use crate::decide::{Action, Rules, Write, WriteError, check_expected};
+use crate::decide::{Action, Rules, Write, WriteError, check_expected, references::Searched};
 
 /// What was found out before the transaction.
 #[derive(Debug, Clone)]
@@ -24,6 +24,8 @@ pub enum Checked {
         /// What the value refers to.
         references: Arc<[Reference]>,
     },
+    /// Nothing referred to the document of a deletion, when it was searched.
+    Unreferenced(Arc<Searched>),
     /// The document changed each time between check and transaction, so the transaction checks,
     /// whatever the size.
     InTransaction,
@@ -37,6 +39,14 @@ impl Checked {
         };
         let stored = stored.map(|stored| (stored.revision(), stored.crc()));
         (made_of.is_none() || *made_of == stored).then_some(value)
+    }
+
+    /// The search for what refers to the document of a deletion.
+    pub(super) fn searched(&self) -> Option<Arc<Searched>> {
+        match self {
+            Self::Unreferenced(searched) => Some(searched.clone()),
+            _other => None,
+        }
     }
 
     /// The references of a value, if this is the one that was checked.
@@ -65,6 +75,11 @@ impl Checked {
 }
 
 impl Write {
+    /// Whether a stored document is in the expected state.
+    pub fn expects(&self, stored: &Document) -> bool {
+        check_expected(&self.expected, Some(stored)).is_ok()
+    }
+
     /// Whether the new value depends on the stored document.
     pub fn needs_stored(&self) -> bool {
         match self.action {

@@ -87,7 +87,8 @@ pub enum WriteError {
     /// The change set is larger than a replica applies in one step.
     #[error(
         "A change set has at most {MAX_OPERATIONS} changes, and its values have at most \
-         {MAX_BYTES} bytes and 10000 new references together; split it into two sets"
+         {MAX_BYTES} bytes and {added} new references together; split it into two sets",
+        added = references::ADDED_REFERENCES
     )]
     SetTooLarge {
         /// The first change beyond a limit, from 0.

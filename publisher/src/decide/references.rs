@@ -16,28 +16,37 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use contract::{
-    CollectionName, Document, DocumentId, Revision, canonical,
-    references::{DanglingReference, Reference, ReferredDocument, Referrer},
+    CollectionName, Document, Revision, canonical,
+    references::{Reference, Referrer},
 };
 
+mod ahead;
+mod refusal;
+
+pub use ahead::Searched;
+pub(crate) use ahead::{deleted_in_use, refused};
+use refusal::Dangling;
+pub(super) use refusal::detail;
+
 use super::{
-    Action, Command, DocumentKey, IN_TRANSACTION_BYTES, Rules, WorkingSet, Write, WriteError,
-    schemas::SchemaMap,
+    Action, Checked, Command, DocumentKey, IN_TRANSACTION_BYTES, Rules, WorkingSet, Write,
+    WriteError, schemas::SchemaMap,
 };
 
 /// Most references that a refusal names.
-const NAMED: usize = 20;
+pub(super) const NAMED: usize = 20;
 /// Most different documents to which the writes of one command add references. A group takes no
 /// further command when its commands reach it.
-const ADDED_REFERENCES: usize = 10_000;
+pub(super) const ADDED_REFERENCES: usize = 10_000;
 
 /// The facts that a group needs besides its own documents.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone)]
 pub struct Wanted {
     /// Whether each of these exists.
     pub documents: BTreeSet<DocumentKey>,
-    /// What refers to each of these: at least `referrers_limit` documents, or all.
-    pub referred: BTreeSet<DocumentKey>,
+    /// What refers to each of these: at least `referrers_limit` documents, or all. With what was
+    /// searched before, if it was.
+    pub referred: BTreeMap<DocumentKey, Option<Arc<Searched>>>,
     /// So many that enough are left when the group changed some of them.
     pub referrers_limit: usize,
 }
@@ -223,7 +232,7 @@ impl ReferenceCheck {
                     }
                 }
                 (Some(_deleted), None) if self.targets.contains(&key.0) => {
-                    for (referrer, pointer) in self.referrers(&state, &key)? {
+                    for (referrer, pointer) in self.referrers(&state, &key, write)? {
                         let reference = Reference {
                             pointer,
                             collection: key.0.clone(),
@@ -320,13 +329,15 @@ impl ReferenceCheck {
         &mut self,
         state: &State<'_>,
         key: &DocumentKey,
+        write: &Write,
     ) -> Result<Vec<(DocumentKey, String)>, WriteError> {
         if let Some(wanted) = &mut self.collected {
-            wanted.referred.insert(key.clone());
+            let searched = write.checked.as_ref().and_then(Checked::searched);
+            wanted.referred.insert(key.clone(), searched);
             return Ok(Vec::new());
         }
         let facts = &state.before.facts;
-        if !facts.wanted.referred.contains(key) {
+        if !facts.wanted.referred.contains_key(key) {
             self.lacks_facts = true;
             return Ok(Vec::new());
         }
@@ -415,89 +426,4 @@ impl<'a> State<'a> {
         };
         of.documents.get(key)
     }
-}
-
-/// The references that a command would leave without their documents.
-#[derive(Default)]
-struct Dangling {
-    references: Vec<DanglingReference>,
-    more: bool,
-    pointer: Option<String>,
-}
-
-impl Dangling {
-    /// `own` = the reference is in the value of the write.
-    fn add(
-        &mut self,
-        (collection, id): &(CollectionName, DocumentId),
-        reference: Reference,
-        index: Option<usize>,
-        own: bool,
-    ) {
-        if self.references.len() == NAMED {
-            self.more = true;
-            return;
-        }
-        if self.references.is_empty() {
-            self.pointer = match index {
-                Some(index) if own => {
-                    Some(format!("/changes/{index}/configData{}", reference.pointer))
-                }
-                Some(index) => Some(format!("/changes/{index}")),
-                None => own.then(|| reference.pointer.clone()),
-            };
-        }
-        let referrer = Referrer {
-            collection: collection.clone(),
-            id: id.clone(),
-            pointer: reference.pointer,
-        };
-        self.references.push(DanglingReference {
-            referrer,
-            refers_to: ReferredDocument {
-                collection: reference.collection,
-                id: reference.id.chars().take(DocumentId::MAX_LEN).collect(),
-            },
-            index,
-        });
-    }
-
-    fn into_result(self) -> Result<(), WriteError> {
-        if self.references.is_empty() {
-            return Ok(());
-        }
-        Err(WriteError::DanglingReference {
-            references: self.references,
-            more: self.more,
-            pointer: self.pointer,
-        })
-    }
-}
-
-/// The text of a refusal: the first references in words.
-pub(super) fn detail(references: &[DanglingReference], more: bool) -> String {
-    /// Most references in the text.
-    const IN_WORDS: usize = 5;
-    let mut lines: Vec<_> = references
-        .iter()
-        .take(IN_WORDS)
-        .map(|dangling| {
-            let Referrer {
-                collection,
-                id,
-                pointer,
-            } = &dangling.referrer;
-            let to = &dangling.refers_to;
-            format!(
-                "{collection}/{id} refers at {} to {}/{}, which would not exist",
-                contract::text::Escaped(pointer),
-                to.collection,
-                contract::text::Escaped(&to.id)
-            )
-        })
-        .collect();
-    if more || references.len() > IN_WORDS {
-        lines.push("and more".to_owned());
-    }
-    lines.join("; ")
 }

@@ -4,6 +4,9 @@
 //! may change, and rows may be repaired or restored. So the collections whose schemas refer to the
 //! sought ones are read. A backend reads the rows, leaves out those that cannot match, and gives
 //! each other one to [`ReferrerSearch::take`].
+//!
+//! That is done in the request, before the transaction of a deletion. The transaction reads the
+//! documents that changed since ([`Plan`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -11,12 +14,12 @@ use std::{
 };
 
 use aho_corasick::AhoCorasick;
-use contract::{CollectionName, Document, references::Referrer};
+use contract::{CollectionName, Document, Epoch, Revision, references::Referrer};
 
 use crate::{
     decide::{
         DocumentKey,
-        references::{ReferrersByDocument, references_of},
+        references::{ReferrersByDocument, Searched, Wanted, references_of},
         schemas::SchemaMap,
     },
     store::PublisherPolicy,
@@ -24,6 +27,49 @@ use crate::{
 
 /// Most places that are named of one document.
 const PLACES: usize = 20;
+
+/// Most changes of a collection since a search for which the search is not made again.
+pub(super) const CHANGES: u64 = 1_000;
+
+/// How a transaction finds what refers to the documents that it wants to delete.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// Nothing referred to these; the changes since may.
+    pub(super) searched: BTreeSet<DocumentKey>,
+    /// After which revision of each collection a change may refer to them.
+    pub(super) since: BTreeMap<CollectionName, Revision>,
+    /// These are to be searched.
+    pub(super) unknown: BTreeSet<DocumentKey>,
+}
+
+impl Plan {
+    pub(super) fn new(policy: &PublisherPolicy, wanted: &Wanted, epoch: Epoch) -> Self {
+        let schemas = policy.rules.schemas.all();
+        let mut plan = Self::default();
+        for (key, searched) in &wanted.referred {
+            // By other schemas other values refer.
+            let searched = searched.as_ref().filter(|searched| {
+                searched.epoch == epoch && Arc::ptr_eq(&searched.schemas, &schemas)
+            });
+            let Some(searched) = searched else {
+                plan.unknown.insert(key.clone());
+                continue;
+            };
+            plan.searched.insert(key.clone());
+            for (collection, revision) in &searched.revisions {
+                let since = plan.since.entry(collection.clone()).or_insert(*revision);
+                *since = (*since).min(*revision);
+            }
+        }
+        plan
+    }
+
+    /// Searches all: the changes since cannot be read, or are many.
+    pub(super) fn give_up(&mut self) {
+        self.unknown.append(&mut self.searched);
+        self.since.clear();
+    }
+}
 
 /// A search for what refers to some documents.
 pub(super) struct ReferrerSearch {
@@ -144,6 +190,20 @@ impl ReferrerSearch {
         }
         let enough = |key| self.documents.get(key) >= Some(&self.limit);
         Ok(!self.sought.iter().all(enough))
+    }
+
+    /// What is known after a search at these revisions: nothing refers to the sought documents,
+    /// besides what was found.
+    pub(super) fn searched(
+        &self,
+        epoch: Epoch,
+        revisions: BTreeMap<CollectionName, Revision>,
+    ) -> Searched {
+        Searched {
+            schemas: self.schemas.clone(),
+            epoch,
+            revisions,
+        }
     }
 
     /// What was found, ordered.

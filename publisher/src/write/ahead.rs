@@ -8,18 +8,22 @@ use std::sync::Arc;
 use service::runtime::log_rate::LogRate;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::Instant,
+    time::{Instant, timeout_at},
 };
 
-use super::large_work::LargeWork;
+use super::{QUEUE_TIME, large_work::LargeWork};
 use crate::{
-    decide::{Command, IN_TRANSACTION_BYTES, Write, WriteError},
+    decide::{Action, Checked, Command, IN_TRANSACTION_BYTES, Write, WriteError, references},
     store::{Store, integrity},
 };
 
 /// Most bytes of large values in the queue, and as many of small ones: a flood of large values
 /// leaves room for the others.
 const LANE_BYTES: usize = 32 << 20;
+/// Most searches for what refers to a document at the same time: each reads whole collections.
+const SEARCHES: usize = 2;
+/// Referring documents that are enough: more than a command has writes.
+const REFERRERS: usize = 300;
 /// Memory that a write takes besides its value: a set of deletions is not small.
 const WRITE_BYTES: usize = 256;
 
@@ -30,6 +34,8 @@ pub(super) struct Ahead {
     large_work: LargeWork,
     small: Arc<Semaphore>,
     large: Arc<Semaphore>,
+    /// Searches for what refers to a document.
+    searches: Arc<Semaphore>,
 }
 
 /// A command's share of the memory of the queue.
@@ -42,6 +48,7 @@ impl Ahead {
             large_work: LargeWork::default(),
             small: Arc::new(Semaphore::new(LANE_BYTES)),
             large: Arc::new(Semaphore::new(LANE_BYTES)),
+            searches: Arc::new(Semaphore::new(SEARCHES)),
         }
     }
 
@@ -95,7 +102,46 @@ impl Ahead {
                     }
                 })?;
         }
+        self.check_deletes(command, since).await
+    }
+
+    /// Searches for what refers to the documents that a command deletes, and refuses it for documents
+    /// in use. It takes time in proportion to the collections, which the transaction must not take.
+    async fn check_deletes(&self, command: &mut Command, since: Instant) -> Result<(), WriteError> {
+        let policy = self.store.policy();
+        let sought = references::deleted_in_use(&policy.rules.schemas.all(), command);
+        if sought.is_empty() {
+            return Ok(());
+        }
+        let permit = timeout_at(since + QUEUE_TIME, self.searches.acquire()).await;
+        let _until_searched = permit.map_err(|_elapsed| WriteError::Busy)?;
+        let found = self.store.search_ahead(sought, REFERRERS).await;
+        let Ok((searched, found)) = found else {
+            // The transaction fails for the same reason, and says which.
+            return Ok(());
+        };
+        if let Some(refusal) = references::refused(command, &found) {
+            // Whether it may be deleted at all comes first.
+            for write in command.writes() {
+                if found.contains_key(&write.key()) && !self.may_delete(write).await? {
+                    return Ok(());
+                }
+            }
+            return Err(refusal);
+        }
+        let searched = Arc::new(searched);
+        for write in command.writes_mut() {
+            if matches!(write.action, Action::Delete) {
+                write.checked = Some(Checked::Unreferenced(searched.clone()));
+            }
+        }
         Ok(())
+    }
+
+    /// Whether the document of a deletion exists and is as expected.
+    async fn may_delete(&self, write: &Write) -> Result<bool, WriteError> {
+        let stored = self.read(write).await?;
+        Ok(stored.is_some_and(|stored| write.expects(&stored)))
     }
 
     async fn check_write(

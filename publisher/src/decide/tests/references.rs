@@ -83,7 +83,7 @@ impl Memory {
             ..Facts::default()
         };
         for (by, target, pointer) in references(&self.rules, all) {
-            if wanted.referred.contains(&target) {
+            if wanted.referred.contains_key(&target) {
                 facts.referrers.entry(target).or_default().push(Referrer {
                     collection: by.0,
                     id: by.1,

@@ -64,7 +64,7 @@ impl Embedded {
         let wanted = policy.rules.wanted(&before, group, now);
         if !wanted.is_empty() {
             before.facts = self
-                .facts(transaction, wanted)
+                .facts(transaction, wanted, before.epoch)
                 .context("reading references")?;
         }
         let decisions = policy.rules.evaluate(before, group, now);

@@ -1,14 +1,20 @@
 //! Reading what the rule about references needs: whether documents exist, and what refers to them.
 
-use contract::references::Referrer;
-use rusqlite::Transaction;
+use std::collections::BTreeSet;
+
+use contract::{Epoch, references::Referrer};
+use rusqlite::{Transaction, params};
 
 use crate::{
     decide::{
         DocumentKey,
-        references::{Facts, ReferrersByDocument, Wanted},
+        references::{Facts, ReferrersByDocument, Searched, Wanted},
     },
-    store::{embedded::Embedded, integrity::DamagedDocument, references::ReferrerSearch},
+    store::{
+        embedded::{Embedded, rows, tables},
+        integrity::DamagedDocument,
+        references::{CHANGES, Plan, ReferrerSearch},
+    },
 };
 
 impl Embedded {
@@ -17,6 +23,7 @@ impl Embedded {
         &self,
         transaction: &Transaction<'_>,
         wanted: Wanted,
+        epoch: Epoch,
     ) -> anyhow::Result<Facts> {
         let policy = &self.0.policy;
         let served = policy.collections.all();
@@ -33,10 +40,22 @@ impl Embedded {
                 facts.existing.insert(key.clone());
             }
         }
-        if !wanted.referred.is_empty() {
-            let sought = wanted.referred.clone();
-            let search = ReferrerSearch::new(policy, sought, wanted.referrers_limit);
-            facts.referrers = self.search(transaction, search)?;
+        let mut plan = Plan::new(policy, &wanted, epoch);
+        let limit = wanted.referrers_limit;
+        let sought = plan.searched.clone();
+        match self.search_since(
+            transaction,
+            &plan,
+            ReferrerSearch::new(policy, sought, limit),
+        )? {
+            Some(found) => facts.referrers = found,
+            None => plan.give_up(),
+        }
+        if !plan.unknown.is_empty() {
+            let search = ReferrerSearch::new(policy, plan.unknown, limit);
+            facts
+                .referrers
+                .append(&mut self.search(transaction, search)?);
         }
         facts.wanted = wanted;
         Ok(facts)
@@ -53,6 +72,67 @@ impl Embedded {
             Ok(found.remove(&key).unwrap_or_default())
         })
         .await
+    }
+
+    /// What refers to some documents at one moment, and what is known after this search.
+    pub(in crate::store) async fn search_ahead(
+        &self,
+        sought: BTreeSet<DocumentKey>,
+        limit: usize,
+    ) -> anyhow::Result<(Searched, ReferrersByDocument)> {
+        self.read(move |store, transaction| {
+            let policy = &store.0.policy;
+            let search = ReferrerSearch::new(policy, sought, limit);
+            let referring = search.collections(&policy.collections.all())?;
+            let collections = referring.into_iter().map(|each| each.collection).collect();
+            let (epoch, heads) = store.heads_of(transaction, &collections)?;
+            let heads = heads.into_iter();
+            let revisions = heads.map(|head| (head.collection, head.revision)).collect();
+            let searched = search.searched(epoch, revisions);
+            Ok((searched, store.search(transaction, search)?))
+        })
+        .await
+    }
+
+    /// What refers to the sought documents by changes after those of a plan. `None` when they cannot
+    /// be read, or are many.
+    fn search_since(
+        &self,
+        transaction: &Transaction<'_>,
+        plan: &Plan,
+        mut search: ReferrerSearch,
+    ) -> anyhow::Result<Option<ReferrersByDocument>> {
+        let identity = tables::identity(transaction)?;
+        for (collection, since) in &plan.since {
+            let head = self.head(transaction, collection, &identity)?;
+            let missed = head.revision.saturating_sub(*since);
+            if missed > CHANGES {
+                return Ok(None);
+            }
+            let mut statement = transaction.prepare_cached(
+                "SELECT revision, crc, record FROM changes WHERE collection = ?1 AND revision > ?2",
+            )?;
+            let mut rows = statement.query(params![collection.as_str(), since])?;
+            let mut ids = BTreeSet::new();
+            let mut read = 0;
+            while let Some(row) = rows.next()? {
+                let Ok(change) = rows::record(collection, row) else {
+                    return Ok(None);
+                };
+                ids.insert(change.id);
+                read += 1;
+            }
+            // Trimmed, or not whole.
+            if read != missed {
+                return Ok(None);
+            }
+            for id in ids {
+                if let Some(document) = self.row(transaction, collection, &id)? {
+                    search.take(collection, &document)?;
+                }
+            }
+        }
+        Ok(Some(search.found()))
     }
 
     fn search(

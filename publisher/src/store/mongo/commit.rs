@@ -142,7 +142,7 @@ impl Mongo {
         let wanted = self.policy.rules.wanted(&before, group, now);
         if !wanted.is_empty() {
             before.facts = self
-                .facts(session, wanted)
+                .facts(session, wanted, before.epoch)
                 .await
                 .context("reading references")?;
         }
@@ -247,7 +247,7 @@ impl Mongo {
     }
 
     /// Those of some documents that exist.
-    async fn touched_documents(
+    pub(super) async fn touched_documents(
         &self,
         session: &mut ClientSession,
         collection: &CollectionName,

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context;
-use contract::{CollectionName, DocumentId, Revision, references::Referrer};
+use contract::{CollectionName, DocumentId, Epoch, Revision, references::Referrer};
 use mongodb::{
     ClientSession,
     bson::{Document as Bdoc, doc},
@@ -16,12 +16,12 @@ use tokio::time::timeout;
 use crate::{
     decide::{
         DocumentKey,
-        references::{Facts, ReferrersByDocument, Wanted},
+        references::{Facts, ReferrersByDocument, Searched, Wanted},
     },
     store::{
         integrity::DamagedDocument,
         mongo::{CALL_TIMEOUT, Mongo, TIMED_OUT, rows},
-        references::{ReferrerSearch, Referring},
+        references::{CHANGES, Plan, ReferrerSearch, Referring},
     },
 };
 
@@ -34,6 +34,7 @@ impl Mongo {
         &self,
         session: &mut ClientSession,
         wanted: Wanted,
+        epoch: Epoch,
     ) -> anyhow::Result<Facts> {
         let served = self.policy.collections.all();
         let mut facts = Facts::default();
@@ -55,10 +56,18 @@ impl Mongo {
                 facts.existing.insert((collection.clone(), id));
             }
         }
-        if !wanted.referred.is_empty() {
-            let sought = wanted.referred.clone();
-            let search = ReferrerSearch::new(&self.policy, sought, wanted.referrers_limit);
-            facts.referrers = self.search(session, search).await?;
+        let mut plan = Plan::new(&self.policy, &wanted, epoch);
+        let limit = wanted.referrers_limit;
+        let search = ReferrerSearch::new(&self.policy, plan.searched.clone(), limit);
+        match self.search_since(session, &plan, search).await? {
+            Some(found) => facts.referrers = found,
+            None => plan.give_up(),
+        }
+        if !plan.unknown.is_empty() {
+            let search = ReferrerSearch::new(&self.policy, plan.unknown, limit);
+            facts
+                .referrers
+                .append(&mut self.search(session, search).await?);
         }
         facts.wanted = wanted;
         Ok(facts)
@@ -73,6 +82,75 @@ impl Mongo {
         let search = ReferrerSearch::new(&self.policy, [key.clone()].into(), limit);
         let mut found = self.search(&mut session, search).await?;
         Ok(found.remove(&key).unwrap_or_default())
+    }
+
+    /// What refers to some documents at one moment, and what is known after this search.
+    pub(in crate::store) async fn search_ahead(
+        &self,
+        sought: BTreeSet<DocumentKey>,
+        limit: usize,
+    ) -> anyhow::Result<(Searched, ReferrersByDocument)> {
+        let mut session = self.snapshot_session().await?;
+        let search = ReferrerSearch::new(&self.policy, sought, limit);
+        let referring = search.collections(&self.policy.collections.all())?;
+        let collections = referring.into_iter().map(|each| each.collection).collect();
+        let (epoch, heads) = self.epoch_and_heads(&mut session, &collections).await?;
+        let heads = heads.into_iter();
+        let revisions = heads.map(|head| (head.collection, head.revision)).collect();
+        let searched = search.searched(epoch, revisions);
+        Ok((searched, self.search(&mut session, search).await?))
+    }
+
+    /// What refers to the sought documents by changes after those of a plan. `None` when they cannot
+    /// be read, or are many.
+    async fn search_since(
+        &self,
+        session: &mut ClientSession,
+        plan: &Plan,
+        mut search: ReferrerSearch,
+    ) -> anyhow::Result<Option<ReferrersByDocument>> {
+        let collections: BTreeSet<_> = plan.since.keys().cloned().collect();
+        if collections.is_empty() {
+            return Ok(Some(search.found()));
+        }
+        let (_epoch, heads) = self.epoch_and_heads(session, &collections).await?;
+        for head in heads {
+            let collection = &head.collection;
+            let since = plan.since.get(collection).copied().unwrap_or(0);
+            let missed = head.revision.saturating_sub(since);
+            if missed > CHANGES {
+                return Ok(None);
+            }
+            if missed == 0 {
+                continue;
+            }
+            let after =
+                doc! { "$gt": i64::try_from(since)?, "$lte": i64::try_from(head.revision)? };
+            let mut found = Self::raw(self.table_at_snapshot(super::CHANGES))
+                .find(doc! { "collection": collection.as_str(), "revision": after })
+                .session(&mut *session)
+                .await?;
+            let mut ids = BTreeSet::new();
+            let mut read = 0;
+            while let Some(row) = found.next(&mut *session).await.transpose()? {
+                let Ok(change) = rows::change(collection, &row) else {
+                    return Ok(None);
+                };
+                ids.insert(change.id);
+                read += 1;
+            }
+            // Trimmed, or not whole.
+            if read != missed {
+                return Ok(None);
+            }
+            for document in self
+                .touched_documents(session, collection, ids.iter().collect())
+                .await?
+            {
+                search.take(collection, &document)?;
+            }
+        }
+        Ok(Some(search.found()))
     }
 
     async fn search(
