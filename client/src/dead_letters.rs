@@ -103,7 +103,9 @@ impl Endpoint {
         id: DeadLetterId,
     ) -> Result<DeadLetterReplayed, ClientError> {
         let path = format!("{PATH}/{id}/replay");
-        let request = self.request(Method::POST, &path).json(&ReplayRequest {});
+        let request = self
+            .request(Method::POST, &path)
+            .json(&ReplayRequest::default());
         self.json(self.send_write(request).await?).await
     }
 

@@ -236,11 +236,15 @@ pub struct DeadLettersDiscarded {
     pub discarded: u64,
 }
 
-/// Body of `POST /v1/dead-letters/{id}/replay`: it has no members.
+/// Body of `POST /v1/dead-letters/{id}/replay`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
-pub struct ReplayRequest {}
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ReplayRequest {
+    /// Say what would be sent, and send nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+}
 
 /// What was sent when a letter was replayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,7 +13,7 @@ use contract::{
     CollectionName,
     dead_letter::{
         DeadLetter, DeadLetterId, DeadLetterList, DeadLetterReason, DeadLetterReplayed,
-        DeadLetterReport, Original, Replayed,
+        DeadLetterReport, Original, ReplayRequest, Replayed,
     },
     text::Escaped,
 };
@@ -251,7 +251,11 @@ impl DeadLetters {
     /// # Errors
     /// When there is no such letter, its event cannot be sent again, or the transport does not take
     /// it.
-    pub async fn replay(&self, id: DeadLetterId) -> Result<DeadLetterReplayed, DeadLetterError> {
+    pub async fn replay(
+        &self,
+        id: DeadLetterId,
+        request: ReplayRequest,
+    ) -> Result<DeadLetterReplayed, DeadLetterError> {
         let stored = self.store.dead_letter(id).await?;
         let stored = stored.ok_or(DeadLetterError::Unknown(id))?;
         let transport = self.transport.as_ref().ok_or_else(|| {
@@ -276,11 +280,17 @@ impl DeadLetters {
                          {epoch}: it was trimmed, or the event is of another store"
                     ))
                 })?;
+                if request.dry_run {
+                    return Ok(dry_run(Replayed::Change, stored));
+                }
                 // Boxed, because the futures of the clients are nested almost as deep as the
                 // compiler allows.
                 let sent = transport.publish(&change).boxed().await;
                 sent.map_err(DeadLetterError::NotSent)?;
                 Replayed::Change
+            }
+            Plan::Original(_original) if request.dry_run => {
+                return Ok(dry_run(Replayed::Original, stored));
             }
             Plan::Original(original) => {
                 let sent = transport.send_original(&original).boxed().await;
@@ -319,6 +329,14 @@ impl DeadLetters {
         Err(DeadLetterError::NotReplayable(format!(
             "this publisher {refused} {collection}"
         )))
+    }
+}
+
+/// What would be sent. The letter stays as it is.
+fn dry_run(sent: Replayed, stored: StoredLetter) -> DeadLetterReplayed {
+    DeadLetterReplayed {
+        sent,
+        letter: stored.letter,
     }
 }
 

@@ -125,8 +125,8 @@ pub(super) async fn replay(
     id: web::Path<String>,
     Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
-    let ReplayRequest {} = optional_request(&body, "")?;
-    let replayed = api.dead_letters.replay(letter_id(&id)?).await;
+    let request: ReplayRequest = optional_request(&body, r#""dryRun": true|false"#)?;
+    let replayed = api.dead_letters.replay(letter_id(&id)?, request).await;
     Ok(HttpResponse::Ok().json(replayed.map_err(refused)?))
 }
 

@@ -114,7 +114,7 @@ async fn letters_of(store: Store) {
     assert_eq!(page.items.len(), 1);
 
     // Without a transport nothing is sent, and the letter stays open.
-    let refused = letters.replay(id).await;
+    let refused = letters.replay(id, ReplayRequest::default()).await;
     assert!(
         matches!(refused, Err(DeadLetterError::NotReplayable(_))),
         "{refused:?}"

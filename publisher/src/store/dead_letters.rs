@@ -26,8 +26,8 @@ pub struct StoredLetter {
 pub enum LetterDurability {
     /// Before the call returns: its sender forgets the letter then.
     Now,
-    /// With the next group of writes, so that it costs the writes nothing: a lost one is no loss of
-    /// configuration.
+    /// With the next group of writes, so that it costs the writes of the embedded store nothing: a lost
+    /// one is no loss of configuration. MongoDB makes every letter durable at once.
     Soon,
 }
 
@@ -89,10 +89,7 @@ impl Store {
     ) -> anyhow::Result<LetterChange> {
         match self {
             Self::Embedded(store) => store.change_dead_letter(id, durability, change).await,
-            Self::Mongo(store) => {
-                let store = store.opened()?;
-                store.change_dead_letter(id, durability, change).await
-            }
+            Self::Mongo(store) => store.opened()?.change_dead_letter(id, change).await,
         }
     }
 

@@ -74,6 +74,16 @@ async fn a_letter_is_sent_again_as_the_log_has_it_or_as_it_was() -> Outcome {
 
         let data = json!({"collection": SKILLS, "op": "Update", "id": "b", "n": 1.5});
         let letter = reported(testbed, &event(&data)).await?;
+        let dry = r#"{"dryRun":true}"#;
+        let path = format!("{letter}/replay");
+        let (status, answer) = testbed.send("POST", &path, &[], dry).await?;
+        ensure!(
+            status == 200
+                && answer.contains(r#""sent":"original""#)
+                && !answer.contains(r#""replayed""#),
+            "{status} {answer}"
+        );
+        ensure!(testbed.another_event().is_none(), "it was sent");
         let (status, answer) = testbed
             .send("POST", &format!("{letter}/replay"), &[], "{}")
             .await?;

@@ -133,7 +133,7 @@ def publisher(call, prefix):
     event = {"collection": COLLECTION, "op": "Update", "id": ID}
     call("reportDeadLetter", body=("DeadLetterReport", {**report, "original": {"text": json.dumps(event)}}))
     call("replayDeadLetter", letter, body=("ReplayRequest", {}))
-    call("discardDeadLetters", all=True)
+    call("discardDeadLetters", collection=COLLECTION)
     call("repairStore", body=("RepairRequest", {}))
     call("declareEpoch", body=("RestoreEpochRequest", {}))
 

@@ -9,7 +9,7 @@ use mongodb::bson::{self, Binary, Document as Bdoc, doc, spec::BinarySubtype};
 use tokio::time::timeout;
 
 use crate::store::{
-    dead_letters::{Bounds, LetterChange, LetterCounts, LetterDurability, StoredLetter},
+    dead_letters::{Bounds, LetterChange, LetterCounts, StoredLetter},
     mongo::{CALL_TIMEOUT, Mongo, TIMED_OUT, call, is_code, prepare::DUPLICATE_KEY},
 };
 
@@ -25,13 +25,11 @@ impl Mongo {
     pub(in crate::store) async fn change_dead_letter(
         &self,
         id: DeadLetterId,
-        durability: LetterDurability,
         change: impl Fn(Option<StoredLetter>) -> Option<StoredLetter> + Send + Sync,
     ) -> anyhow::Result<LetterChange> {
-        let table = match durability {
-            LetterDurability::Now => self.table(DEAD_LETTERS),
-            LetterDurability::Soon => self.table_not_durable(DEAD_LETTERS),
-        };
+        // Always durable: rows are read at majority, and the next arrival has to see this one. Other
+        // writes do not wait for it.
+        let table = self.table(DEAD_LETTERS);
         for _attempt in 0..ATTEMPTS {
             let row = call(table.find_one(doc! { "_id": id.to_string() })).await?;
             let version = row.as_ref().map(version);
