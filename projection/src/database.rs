@@ -3,10 +3,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use contract::CollectionName;
+use contract::{CollectionName, Crc, DocumentId, Revision};
 use mongodb::{
     Client, ClientSession, Collection,
-    bson::{Document as Bdoc, doc},
+    bson::{Bson, Document as Bdoc, doc},
     error::UNKNOWN_TRANSACTION_COMMIT_RESULT,
     options::{
         Acknowledgment, ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::{
     ProjectionError, ProjectionUrl,
-    rows::{Position, number},
+    rows::{Position, number, row_of},
 };
 
 /// Positions of collections, and the row of the writer.
@@ -246,6 +246,8 @@ impl Database {
         session: &mut ClientSession,
         writes: Writes,
     ) -> Result<(), ProjectionError> {
+        let collection = writes.collection.clone();
+        let refusal = |errors: &Bson| format!("{collection}: {}", words_of(errors));
         for command in writes.commands() {
             let answer = self
                 .database
@@ -254,7 +256,7 @@ impl Database {
                 .await?;
             // A generic command that failed in part is not an error for the driver.
             if let Some(errors) = answer.get("writeErrors") {
-                return Err(ProjectionError::RowRefused(errors.to_string()));
+                return Err(ProjectionError::RowRefused(refusal(errors)));
             }
         }
         Ok(())
@@ -292,9 +294,9 @@ impl Writes {
     }
 
     /// Writes a row in the place of the one with its id, if there is one.
-    pub(crate) fn put(&mut self, id: &str, row: Bdoc) -> Result<(), ProjectionError> {
-        self.rows += 1;
+    fn put(&mut self, id: &str, row: Bdoc) -> Result<(), ProjectionError> {
         let bytes = row.to_vec()?.len();
+        self.rows += 1;
         self.bytes += bytes;
         self.total_bytes += bytes;
         if self.bytes > COMMAND_BYTES && !self.updates.is_empty() {
@@ -303,6 +305,22 @@ impl Writes {
         self.updates
             .push(doc! { "q": { "_id": id }, "u": row, "upsert": true });
         Ok(())
+    }
+
+    /// Writes the row of a document in the place of the one with its id.
+    ///
+    /// # Errors
+    /// [`ProjectionError::Row`] with its name, when it has no form in BSON.
+    pub(crate) fn put_document(
+        &mut self,
+        id: &DocumentId,
+        revision: Revision,
+        crc: Crc,
+        config: &[u8],
+    ) -> Result<(), ProjectionError> {
+        let written = row_of(id, revision, crc, config).and_then(|row| self.put(id.as_str(), row));
+        let collection = &self.collection;
+        written.map_err(|error| ProjectionError::Row(format!("{collection}/{id}: {error}")))
     }
 
     /// Removes every row whose id is no text: no document has such an id.
@@ -335,6 +353,19 @@ impl Writes {
         }
         self.full
     }
+}
+
+/// Code and text of the first of some write errors, without what they repeat of a value.
+fn words_of(errors: &Bson) -> String {
+    let first = errors.as_array().and_then(|errors| errors.first());
+    let first = first.and_then(Bson::as_document);
+    let text = first.and_then(|error| error.get_str("errmsg").ok());
+    let code = first.and_then(|error| error.get_i32("code").ok());
+    format!(
+        "{} (code {})",
+        text.unwrap_or("a write error"),
+        code.unwrap_or(0)
+    )
 }
 
 /// A write that no failover and no crash can lose.

@@ -5,7 +5,7 @@
 //! are collected, and written with the positions in one transaction. Where they are too many for
 //! that, the positions are marked as `reconciling`, and the rows are written piece by piece.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use contract::{CollectionName, DocumentId, Epoch};
 use replica::Root;
@@ -15,7 +15,7 @@ use crate::{
     database::{Writes, in_time},
     plan::Work,
     reconcile::{Progress, compare},
-    rows::{Position, row_of},
+    rows::Position,
     writer::{Writer, projected},
 };
 
@@ -105,8 +105,8 @@ impl Load {
             match self.root.get(&name, &id) {
                 Some(document) => {
                     let (revision, crc) = (document.revision(), document.crc());
-                    let row = row_of(&id, revision, crc, &document.config_data())?;
-                    of_collection.put(id.as_str(), row)?;
+                    let config = document.config_data();
+                    of_collection.put_document(&id, revision, crc, &config)?;
                     bytes += document.json().len();
                 }
                 None => of_collection.remove(id.as_str()),
@@ -149,16 +149,20 @@ impl Writer<'_> {
             let has = |name: &CollectionName| projected(base).any(|(held, _)| held == name);
             !must_compare && base.epoch() == Some(epoch) && names.iter().all(has)
         });
-        let left = match base {
-            Some(base) => Left::Documents(
-                root.changes_since(base)
-                    .into_iter()
-                    .filter(|difference| names.contains(difference.collection))
+        let left = match (base, self.replayed.take()) {
+            (Some(base), Some(replayed)) => {
+                let differences = root.changes_since(base).into_iter();
+                let documents: BTreeSet<_> = differences
                     .map(|difference| (difference.collection.clone(), difference.id.clone()))
-                    .collect(),
-            ),
-            None => Left::Rows(names.iter().cloned().collect(), Progress::default()),
+                    .chain(replayed)
+                    .filter(|(name, _id)| names.contains(name))
+                    .collect();
+                Left::Documents(documents.into_iter().collect())
+            }
+            _no_base => Left::Rows(names.iter().cloned().collect(), Progress::default()),
         };
+        // What is replayed from now on, of other collections, is later than this moment.
+        self.replayed = Some(BTreeSet::new());
         let shown = names.iter().map(CollectionName::as_str).collect::<Vec<_>>();
         let shown = shown.join(", ");
         let reads_rows = matches!(left, Left::Rows(..));
@@ -289,7 +293,7 @@ impl Writer<'_> {
         };
         let all_are_there = projected(&load.root).all(is_there);
         self.base = all_are_there.then(|| load.root.clone());
-        if matches!(load.left, Left::Rows(..)) && rows > 0 {
+        if rows > 0 {
             // What was written is read once more, with its values.
             let is_held = |name: &CollectionName| now.collection(name).is_some();
             self.verify = load.names.into_iter().filter(is_held).collect();

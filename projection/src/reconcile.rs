@@ -15,7 +15,7 @@ use replica::RawCollection;
 use crate::{
     ProjectionError,
     database::{Database, Writes},
-    rows::{is_row_of, row_of},
+    rows::is_row_of,
 };
 
 /// Documents and rows in a piece, at most of each.
@@ -101,8 +101,8 @@ pub(crate) async fn compare(
         let row = rows.next_if(|(row, _)| row == id);
         if !row.is_some_and(|(_id, row)| is_row_of(&row, document)) {
             let (revision, crc) = (document.revision(), document.crc());
-            let row = row_of(document.id(), revision, crc, &document.config_data())?;
-            writes.put(id, row)?;
+            let config = document.config_data();
+            writes.put_document(document.id(), revision, crc, &config)?;
         }
     }
     rows.for_each(|(foreign, _row)| writes.remove(&foreign));

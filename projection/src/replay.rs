@@ -9,7 +9,7 @@ use mongodb::{ClientSession, bson::doc};
 use crate::{
     ProjectionError,
     database::{Database, Writes, in_time},
-    rows::{Position, head_of_row, row_of},
+    rows::{Position, head_of_row},
 };
 
 /// The changes of one collection that are to be written, and where they begin.
@@ -93,8 +93,8 @@ async fn writes_of(
         match &change.config_data {
             Some(config) if change.op != Operation::Delete => {
                 let crc = config.crc();
-                let row = row_of(&id, revision, crc, config.as_str().as_bytes())?;
-                writes.put(id.as_str(), row)?;
+                let bytes = config.as_str().as_bytes();
+                writes.put_document(&id, revision, crc, bytes)?;
                 count += 1;
                 digest = digest.with(&id, revision, crc);
             }

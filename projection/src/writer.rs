@@ -4,11 +4,11 @@
 //! failure a new writer reads them again.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
-use contract::{CollectionName, status::ProjectionState};
+use contract::{CollectionName, DocumentId, status::ProjectionState};
 use replica::{RawCollection, Root, View};
 
 use crate::{
@@ -25,6 +25,9 @@ use crate::{
 /// The positions of all collections; `None` for one that cannot be read.
 pub(crate) type Positions = BTreeMap<CollectionName, Option<Position>>;
 
+/// Documents that are remembered since a base; with more, rows are compared instead.
+const MAX_REPLAYED: usize = 10_000;
+
 /// Writes a projection while it has the hold.
 pub(crate) struct Writer<'a> {
     pub(crate) database: Database,
@@ -35,6 +38,10 @@ pub(crate) struct Writer<'a> {
     /// What the rows were equal to at some moment of this hold. Since then they were changed by this
     /// writer alone.
     pub(crate) base: Option<Root>,
+    /// The documents whose changes were replayed since `base`, or since the load that is under way
+    /// began: one that was created and deleted again is in no difference of two moments. `None` when
+    /// they were too many.
+    pub(crate) replayed: Option<BTreeSet<(CollectionName, DocumentId)>>,
     /// The load that is under way.
     pub(crate) load: Option<Load>,
     /// The collections that are still to be verified in this round, with the progress of the first.
@@ -59,6 +66,7 @@ impl<'a> Writer<'a> {
             state,
             positions,
             base: None,
+            replayed: None,
             load: None,
             verify: VecDeque::new(),
             verified: Progress::default(),
@@ -80,6 +88,7 @@ impl<'a> Writer<'a> {
             .is_some_and(|load| root.epoch() != Some(load.epoch))
         {
             self.load = None;
+            self.base = None;
         }
         let works = self.works(view)?;
         let needs_load = works
@@ -171,6 +180,16 @@ impl<'a> Writer<'a> {
         let (positions, rows) = replay(&self.database, self.token, &batch).await?;
         self.state.committed(rows, false);
         self.moved(positions);
+        if let Some(replayed) = &mut self.replayed {
+            let changes = batch.into_iter().flat_map(|(name, batch)| {
+                let ids = batch.changes.into_iter().map(|change| change.id);
+                ids.map(move |id| (name.clone(), id))
+            });
+            replayed.extend(changes);
+            if replayed.len() > MAX_REPLAYED {
+                self.replayed = None;
+            }
+        }
         Ok(true)
     }
 
@@ -242,6 +261,7 @@ impl<'a> Writer<'a> {
         };
         if root.epoch().is_some() && projected(root).all(equal) {
             self.base = Some(root.clone());
+            self.replayed = Some(BTreeSet::new());
         }
     }
 
@@ -261,8 +281,9 @@ impl<'a> Writer<'a> {
     /// The state while nothing can be done.
     pub(crate) fn idle_state(&self, view: &View) -> ProjectionState {
         let is_there = |(name, held): (&CollectionName, &RawCollection)| {
-            self.position(name)
-                .is_some_and(|position| position.revision >= held.watermark())
+            self.position(name).is_some_and(|position| {
+                Some(position.epoch) == view.root().epoch() && position.revision >= held.watermark()
+            })
         };
         if view.root().epoch().is_some() && projected(view.root()).all(is_there) {
             ProjectionState::Current

@@ -9,7 +9,9 @@ use mongodb::bson::doc;
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::testbed::{Outcome, SKILLS, create, until, until_status, update, with_publisher};
+use super::testbed::{
+    Outcome, SKILLS, create, delete, until, until_status, update, with_publisher,
+};
 
 #[tokio::test]
 async fn while_mongodb_is_away_the_replica_goes_on_and_the_projection_comes_back() -> Outcome {
@@ -88,6 +90,43 @@ async fn changes_that_the_replica_keeps_no_more_are_told_by_the_difference() -> 
                     "2,000 changes of 50 documents wrote {rows} rows"
                 );
                 Ok(())
+            })
+            .await
+    })
+    .await
+}
+
+/// A document that is created by one transaction and deleted before the next load is in no difference
+/// of two moments of the replica.
+#[tokio::test]
+async fn a_document_that_came_and_went_between_two_loads_leaves_no_row() -> Outcome {
+    with_publisher(async |testbed| {
+        testbed.url_options = "&appName=confcast-publisher";
+        let ids: Vec<_> = (0..50).map(|id| format!("d{id}")).collect();
+        let of_all = |n: u64| ids.iter().map(move |id| (id.clone(), json!({ "n": n })));
+        let created = of_all(0).map(|(id, value)| create(SKILLS, &id, &value));
+        testbed.commit(created.collect()).await?;
+        testbed
+            .projecting("one", None, async |projection| {
+                testbed.until_equal(SKILLS).await?;
+                until(projection, ProjectionState::Current).await?;
+                let block = doc! { "blockConnection": true, "blockTimeMS": 2_000 };
+                testbed.mongod.fail("commitTransaction", 2, block).await?;
+                testbed
+                    .commit(vec![create(SKILLS, "x", &json!({}))])
+                    .await?;
+                testbed.mongod.until_failed(1).await?;
+                // So that the writer is not idle after its transaction.
+                testbed
+                    .commit(vec![create(SKILLS, "y", &json!({}))])
+                    .await?;
+                testbed.mongod.until_failed(2).await?;
+                testbed.commit(vec![delete(SKILLS, "x")]).await?;
+                for n in 1..=25 {
+                    let updates = of_all(n).map(|(id, value)| update(SKILLS, &id, &value));
+                    testbed.commit(updates.collect()).await?;
+                }
+                testbed.until_equal(SKILLS).await
             })
             .await
     })

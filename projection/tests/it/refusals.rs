@@ -106,3 +106,31 @@ async fn the_projection_of_another_store_is_refused_and_stays() -> Outcome {
     })
     .await
 }
+
+#[tokio::test]
+async fn a_publisher_does_not_store_in_the_database_of_a_projection() -> Outcome {
+    with_publisher(async |testbed| {
+        testbed
+            .projecting("one", None, async |projection| {
+                until(projection, ProjectionState::Current).await
+            })
+            .await?;
+        let url = testbed.mongod.url("views");
+        let settings = publisher::Settings::read(&["--store-url", &url, "--listen", "127.0.0.1:0"]);
+        let opened = Box::pin(publisher::Publisher::build(settings?)).await;
+        let error = opened.map(drop).expect_err("it is refused");
+        ensure!(
+            format!("{error:#}").contains("of a projection"),
+            "{error:#}"
+        );
+        let names = testbed
+            .mongod
+            .database("views")
+            .await?
+            .list_collection_names()
+            .await?;
+        ensure!(!names.iter().any(|name| name == "_meta"), "{names:?}");
+        Ok(())
+    })
+    .await
+}

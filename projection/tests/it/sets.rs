@@ -1,14 +1,19 @@
 //! Change sets are whole to a reader of a snapshot, also when the writer is killed.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context as _, ensure};
 use contract::status::ProjectionState;
 use mongodb::{Client, bson::doc};
 use serde_json::json;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use super::testbed::{AGENTS, Outcome, SKILLS, Testbed, create, until, update, with_publisher};
+use super::testbed::{
+    AGENTS, Outcome, SKILLS, Testbed, create, until, until_status, update, with_publisher,
+};
 
 /// Documents of each collection that a set changes together.
 const WIDTH: usize = 5;
@@ -75,43 +80,54 @@ async fn a_reader_of_a_snapshot_sees_whole_sets_also_of_a_writer_that_is_killed(
                 until(projection, ProjectionState::Current).await
             })
             .await?;
-        let sets = 120;
+        let (written, killed_all) = (AtomicU64::new(0), AtomicBool::new(false));
         let writes = async {
-            for set in 1..=sets {
+            for set in 1.. {
                 write(testbed, set).await?;
-                sleep(Duration::from_millis(50)).await;
+                written.store(set, Ordering::SeqCst);
+                if killed_all.load(Ordering::SeqCst) {
+                    break;
+                }
+                sleep(Duration::from_millis(30)).await;
             }
             anyhow::Ok(())
         };
         let reads = async {
             let mut last = (0, 0);
             let mut seen = 0;
-            while last.0 < sets as i64 {
+            let all = |last: i64| {
+                killed_all.load(Ordering::SeqCst) && last as u64 == written.load(Ordering::SeqCst)
+            };
+            while !all(last.0) {
                 if let Some(now) = number(&client).await? {
                     ensure!(now >= last, "{now:?} after {last:?}");
-                    seen += u64::from(now > last);
+                    seen += usize::from(now > last);
                     last = now;
                 }
             }
             anyhow::Ok(seen)
         };
+        // Each time after another number of transactions, while the next one is under way.
+        let rounds = [2, 5, 3, 4];
         let killed = async {
-            // Each time at another moment; the last one lives.
-            for ms in [300, 4_700, 5_100, 4_900] {
-                let killed = testbed.projecting("one", None, async |_projection| {
-                    std::future::pending().await
-                });
-                drop(timeout(Duration::from_millis(ms), killed).await);
+            for transactions in rounds {
+                testbed
+                    .projecting("one", None, async |projection| {
+                        until_status(projection, |status| status.transactions >= transactions).await
+                    })
+                    .await?;
             }
-            let lives = testbed.projecting("one", None, async |_projection| {
-                std::future::pending().await
-            });
-            lives.await
+            killed_all.store(true, Ordering::SeqCst);
+            testbed
+                .projecting("one", None, async |_projection| {
+                    std::future::pending().await
+                })
+                .await
         };
         tokio::select! {
             both = async { futures_util::try_join!(writes, reads) } => {
                 let ((), seen) = both?;
-                ensure!(seen > 5, "{seen} different sets were seen");
+                ensure!(seen >= rounds.len(), "{seen} different sets were seen");
                 Ok(())
             }
             ended = killed => ended,

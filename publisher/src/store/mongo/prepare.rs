@@ -33,6 +33,8 @@ use crate::store::{
 /// The version of what is stored.
 const FORMAT: i64 = 3;
 
+/// What the crate `projection` has in its database, and no publisher.
+const POSITIONS_OF_PROJECTIONS: &str = "_projection";
 /// Error code: the collection exists.
 pub(super) const NAMESPACE_EXISTS: i32 = 48;
 /// Error code: a document with this key exists.
@@ -107,6 +109,14 @@ impl Mongo {
             meta.is_some() || !remains,
             "the database has heads or a change log, but no _meta: is a restore under way? Restore \
              all of it, or drop it to begin with an empty store"
+        );
+        ensure!(
+            meta.is_some() || any(POSITIONS_OF_PROJECTIONS).await?.is_none(),
+            CannotOpenError(
+                "the database is that of a projection of configuration: name another one in \
+                 AURA_CONFIGURATION_STORE_URL"
+                    .to_owned()
+            )
         );
         Ok(())
     }
