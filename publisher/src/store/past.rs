@@ -153,7 +153,11 @@ impl PastView {
             // Records were removed that have no base records.
             return self.head.revision + 1;
         }
-        trimmed.max(self.coverage.complete)
+        // Base records may be ahead of the head: until `oldest` is raised, or after a repair lowered it.
+        // Of the records between the two some may be gone.
+        trimmed
+            .max(self.coverage.covered)
+            .max(self.coverage.complete)
     }
 
     /// Whether the state at a revision is kept, whatever is pinned.
@@ -233,7 +237,7 @@ impl Store {
         // Read again: retention may have removed the record in the meantime.
         let view = self.past_view(&head.collection).await?;
         let point = view.coverage.point(&view.head);
-        if point.revision == revision {
+        if point.revision == revision && view.keeps(revision) {
             return Ok(point);
         }
         Err(view.not_kept())
@@ -387,6 +391,8 @@ pub(super) struct PastRows {
     point: PastPoint,
     /// The last id that was read.
     after: Option<DocumentId>,
+    /// How many documents are looked for at once in MongoDB, so that few are looked for twice.
+    ids: usize,
     ended: bool,
 }
 
@@ -396,7 +402,13 @@ pub(super) struct PastPiece {
     pub(super) documents: Vec<Document>,
     /// The id that the piece ends with; `None` if it ends with the collection.
     pub(super) last: Option<DocumentId>,
+    /// How many ids were examined.
+    pub(super) examined: usize,
 }
+
+/// Documents that are looked for at once, at first and at most.
+const FIRST_IDS: usize = 64;
+const MAX_IDS: usize = 1_000;
 
 impl PastRows {
     fn new(store: Store, point: PastPoint) -> Self {
@@ -405,6 +417,7 @@ impl PastRows {
             store,
             point,
             after: None,
+            ids: FIRST_IDS,
         }
     }
 
@@ -415,9 +428,10 @@ impl PastRows {
         let (point, after) = (&self.point, self.after.as_ref());
         let piece = match &self.store {
             Store::Embedded(store) => store.past_piece(point, after).await?,
-            Store::Mongo(store) => store.opened()?.past_piece(point, after).await?,
+            Store::Mongo(store) => store.opened()?.past_piece(point, after, self.ids).await?,
         };
         self.ended = piece.last.is_none();
+        self.ids = (piece.examined * 2).clamp(FIRST_IDS, MAX_IDS);
         self.after = piece.last;
         Ok(Some(Chunk {
             collection: self.point.collection.clone(),

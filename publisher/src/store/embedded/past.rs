@@ -89,7 +89,11 @@ impl Embedded {
         self.read(move |store, transaction| {
             let view = store.view(transaction, &collection)?;
             // Every later record of the document is in the log too.
-            let trimmed = view.head.oldest.saturating_sub(1);
+            let trimmed = view
+                .head
+                .oldest
+                .saturating_sub(1)
+                .max(view.coverage.covered);
             let logged = newest_in_log(transaction, &collection, &id, trimmed, revision)?;
             let record = match logged {
                 Some(record) => Some(record),
@@ -157,6 +161,7 @@ impl Embedded {
                     Ok(change) => step.found.extend(change),
                     Err(damaged) => {
                         step.reached = damaged.revision;
+                        step.damaged = true;
                         store.0.damage.report_record(&damaged);
                     }
                 }

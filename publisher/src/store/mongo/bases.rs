@@ -55,7 +55,7 @@ type Records = BTreeMap<DocumentId, BTreeMap<Revision, bool>>;
 
 /// Which base records were made.
 #[derive(Debug, Default)]
-pub(super) struct MadeBases {
+pub(in crate::store) struct MadeBases {
     /// The documents that may have too many now.
     ids: Vec<DocumentId>,
     /// The version of the coverage with which no other documents have too many.
@@ -117,7 +117,7 @@ impl Mongo {
     }
 
     /// Makes base records of the records up to `last`, which are about to be removed.
-    pub(super) async fn make_bases(
+    pub(in crate::store) async fn make_bases(
         &self,
         collection: &CollectionName,
         last: Revision,

@@ -28,8 +28,6 @@ use crate::store::{
     },
 };
 
-/// Documents that are looked for in one call, at most, also where most of them do not exist.
-const PIECE_IDS: usize = 1_000;
 /// Records that are read at once: of these, most are of documents of one piece.
 const RECORDS_AT_ONCE: usize = 64;
 
@@ -114,7 +112,11 @@ impl Mongo {
         in_snapshot!(self, |session| {
             let view = self.view_in(session, collection).await?;
             // Every later record of the document is in the log too.
-            let trimmed = view.head.oldest.saturating_sub(1);
+            let trimmed = view
+                .head
+                .oldest
+                .saturating_sub(1)
+                .max(view.coverage.covered);
             let in_log = of_document(collection, id, trimmed, revision);
             let mut record = self.newest_in(session, CHANGES, collection, in_log).await?;
             if record.is_none() {
@@ -168,6 +170,7 @@ impl Mongo {
         &self,
         point: &PastPoint,
         after: Option<&DocumentId>,
+        ids: usize,
     ) -> anyhow::Result<PastPiece> {
         let collection = &point.collection;
         in_snapshot!(self, |session| {
@@ -179,7 +182,7 @@ impl Mongo {
                 (CHANGES, covered, point.revision),
                 (BASES, 0, point.revision.min(covered)),
             ] {
-                let listed = self.newest_of_ids(session, table, collection, after, (from, to));
+                let listed = self.newest_of_ids(session, table, collection, after, ids, (from, to));
                 let (found, last) = listed.await?;
                 for (id, revision) in found {
                     let known = newest.entry(id).or_insert((revision, table));
@@ -206,6 +209,7 @@ impl Mongo {
                         .await?;
                 }
                 let last = some.last().map(|(id, _newest)| id.clone());
+                piece.examined += some.len();
                 for record in records.into_values() {
                     let document: Option<Document> = record.document();
                     bytes += document.as_ref().map_or(0, |it| it.json().len());
@@ -229,6 +233,7 @@ impl Mongo {
         table: &str,
         collection: &CollectionName,
         after: Option<&DocumentId>,
+        limit: usize,
         (from, to): (Revision, Revision),
     ) -> anyhow::Result<(BTreeMap<DocumentId, Revision>, Option<DocumentId>)> {
         let mut newest = BTreeMap::<DocumentId, Revision>::new();
@@ -251,7 +256,7 @@ impl Mongo {
         while found.advance(session).await? {
             let row = found.current();
             let (id, revision) = (row.get_str("id")?.parse()?, rows::revision(row)?);
-            if newest.len() == PIECE_IDS && !newest.contains_key(&id) {
+            if newest.len() == limit && !newest.contains_key(&id) {
                 let last = newest.keys().next_back().cloned();
                 return Ok((newest, last));
             }
@@ -334,7 +339,10 @@ impl Mongo {
                 if history::fits(filter, text).unwrap_or(true) {
                     match rows::change(collection, row) {
                         Ok(change) => step.found.push(change),
-                        Err(damaged) => self.damage.report_record(&damaged),
+                        Err(damaged) => {
+                            step.damaged = true;
+                            self.damage.report_record(&damaged);
+                        }
                     }
                 }
                 if limits.reached_by(&step) {

@@ -19,7 +19,7 @@ use contract::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::store::{Store, past::PastError};
+use crate::store::{Store, integrity::is_damage, past::PastError};
 
 /// Records that are read for one page, at most.
 const PAGE_RECORDS: usize = 4_000;
@@ -119,6 +119,8 @@ pub(in crate::store) struct Step {
     pub(in crate::store) reached: Revision,
     pub(in crate::store) records: usize,
     pub(in crate::store) bytes: usize,
+    /// Whether a damaged record was left out.
+    pub(in crate::store) damaged: bool,
 }
 
 /// What a step may read.
@@ -185,6 +187,8 @@ struct Source {
     before: Revision,
     /// Changes that were read and are not part of the page yet.
     ahead: VecDeque<Change>,
+    /// Whether a damaged record was left out.
+    damaged: bool,
 }
 
 impl Source {
@@ -216,10 +220,14 @@ impl Store {
                 collection: collection.clone(),
                 before,
                 ahead: VecDeque::new(),
+                damaged: false,
             });
         }
         let merged = self.merge(&mut sources, query).await?;
-        let mut page = self.with_previous(merged).await?;
+        // Where no change is left out, the value before is that of the next change of the document.
+        let is_whole =
+            query.filter == only_id(&query.filter) && !sources.iter().any(|source| source.damaged);
+        let mut page = self.with_previous(merged, is_whole).await?;
         // What did not fit by its size is read again for the next page.
         for change in page.left.drain(..).rev() {
             let source = sources
@@ -250,8 +258,16 @@ impl Store {
             bytes: PAGE_READ_BYTES,
             found: query.limit.max(1),
         };
-        // A source is read a little at a time: most of what is read ahead belongs to later pages.
-        let at_once = (left.found / sources.len().max(1)).max(4);
+        // Each source is read once at least, whatever the others take: so each page goes on.
+        let count = sources.len();
+        for (index, source) in sources
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, it)| it.before > 0)
+        {
+            self.read_ahead(source, &filter, &mut left, count - index)
+                .await?;
+        }
         let mut merged = Vec::new();
         let mut bytes = 0;
         'page: while merged.len() < left.found && bytes < PAGE_VALUE_BYTES {
@@ -260,16 +276,7 @@ impl Store {
                     if left.records == 0 || left.bytes == 0 {
                         break 'page;
                     }
-                    let limits = StepLimits {
-                        records: left.records.min(STEP_RECORDS),
-                        bytes: left.bytes,
-                        found: at_once,
-                    };
-                    let step = self.step(source, &filter, limits).await?;
-                    left.records = left.records.saturating_sub(step.records);
-                    left.bytes = left.bytes.saturating_sub(step.bytes);
-                    source.before = step.reached;
-                    source.ahead = step.found.into();
+                    self.read_ahead(source, &filter, &mut left, 1).await?;
                 }
             }
             let newest = sources
@@ -289,6 +296,29 @@ impl Store {
             merged.push(change);
         }
         Ok(merged)
+    }
+
+    /// Reads the next changes of a source, with its share of what is left of the page.
+    async fn read_ahead(
+        &self,
+        source: &mut Source,
+        filter: &Arc<HistoryFilter>,
+        left: &mut StepLimits,
+        share: usize,
+    ) -> anyhow::Result<()> {
+        let limits = StepLimits {
+            records: (left.records / share).clamp(1, STEP_RECORDS),
+            bytes: (left.bytes / share).max(1),
+            // A little at a time: most of what is read ahead belongs to later pages.
+            found: (left.found / share).max(4),
+        };
+        let step = self.step(source, filter, limits).await?;
+        left.records = left.records.saturating_sub(step.records);
+        left.bytes = left.bytes.saturating_sub(step.bytes);
+        source.before = step.reached;
+        source.damaged |= step.damaged;
+        source.ahead = step.found.into();
+        Ok(())
     }
 
     async fn step(
@@ -335,8 +365,12 @@ impl Store {
     }
 
     /// Adds to each change the value before it, until the values are too large for one page.
-    async fn with_previous(&self, changes: Vec<Change>) -> Result<Sized, PastError> {
-        let mut page = Sized::default();
+    async fn with_previous(
+        &self,
+        changes: Vec<Change>,
+        is_whole: bool,
+    ) -> Result<Fitting, PastError> {
+        let mut page = Fitting::default();
         let mut bytes = 0;
         let mut changes = VecDeque::from(changes);
         while let Some(change) = changes.pop_front() {
@@ -344,7 +378,14 @@ impl Store {
                 changes.push_front(change);
                 break;
             }
-            let previous = self.previous(&change).await?;
+            let mut older = changes.iter();
+            let in_page = older.find(|older| {
+                is_whole && (&older.collection, &older.id) == (&change.collection, &change.id)
+            });
+            let previous = match in_page.and_then(|older| older.config_data.clone()) {
+                Some(value) if change.op != Operation::Create => Previous::Value(value),
+                _other => self.previous(&change).await?,
+            };
             bytes += change
                 .config_data
                 .as_ref()
@@ -374,6 +415,8 @@ impl Store {
             Ok(Some(value)) => Ok(Previous::Value(value)),
             // The change says that there was a value.
             Ok(None) | Err(PastError::NotKept { .. }) => Ok(Previous::NotKept),
+            // A damaged record is reported, and must not hide the changes around it.
+            Err(PastError::Store(error)) if is_damage(&error) => Ok(Previous::NotKept),
             Err(error) => Err(error),
         }
     }
@@ -409,9 +452,17 @@ impl Store {
 
 /// Changes that fit into a page by the size of their values, and those that do not.
 #[derive(Default)]
-struct Sized {
+struct Fitting {
     items: Vec<HistoryChange>,
     left: Vec<Change>,
+}
+
+/// The filter without what leaves changes of a document out.
+fn only_id(filter: &HistoryFilter) -> HistoryFilter {
+    HistoryFilter {
+        id: filter.id.clone(),
+        ..HistoryFilter::default()
+    }
 }
 
 #[cfg(test)]
