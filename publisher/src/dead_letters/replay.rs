@@ -7,9 +7,12 @@
 use std::collections::BTreeSet;
 
 use contract::{CollectionName, DocumentId, Epoch, EventData, Revision, canonical, text::Escaped};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{store::dead_letters::StoredLetter, transport::original::OriginalEvent};
+
+/// The attributes that every event must have (CloudEvents 1.0), and the media type of its data.
+const REQUIRED: [&str; 5] = ["specversion", "id", "source", "type", "datacontenttype"];
 
 /// What is sent.
 #[derive(Debug, PartialEq)]
@@ -86,6 +89,11 @@ pub(super) fn plan(
     // An id-only event has the collection in its topic.
     if let (Some(id), Some(collection)) = (only_id(&data), &event.collection) {
         is_served(collection)?;
+        // Nothing else travels with it: another attribute may name a user or a request.
+        let envelope = envelope.map(|mut members: Map<String, Value>| {
+            members.retain(|name, _value| REQUIRED.contains(&name.as_str()));
+            members
+        });
         return Ok(Plan::Original(OriginalEvent {
             collection: collection.clone(),
             id,
@@ -176,8 +184,15 @@ mod tests {
     fn an_event_that_has_an_id_alone_is_of_its_topic() {
         let mut message = event(json!({"id": "a"}));
         message["topic"] = json!("A");
+        message["userid"] = json!("ada");
         let plan = planned(&message).expect("it can be sent");
         assert!(plan.is_id_only() && plan.collection().as_str() == "A");
+        let Plan::Original(original) = plan else {
+            panic!("it has no revision");
+        };
+        let envelope = original.envelope.expect("an envelope");
+        let names: BTreeSet<_> = envelope.keys().map(String::as_str).collect();
+        assert_eq!(names, ["id", "source", "specversion", "type"].into());
         for more in [
             json!({"id": "a", "op": "Update", "collection": "A"}),
             json!({"id": "a", "op": "Update", "collection": "A", "metadata": {}}),
