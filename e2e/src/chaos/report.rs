@@ -158,7 +158,7 @@ impl Report {
             "no event reached a replica transport {}\n{self}",
             self.transport
         );
-        let past = self.findings.checks.get(&Promise::PastIsExact);
+        let past = self.findings.checks.get(&Promise::ExactPast);
         anyhow::ensure!(
             past.is_some_and(|checks| *checks > 0),
             "no publisher answered about the past\n{self}"

@@ -59,7 +59,7 @@ pub enum Promise {
     /// A reader that takes nothing is disconnected in time.
     StalledReaderEnds,
     /// An answer about a moment of the past is what was committed then.
-    PastIsExact,
+    ExactPast,
 }
 
 impl Promise {
@@ -79,7 +79,7 @@ impl Promise {
         Self::NoFalseEpoch,
         Self::NoSpoiltValue,
         Self::StalledReaderEnds,
-        Self::PastIsExact,
+        Self::ExactPast,
     ];
 }
 

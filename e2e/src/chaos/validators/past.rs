@@ -41,7 +41,7 @@ pub fn past(
         what: format!("{what} ({})", reading.path),
         key,
     });
-    findings.check(Promise::PastIsExact, broken, "publisher", index);
+    findings.check(Promise::ExactPast, broken, "publisher", index);
 }
 
 type Broken = (Option<DocumentKey>, String);

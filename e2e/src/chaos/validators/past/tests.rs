@@ -235,7 +235,7 @@ fn exact_answers_pass() {
             "seed {seed}: {:#?}",
             findings.violations.first()
         );
-        assert!(findings.checks[&Promise::PastIsExact] > 300);
+        assert!(findings.checks[&Promise::ExactPast] > 300);
     }
 }
 
@@ -251,7 +251,7 @@ fn every_wrong_answer_is_detected() {
         Mutation::LosesSnapshots,
     ] {
         let broken = Publisher::new(mutation, 1).findings().broken();
-        assert_eq!(broken, [Promise::PastIsExact], "{mutation:?}");
+        assert_eq!(broken, [Promise::ExactPast], "{mutation:?}");
     }
 }
 
