@@ -85,7 +85,11 @@ pub enum PastAnswer {
     /// A page of history, the newest change first.
     History(Vec<PastChange>),
     /// The moment is no longer kept.
-    NotKept,
+    NotKept {
+        /// The oldest revision of the change log, read after the answer: what was removed meanwhile
+        /// is no fault.
+        oldest: u64,
+    },
     /// Not an answer about the past: the publisher is busy, or has not the moment.
     None,
     /// An answer that no publisher may give.
@@ -144,6 +148,18 @@ async fn read(api: &Api, driver: &Driver, random: &mut Random) -> anyhow::Result
         .await?;
     let got = driver.now();
     let document = (!whole).then_some(key);
+    if answer.status == 410 {
+        let oldest = api.head(key.collection()).await?.oldest;
+        return Ok(PastReading {
+            path,
+            sent,
+            got,
+            collection: key.collection,
+            document,
+            moment,
+            answer: PastAnswer::NotKept { oldest },
+        });
+    }
     let answer = match parsed(&answer, &moment, key.collection, document) {
         Ok(answer) => answer,
         Err(error) => PastAnswer::Wrong(format!("{error:#}: {} {}", answer.status, answer.body)),
@@ -206,7 +222,6 @@ fn parsed(
         {
             absence(answer, moment)
         }
-        (410, _) => Ok(PastAnswer::NotKept),
         // Busy, damaged, or a moment that is not there.
         (404 | 408 | 500 | 503, _) => Ok(PastAnswer::None),
         _ => anyhow::bail!("an answer that no publisher may give"),

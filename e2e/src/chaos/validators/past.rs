@@ -57,7 +57,7 @@ impl Check<'_, '_> {
         match &self.reading.answer {
             PastAnswer::None => None,
             PastAnswer::Wrong(what) => Some((None, what.clone())),
-            PastAnswer::NotKept => self.lost_snapshot(),
+            PastAnswer::NotKept { oldest } => self.not_kept(era, *oldest),
             PastAnswer::History(changes) => self.history(era, changes),
             PastAnswer::State {
                 revision,
@@ -75,15 +75,20 @@ impl Check<'_, '_> {
         }
     }
 
-    /// Retention keeps what a named snapshot needs. A spoilt row may be what it needs.
-    fn lost_snapshot(&self) -> Option<Broken> {
-        let Moment::Snapshot(name) = &self.reading.moment else {
-            return None;
-        };
+    /// Retention keeps what a named snapshot needs, and every state that the log reaches. A spoilt
+    /// row may be what an answer needs, and what a dump lacks, no store has.
+    fn not_kept(&self, era: usize, oldest: u64) -> Option<Broken> {
         if !self.index.record.spoilt.is_empty() {
             return None;
         }
-        Some((None, format!("the snapshot {name} is not kept")))
+        match &self.reading.moment {
+            Moment::Snapshot(name) => Some((None, format!("the snapshot {name} is not kept"))),
+            Moment::Revision(asked) if era == 0 && *asked >= oldest => Some((
+                None,
+                format!("revision {asked} is not kept, and the log begins at {oldest}"),
+            )),
+            _ => None,
+        }
     }
 
     /// Whether another moment was answered than was asked for.
