@@ -20,6 +20,8 @@ use crate::store::{
 
 /// Documents that are looked for in one call, at most, also where most of them do not exist.
 const PIECE_IDS: usize = 1_000;
+/// After so many it is known whether most of them exist. Tests have few documents.
+const FEW_IDS: usize = if cfg!(test) { 4 } else { 32 };
 
 impl Embedded {
     pub(in crate::store) async fn past_view(
@@ -260,17 +262,72 @@ fn piece(
     covered: Revision,
     after: Option<&DocumentId>,
 ) -> anyhow::Result<PastPiece> {
+    let mut piece = PastPiece {
+        last: after.cloned(),
+        ..PastPiece::default()
+    };
+    let mut bytes = 0;
+    // Each document by itself: its revisions before the newest one cost nothing.
+    for examined in 1..=PIECE_IDS {
+        let Some(id) = next_id(transaction, &point.collection, piece.last.as_ref())? else {
+            piece.last = None;
+            return Ok(piece);
+        };
+        let record = newest_at(transaction, &point.collection, &id, covered, point.revision)?;
+        let document = record.and_then(|record| record.document());
+        bytes += document.as_ref().map_or(0, |it| it.json().len());
+        piece.documents.extend(document);
+        piece.last = Some(id);
+        if bytes >= CHUNK_BYTES {
+            return Ok(piece);
+        }
+        if examined == FEW_IDS && piece.documents.len() < FEW_IDS / 4 {
+            break;
+        }
+    }
+    // Most did not exist: what follows is read in the order of the index.
+    sparse_piece(transaction, point, covered, piece)
+}
+
+/// The first document after an id that has a record.
+fn next_id(
+    transaction: &Transaction<'_>,
+    collection: &CollectionName,
+    after: Option<&DocumentId>,
+) -> anyhow::Result<Option<DocumentId>> {
     // No id is empty, so the empty id is before the first.
-    let after = after.map_or("", DocumentId::as_str);
+    let keys = [collection.as_str(), after.map_or("", DocumentId::as_str)];
+    let mut first = None::<String>;
+    for sql in [tables::NEXT_IN_LOG, tables::NEXT_IN_BASES] {
+        let next = transaction
+            .prepare_cached(sql)?
+            .query_row(keys, |row| row.get(0))
+            .optional()?;
+        first = first.into_iter().chain(next).min();
+    }
+    Ok(first.map(|id| id.parse()).transpose()?)
+}
+
+/// More documents of a state in which most documents with records do not exist.
+fn sparse_piece(
+    transaction: &Transaction<'_>,
+    point: &PastPoint,
+    covered: Revision,
+    mut piece: PastPiece,
+) -> anyhow::Result<PastPiece> {
     let of = point.collection.as_str();
     let to = point.revision;
+    let after = piece
+        .last
+        .as_ref()
+        .map_or("", DocumentId::as_str)
+        .to_owned();
     let mut in_log = transaction.prepare_cached(tables::NEWEST_IN_LOG)?;
     let mut in_bases = transaction.prepare_cached(tables::NEWEST_IN_BASES)?;
     let mut sources = [
         Newest::new(in_log.query(params![of, covered, to, after])?)?,
         Newest::new(in_bases.query(params![of, 0, to.min(covered), after])?)?,
     ];
-    let mut piece = PastPiece::default();
     let mut bytes = 0;
     for _examined in 0..PIECE_IDS {
         let ids = sources.iter().filter_map(|source| source.next.as_ref());

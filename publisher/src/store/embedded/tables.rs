@@ -79,8 +79,24 @@ CREATE TABLE IF NOT EXISTS snapshots (
 CREATE INDEX IF NOT EXISTS changes_by_set ON changes (set_id) WHERE set_id IS NOT NULL;
 ";
 
+/// The first document after an id in the change log.
+pub(super) const NEXT_IN_LOG: &str = concat!(
+    "SELECT ",
+    record_id!(),
+    " FROM changes INDEXED BY changes_of_documents WHERE collection = ?1 AND ",
+    record_id!(),
+    " > ?2 ORDER BY ",
+    record_id!(),
+    " LIMIT 1"
+);
+
+/// As [`NEXT_IN_LOG`], of the base records.
+pub(super) const NEXT_IN_BASES: &str = "SELECT id FROM bases INDEXED BY bases_of_documents
+     WHERE collection = ?1 AND id > ?2 ORDER BY id LIMIT 1";
+
 /// The newest revision of each document after an id, after a revision and at or before another one, in
-/// the change log, and whether it is a deletion. It reads the index only, in the order of ids.
+/// the change log, and whether it is a deletion, in the order of ids. It reads every revision, and for
+/// that no document alone.
 pub(super) const NEWEST_IN_LOG: &str = concat!(
     "SELECT ",
     record_id!(),
