@@ -59,6 +59,8 @@ struct Store {
     snapshots: u32,
     /// Number of changes in its history.
     history: u64,
+    /// The number of writes of single documents that were asked for.
+    puts: usize,
 }
 
 impl FakePublisher {
@@ -132,6 +134,11 @@ impl FakePublisher {
             .expect("no panic")
             .documents
             .retain(|(_collection, stored), _document| stored != id);
+    }
+
+    /// The number of writes of single documents that were asked for.
+    pub(crate) fn puts(&self) -> usize {
+        self.store.lock().expect("no panic").puts
     }
 
     /// The number of snapshots that were read.
@@ -217,6 +224,7 @@ async fn put(
     store: Data<Mutex<Store>>,
 ) -> HttpResponse {
     let mut store = store.lock().expect("no panic");
+    store.puts += 1;
     let key = path.into_inner();
     if key.1 == "refused" {
         let problem = Problem::new(contract::ProblemKind::Schema, "on purpose").at("/name");

@@ -265,3 +265,33 @@ async fn two_publishers_of_one_database_leave_no_dangling_reference() -> Outcome
     also_ended?;
     outcome
 }
+
+/// All other writes wait for the one writer of the store, so a deletion that cannot happen must not
+/// need it, however large the collections are.
+#[tokio::test]
+async fn a_deletion_of_what_is_in_use_is_refused_without_the_writer() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let schema_folder = tempfile::tempdir()?;
+    schemas(schema_folder.path())?;
+    let store = format!("file:{}", folder.path().display());
+    let (publisher, client) = publisher(&store, schema_folder.path()).await?;
+    let mut outcome = Ok(());
+    let test = async {
+        client
+            .expect(201, "POST", SKILLS, json!({"id": "s"}))
+            .await?;
+        let channel = json!({"id": "c", "skills": ["s"]});
+        client.expect(201, "POST", CHANNELS, channel).await?;
+        let file = folder.path().join("confcast.sqlite");
+        let mut writer = rusqlite::Connection::open(file)?;
+        let held = writer.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let path = format!("{SKILLS}/s");
+        client.expect(409, "DELETE", &path, json!(null)).await?;
+        let set = json!({"changes": [{"collection": "Skill", "op": "Delete", "id": "s"}]});
+        client.expect(409, "POST", "/v1/changes", set).await?;
+        drop(held);
+        Ok(())
+    };
+    publisher.run(async { outcome = test.await }).await?;
+    outcome
+}

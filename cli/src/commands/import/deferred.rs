@@ -4,7 +4,7 @@
 //!
 //! Nothing is read from the file here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use client::{ClientError, Endpoint, RetryPolicy, retry};
 use contract::{
@@ -33,6 +33,22 @@ struct DeferredLine {
     entry: Entry,
     /// Why it was refused the last time.
     error: ClientError,
+}
+
+impl DeferredLine {
+    /// Whether the document lacks one of these, as far as its refusal says.
+    fn may_lack(&self, keys: &BTreeSet<Key>) -> bool {
+        /// A refusal names no more.
+        const NAMED: usize = 20;
+        let problem = self.error.problem();
+        let references = problem.map_or(&[][..], |problem| &problem.references);
+        let lacks = references.iter().any(|reference| {
+            let to = &reference.refers_to;
+            let id = to.id.parse();
+            id.is_ok_and(|id| keys.contains(&(to.collection.clone(), id)))
+        });
+        !keys.is_empty() && (lacks || references.len() >= NAMED)
+    }
 }
 
 impl Deferred {
@@ -72,13 +88,14 @@ impl Deferred {
         publisher: &Endpoint,
         outcome: &mut Outcome,
     ) -> Result<(), ClientError> {
-        // Each round writes what refers only to what is there by now.
-        loop {
-            let before = self.lines.len();
-            self = self.round(publisher, outcome).await?;
-            if self.lines.is_empty() || self.lines.len() == before {
-                break;
-            }
+        // Each round writes what refers only to what is there by now. After the first one, a line is
+        // only tried again when something that it lacks was written.
+        let mut tried: BTreeSet<Key> = self.lines.keys().cloned().collect();
+        while !tried.is_empty() {
+            let written = self.round(&tried, publisher, outcome).await?;
+            let lines = self.lines.iter();
+            let lacking = lines.filter(|(_key, line)| line.may_lack(&written));
+            tried = lacking.map(|(key, _line)| key.clone()).collect();
         }
         while let Some(key) = self.lines.keys().next().cloned() {
             self.write_together(key, publisher, outcome).await?;
@@ -86,24 +103,37 @@ impl Deferred {
         Ok(())
     }
 
-    async fn round(self, publisher: &Endpoint, outcome: &mut Outcome) -> Result<Self, ClientError> {
-        let mut left = Self::default();
-        let writes = stream::iter(self.lines.into_values()).map(async |line| {
+    /// Tries some lines again, and gives the documents that were written.
+    async fn round(
+        &mut self,
+        tried: &BTreeSet<Key>,
+        publisher: &Endpoint,
+        outcome: &mut Outcome,
+    ) -> Result<BTreeSet<Key>, ClientError> {
+        let lines: Vec<_> = tried
+            .iter()
+            .filter_map(|key| Some((key, self.lines.remove(key)?)))
+            .collect();
+        let mut done = BTreeSet::new();
+        let writes = stream::iter(lines).map(async |(key, line)| {
             let written = write(publisher, &line.entry).await;
-            (line, written)
+            (key, line, written)
         });
         let mut writes = std::pin::pin!(writes.buffer_unordered(IN_FLIGHT));
-        while let Some((line, written)) = writes.next().await {
+        while let Some((key, line, written)) = writes.next().await {
             match written {
-                Ok(written) => outcome.count(written.changed),
-                Err(error) => {
-                    if let Err(error) = left.take(line.number, line.entry, error) {
-                        outcome.refuse(line.number, error)?;
-                    }
+                Ok(written) => {
+                    outcome.count(written.changed);
+                    done.insert(key.clone());
                 }
+                Err(error) if error.kind() == Some(ProblemKind::DanglingReference) => {
+                    self.lines
+                        .insert(key.clone(), DeferredLine { error, ..line });
+                }
+                Err(error) => outcome.refuse(line.number, error)?,
             }
         }
-        Ok(left)
+        Ok(done)
     }
 
     /// Writes a document together with those that wait and that it refers to, as one change set.

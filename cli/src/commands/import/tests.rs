@@ -245,3 +245,24 @@ async fn documents_that_refer_to_others_are_written_in_any_order_and_cycles_as_s
         "{reason}"
     );
 }
+
+#[tokio::test]
+async fn a_chain_of_documents_in_the_wrong_order_takes_a_few_requests_for_each() {
+    const LENGTH: usize = 300;
+    let publisher = FakePublisher::start().await;
+    // By their names, the order in which a round tries them is the wrong one too.
+    let lines: String = (0..LENGTH)
+        .map(|n| {
+            let needed = format!(r#"{{"needs":["d{:03}"]}}"#, n + 1);
+            line(
+                &format!("d{n:03}"),
+                if n + 1 == LENGTH { "{}" } else { &needed },
+            )
+        })
+        .collect();
+    let outcome = import(&publisher.endpoint(), file(&lines).path()).await;
+    let outcome = outcome.expect("imported");
+    assert_eq!((outcome.written, outcome.refused), (300, vec![]));
+    // Each of up to three tries is one PUT for a present document, and one for an absent one.
+    assert!(publisher.puts() <= 6 * LENGTH, "{}", publisher.puts());
+}
