@@ -53,7 +53,7 @@ pub struct Problem {
         skip_serializing_if = "Option::is_none",
         deserialize_with = "present"
     )]
-    #[cfg_attr(feature = "utoipa", schema(value_type = Option<CurrentDocument>))]
+    #[cfg_attr(feature = "utoipa", schema(value_type = Option<Current>))]
     pub current: Option<Current>,
     /// The change that the request conflicts with, when it is known: the newest of the document.
     #[serde(default, skip_serializing_if = "Option::is_none")]

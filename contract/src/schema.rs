@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
-        RefOr,
-        schema::{AdditionalProperties, ObjectBuilder, OneOfBuilder, Schema, Type},
+        Ref, RefOr,
+        schema::{AdditionalProperties, AnyOfBuilder, ObjectBuilder, OneOfBuilder, Schema, Type},
     },
 };
 
@@ -21,6 +21,7 @@ use crate::{
     head::Head,
     history::SnapshotName,
     ids::{CollectionName, Crc, Digest, DocumentId, Epoch, Lineage, Revision},
+    problem::{Current, CurrentDocument},
     proof::Proof,
 };
 
@@ -73,6 +74,26 @@ impl PartialSchema for Expected {
 }
 
 impl ToSchema for Expected {}
+
+impl PartialSchema for Current {
+    fn schema() -> RefOr<Schema> {
+        // Not an optional member: `null` says that there is no document.
+        let absent = ObjectBuilder::new().schema_type(Type::Null);
+        let forms = AnyOfBuilder::new()
+            .item(Ref::from_schema_name(CurrentDocument::name()))
+            .item(absent);
+        forms
+            .description(Some("The document that is there; null when none is"))
+            .into()
+    }
+}
+
+impl ToSchema for Current {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((CurrentDocument::name().into(), CurrentDocument::schema()));
+        CurrentDocument::schemas(schemas);
+    }
+}
 
 impl PartialSchema for CanonicalJson {
     fn schema() -> RefOr<Schema> {

@@ -40,6 +40,10 @@ pub(super) const STATE: &[ApiHeader] = &[
     },
 ];
 
+/// Form of a position in a history: `A.12,B.7`.
+const CURSOR: &str =
+    "^[A-Za-z][A-Za-z0-9_]{0,63}\\.[0-9]{1,19}(,[A-Za-z][A-Za-z0-9_]{0,63}\\.[0-9]{1,19})*$";
+
 /// Why a past state may not be answered.
 const NOT_THERE: &[ProblemKind] = &[
     ProblemKind::BadRequest,
@@ -123,7 +127,7 @@ fn pages(operation: ApiOperation) -> ApiOperation {
         .query(
             "before",
             "Where the page begins: `next` of the page before",
-            json!({"type": "string"}).into(),
+            json!({"type": "string", "pattern": CURSOR}).into(),
         )
         .problems(&[
             ProblemKind::BadRequest,
