@@ -148,19 +148,3 @@ async fn in_a_new_epoch_only_what_differs_is_written() -> Outcome {
     })
     .await
 }
-
-/// As deep as JSON is read at all.
-#[tokio::test]
-async fn a_deeply_nested_document_has_a_row() -> Outcome {
-    with_publisher(async |testbed| {
-        let deep = (0..contract::canonical::MAX_DEPTH)
-            .fold(json!(1), |inner, _level| json!({ "n": inner }));
-        testbed.commit(vec![create(SKILLS, "deep", &deep)]).await?;
-        testbed
-            .projecting("one", None, async |_projection| {
-                testbed.until_equal(SKILLS).await
-            })
-            .await
-    })
-    .await
-}
