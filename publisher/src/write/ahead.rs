@@ -113,20 +113,30 @@ impl Ahead {
         if sought.is_empty() {
             return Ok(());
         }
+        // Whether it may be deleted at all comes first, and costs a look-up only.
+        for write in command.writes() {
+            if sought.contains(&write.key()) && !self.may_delete(write).await? {
+                return Ok(());
+            }
+        }
         let permit = timeout_at(since + QUEUE_TIME, self.searches.acquire()).await;
         let _until_searched = permit.map_err(|_elapsed| WriteError::Busy)?;
         let found = self.store.search_ahead(sought, REFERRERS).await;
-        let Ok((searched, found)) = found else {
-            // The transaction fails for the same reason, and says which.
-            return Ok(());
-        };
-        if let Some(refusal) = references::refused(command, &found) {
-            // Whether it may be deleted at all comes first.
-            for write in command.writes() {
-                if found.contains_key(&write.key()) && !self.may_delete(write).await? {
-                    return Ok(());
-                }
+        let (searched, found) = found.map_err(|error| {
+            if integrity::is_damage(&error) {
+                return WriteError::Unreadable(error.root_cause().to_string());
             }
+            static FAILURES: LogRate = LogRate::new();
+            if let Some(left_out) = FAILURES.due() {
+                tracing::warn!(
+                    "what refers to a document could not be searched before its deletion, which is \
+                     answered 503: {error:#}{left_out}"
+                );
+            }
+            // Not left to the transaction: there the search would hold up all other writes.
+            WriteError::NotCommitted
+        })?;
+        if let Some(refusal) = references::refused(command, &found) {
             return Err(refusal);
         }
         let searched = Arc::new(searched);
