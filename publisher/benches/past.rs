@@ -7,6 +7,8 @@
 //! `cargo bench -p publisher --bench past`; with `MONGODB_URL` also in MongoDB, whose own processor
 //! time is not counted.
 
+#![expect(clippy::print_stdout, reason = "the sizes are a result too")]
+
 use std::{
     collections::BTreeSet,
     env,

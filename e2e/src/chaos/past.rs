@@ -304,7 +304,7 @@ fn document(json: &str, collection: u8) -> anyhow::Result<(DocumentKey, SeenValu
 impl PastChange {
     fn of(item: &HistoryItem) -> Self {
         let differences = item.diff.iter().flatten();
-        let token = differences.filter_map(|difference| {
+        let mut token = differences.filter_map(|difference| {
             let after = difference.after.as_ref()?.to_value().ok()?;
             match difference.pointer.as_str() {
                 "/token" => after.as_u64(),
@@ -315,7 +315,7 @@ impl PastChange {
         Self {
             revision: item.change.revision,
             deletes: item.change.op == Operation::Delete,
-            token: token.last(),
+            token: token.next_back(),
         }
     }
 }

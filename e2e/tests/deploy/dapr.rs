@@ -211,7 +211,7 @@ fn delivery_attempts_end_before_redis_redelivers_an_event() -> anyhow::Result<()
             "{wait:?} until the last in the queue is done, handed out again after {processing:?}"
         );
         // Nothing is published through the component of the dead letters.
-        if metadata.get("maxLenApprox").is_none() {
+        if !metadata.contains_key("maxLenApprox") {
             continue;
         }
         let outbound = self::worst(resiliency, &component, "outbound")?;

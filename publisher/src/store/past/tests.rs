@@ -358,7 +358,6 @@ async fn every_state_is_exact_or_not_kept_in_mongodb() {
             url: server.url("past").parse().expect("a URL"),
             database: format!("past-{case}"),
         };
-        println!("{steps:?}");
         run(Store::open(&url, policy()).await.expect("a store"), steps).await;
     }
 }
