@@ -150,6 +150,7 @@ impl Rollbacks<'_> {
             return Err(head_moved(head, expected));
         }
         let mut plan = Plan::to(point.revision, expected.unwrap_or(head.revision));
+        let mut past = self.store.documents_of(point);
         for id in ids {
             let key = (collection.clone(), id.clone());
             let now = self.store.document(collection, id).await?;
@@ -160,7 +161,7 @@ impl Rollbacks<'_> {
             {
                 return Err(RollbackError::NotAsExpected(self.conflict(key, now).await));
             }
-            let then = self.store.document_at(point, id).await?;
+            let then = past.document(id).await?;
             self.add(&mut plan, key, now.as_ref(), then.as_ref())
                 .await?;
         }

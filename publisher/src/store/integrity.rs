@@ -115,6 +115,38 @@ pub struct DamagedRecord {
     pub damage: Damage,
 }
 
+/// What is kept of the past cannot be read. What it had is not known, so it is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DamagedPast {
+    /// The rows around an answer contradict it.
+    #[error(
+        "what is kept of {collection} with id: {id} at revision {revision} contradicts other rows: \
+         a row was changed or removed by other means"
+    )]
+    Document {
+        /// Its collection.
+        collection: CollectionName,
+        /// Its id.
+        id: DocumentId,
+        /// The revision that was asked for.
+        revision: Revision,
+    },
+    /// A base record is not what a publisher wrote.
+    #[error(
+        "the base record of revision {revision} of {collection} with id: {id} is damaged: {damage}"
+    )]
+    Base {
+        /// Its collection.
+        collection: CollectionName,
+        /// The id of its key.
+        id: DocumentId,
+        /// The revision of its key.
+        revision: Revision,
+        /// What is wrong with it.
+        damage: Damage,
+    },
+}
+
 /// The documents of a collection are not those that its head stands for: a row is gone or foreign.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -139,6 +171,7 @@ pub fn is_damage(error: &anyhow::Error) -> bool {
     cause.is::<DamagedDocument>()
         || cause.is::<DamagedHead>()
         || cause.is::<DamagedRecord>()
+        || cause.is::<DamagedPast>()
         || cause.is::<SumMismatch>()
 }
 

@@ -7,21 +7,36 @@
 //!
 //! Nothing here writes a document.
 
+use std::time::Duration;
+
+use anyhow::Context;
 use chrono::{DateTime, Utc};
 use contract::{
     CanonicalJson, Change, CollectionName, Digest, Document, DocumentId, Epoch, Head, Revision,
     history::{Point, SnapshotName},
 };
 use serde::{Deserialize, Serialize};
+use tokio::{sync::Semaphore, time::timeout};
 
-use crate::store::{Chunk, DocumentCursor, Store, document_cursor::Rows};
+use crate::store::{
+    Chunk, DocumentCursor, Store,
+    document_cursor::Rows,
+    integrity::{DamagedPast, is_damage},
+};
 
 pub mod bases;
+pub(super) mod evidence;
 pub mod history;
 
 use bases::Coverage;
+use evidence::{Evidence, Proof};
 #[cfg(test)]
 pub(super) mod tests;
+
+/// States that are read as a whole at the same time, to prove a document of each.
+static PROOFS: Semaphore = Semaphore::const_new(2);
+/// How long such a reading is waited for.
+const PROOF_WAIT: Duration = Duration::from_secs(5);
 
 /// A state of a collection that can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -302,18 +317,33 @@ impl Store {
         }
     }
 
-    /// A document as it was at a point; `None` when it did not exist.
+    /// A document as it was at a point; `None` when it did not exist. Both are proven
+    /// ([`evidence`]).
     ///
     /// # Errors
-    /// [`PastError`], also when the point is not kept any more.
+    /// [`PastError`], also when the point is not kept any more. [`DamagedPast`] and
+    /// [`SumMismatch`](super::integrity::SumMismatch) when the answer is not proven.
     pub async fn document_at(
         &self,
         point: &PastPoint,
         id: &DocumentId,
     ) -> Result<Option<Document>, PastError> {
+        self.documents_of(point).document(id).await
+    }
+
+    /// Single documents of a state, one after another.
+    pub fn documents_of<'a>(&'a self, point: &'a PastPoint) -> PastDocuments<'a> {
+        PastDocuments {
+            store: self,
+            point,
+            adds_up: false,
+        }
+    }
+
+    async fn evidence(&self, point: &PastPoint, id: &DocumentId) -> Result<Evidence, PastError> {
         Ok(match self {
-            Self::Embedded(store) => store.document_at(point, id).await?,
-            Self::Mongo(store) => store.opened()?.document_at(point, id).await?,
+            Self::Embedded(store) => store.evidence(point, id).await?,
+            Self::Mongo(store) => store.opened()?.evidence(point, id).await?,
         })
     }
 
@@ -380,6 +410,72 @@ fn before_first(head: &Head) -> PastPoint {
         digest: Digest::default(),
         epoch: head.epoch,
         time: None,
+    }
+}
+
+/// Reads single documents of a past state.
+#[derive(Debug)]
+pub struct PastDocuments<'a> {
+    store: &'a Store,
+    point: &'a PastPoint,
+    /// Whether all documents of the state were read and add up to it.
+    adds_up: bool,
+}
+
+impl PastDocuments<'_> {
+    /// As [`Store::document_at`].
+    ///
+    /// # Errors
+    /// As [`Store::document_at`].
+    pub async fn document(&mut self, id: &DocumentId) -> Result<Option<Document>, PastError> {
+        let (store, point) = (self.store, self.point);
+        if point.revision == 0 {
+            return Ok(None);
+        }
+        let mut proof = Proof::Open;
+        // Twice: what was read first may be of a member of the database that was behind.
+        for _attempt in 0..2 {
+            // First, so that what changes it in the meantime is found after the point.
+            let now = match store.document(&point.collection, id).await {
+                Ok(now) => Some(now),
+                // What it was may be known all the same.
+                Err(error) if is_damage(&error) => None,
+                Err(error) => return Err(error.into()),
+            };
+            let evidence = store.evidence(point, id).await?;
+            proof = evidence.proof(point.revision, now.as_ref().map(Option::as_ref));
+            let is_proven = proof == Proof::Proven || proof == Proof::Open && self.adds_up;
+            if is_proven {
+                return Ok(evidence.found.and_then(|record| record.document()));
+            }
+            if proof == Proof::Open {
+                break;
+            }
+        }
+        if proof == Proof::Open {
+            return self.add_up(id).await;
+        }
+        Err(anyhow::Error::from(DamagedPast::Document {
+            collection: point.collection.clone(),
+            id: id.clone(),
+            revision: point.revision,
+        })
+        .into())
+    }
+
+    /// Reads all documents of the state, of which one is looked for.
+    async fn add_up(&mut self, id: &DocumentId) -> Result<Option<Document>, PastError> {
+        let proving = timeout(PROOF_WAIT, PROOFS.acquire());
+        let _permit = (proving.await)
+            .context("too many states of the past are being proven")?
+            .context("no state of the past is proven any more")?;
+        let mut found = None;
+        let mut cursor = self.store.documents_at(self.point).await?;
+        while let Some(chunk) = cursor.next().await? {
+            found = found.or_else(|| (chunk.documents.into_iter()).find(|it| it.id() == id));
+        }
+        self.adds_up = true;
+        Ok(found)
     }
 }
 

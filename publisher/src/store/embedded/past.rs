@@ -4,16 +4,16 @@
 
 use std::sync::Arc;
 
-use contract::{
-    CanonicalJson, Change, CollectionName, Document, DocumentId, Revision, history::HistoryFilter,
-};
+use contract::{Change, CollectionName, Digest, DocumentId, Revision, history::HistoryFilter};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::store::{
     document_cursor::CHUNK_BYTES,
     embedded::{Embedded, rows, tables},
+    integrity::{Damage, DamagedPast},
     past::{
         PastPiece, PastPoint, PastView, ValueRecord,
+        evidence::{Evidence, NextChange},
         history::{self, Step, StepLimits},
     },
 };
@@ -65,29 +65,73 @@ impl Embedded {
         Err(view.not_kept().into())
     }
 
-    pub(in crate::store) async fn document_at(
+    /// The rows that say what a document was at a point.
+    pub(in crate::store) async fn evidence(
         &self,
         point: &PastPoint,
         id: &DocumentId,
-    ) -> anyhow::Result<Option<Document>> {
+    ) -> anyhow::Result<Evidence> {
         let (point, id) = (point.clone(), id.clone());
         self.read(move |store, transaction| {
-            let collection = &point.collection;
-            let covered = store.check_kept(transaction, collection, point.revision)?;
-            let record = newest_at(transaction, collection, &id, covered, point.revision)?;
-            Ok(record.and_then(|record| record.document()))
+            let (collection, revision) = (&point.collection, point.revision);
+            let covered = store.check_kept(transaction, collection, revision)?;
+            let found = newest_at(transaction, collection, &id, covered, revision)?;
+            let is_followed = covered <= revision;
+            let mut next = None;
+            if is_followed
+                && let Some(change) = first_after(transaction, collection, &id, revision)?
+            {
+                let before = store.digest_before(transaction, collection, change.revision)?;
+                next = Some(NextChange { change, before });
+            }
+            Ok(Evidence {
+                found,
+                next,
+                is_followed,
+            })
         })
         .await
     }
 
-    /// The value of a document at a revision, if that is kept.
-    pub(in crate::store) async fn value_at(
+    /// The digest of the state before a change, if a row has it.
+    fn digest_before(
         &self,
+        transaction: &Transaction<'_>,
         collection: &CollectionName,
-        id: &DocumentId,
         revision: Revision,
-    ) -> anyhow::Result<Option<CanonicalJson>> {
-        let (collection, id) = (collection.clone(), id.clone());
+    ) -> anyhow::Result<Option<Digest>> {
+        let before = revision.saturating_sub(1);
+        if before == 0 {
+            return Ok(Some(Digest::default()));
+        }
+        let record = transaction
+            .prepare_cached(
+                "SELECT revision, crc, record FROM changes WHERE collection = ?1 AND revision = ?2",
+            )?
+            .query_row(params![collection.as_str(), before], |row| {
+                Ok(rows::record(collection, row))
+            })
+            .optional()?;
+        match record {
+            Some(Ok(record)) => Ok(Some(record.digest)),
+            Some(Err(damaged)) => {
+                self.0.damage.report_record(&damaged);
+                Ok(None)
+            }
+            None => {
+                let coverage = tables::coverage(transaction, collection)?;
+                Ok((coverage.covered == before).then_some(coverage.digest))
+            }
+        }
+    }
+
+    /// What a change replaced, if that is kept, and the digest of the state before it.
+    pub(in crate::store) async fn before_change(
+        &self,
+        change: &Change,
+    ) -> anyhow::Result<(Option<ValueRecord>, Option<Digest>)> {
+        let (collection, id) = (change.collection.clone(), change.id.clone());
+        let revision = change.revision.saturating_sub(1);
         self.read(move |store, transaction| {
             let view = store.view(transaction, &collection)?;
             // Every later record of the document is in the log too.
@@ -104,7 +148,8 @@ impl Embedded {
                     newest_at(transaction, &collection, &id, covered, revision)?
                 }
             };
-            Ok(record.and_then(|record| record.config_data))
+            let digest = store.digest_before(transaction, &collection, revision + 1)?;
+            Ok((record, digest))
         })
         .await
     }
@@ -226,7 +271,16 @@ fn newest_at(
         )
         .optional()?
         .transpose()?;
-    Ok(record.filter(|record| record.id == *id))
+    match record {
+        Some(record) if record.id != *id => Err(DamagedPast::Base {
+            collection: collection.clone(),
+            id: id.clone(),
+            revision: record.revision,
+            damage: Damage::Checksum,
+        }
+        .into()),
+        record => Ok(record),
+    }
 }
 
 /// The newest record of a document in the log, after a revision and at or before another one.
@@ -250,6 +304,24 @@ fn newest_in_log(
             ],
             |row| Ok(rows::value_record(collection, row)),
         )
+        .optional()?
+        .transpose()?;
+    Ok(record.filter(|record| record.id == *id))
+}
+
+/// The first change of a document in the log after a revision. A record that is damaged is passed
+/// over.
+fn first_after(
+    transaction: &Transaction<'_>,
+    collection: &CollectionName,
+    id: &DocumentId,
+    after: Revision,
+) -> anyhow::Result<Option<Change>> {
+    let mut statement = tables::next_record_of_document(transaction)?;
+    let record = statement
+        .query_row(params![collection.as_str(), after, id.as_str()], |row| {
+            Ok(rows::record(collection, row))
+        })
         .optional()?
         .transpose()?;
     Ok(record.filter(|record| record.id == *id))
@@ -282,11 +354,11 @@ fn piece(
             return Ok(piece);
         }
         if examined == FEW_IDS && piece.documents.len() < FEW_IDS / 4 {
-            break;
+            // Most did not exist: what follows is read in the order of the index.
+            return sparse_piece(transaction, point, covered, piece);
         }
     }
-    // Most did not exist: what follows is read in the order of the index.
-    sparse_piece(transaction, point, covered, piece)
+    Ok(piece)
 }
 
 /// The first document after an id that has a record.

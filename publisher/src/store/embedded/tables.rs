@@ -223,6 +223,20 @@ pub(super) fn records_of_document<'a>(
     prepare(BY_DOCUMENT).or_else(|_no_index| prepare(""))
 }
 
+/// As [`records_of_document`], the first record after a revision.
+pub(super) fn next_record_of_document<'a>(
+    transaction: &'a Transaction<'_>,
+) -> rusqlite::Result<CachedStatement<'a>> {
+    let prepare = |by| {
+        transaction.prepare_cached(&format!(
+            "SELECT revision, crc, record FROM changes {by}
+             WHERE collection = ?1 AND revision > ?2 AND {RECORD_ID} = ?3
+             ORDER BY revision LIMIT 1"
+        ))
+    };
+    prepare(BY_DOCUMENT).or_else(|_no_index| prepare(""))
+}
+
 /// What the base records of a collection cover. A row that is damaged covers nothing.
 pub(super) fn coverage(
     transaction: &Transaction<'_>,

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Context;
 use contract::{
-    CanonicalJson, Change, CollectionName, Document, DocumentId, Revision, history::HistoryFilter,
+    Change, CollectionName, Digest, Document, DocumentId, Revision, history::HistoryFilter,
 };
 use mongodb::{
     ClientSession,
@@ -24,6 +24,7 @@ use crate::store::{
     },
     past::{
         PastPiece, PastPoint, PastView, ValueRecord,
+        evidence::{Evidence, NextChange},
         history::{self, Step, StepLimits},
     },
 };
@@ -89,26 +90,90 @@ impl Mongo {
         Err(view.not_kept().into())
     }
 
-    pub(in crate::store) async fn document_at(
+    /// The rows that say what a document was at a point.
+    pub(in crate::store) async fn evidence(
         &self,
         point: &PastPoint,
         id: &DocumentId,
-    ) -> anyhow::Result<Option<Document>> {
+    ) -> anyhow::Result<Evidence> {
         let (collection, revision) = (&point.collection, point.revision);
         in_snapshot!(self, |session| {
             let covered = self.check_kept(session, collection, revision).await?;
             let newest = self.newest_at(session, collection, id, covered, revision);
-            Ok(newest.await?.and_then(|record| record.document()))
+            let found = newest.await?;
+            let is_followed = covered <= revision;
+            let mut next = None;
+            if is_followed {
+                let change = self.first_after(session, collection, id, revision).await?;
+                if let Some(change) = change {
+                    let before = self
+                        .digest_before(session, collection, change.revision)
+                        .await?;
+                    next = Some(NextChange { change, before });
+                }
+            }
+            Ok(Evidence {
+                found,
+                next,
+                is_followed,
+            })
         })
     }
 
-    /// The value of a document at a revision, if that is kept.
-    pub(in crate::store) async fn value_at(
+    /// The first change of a document in the log after a revision.
+    async fn first_after(
         &self,
+        session: &mut ClientSession,
         collection: &CollectionName,
         id: &DocumentId,
+        after: Revision,
+    ) -> anyhow::Result<Option<Change>> {
+        let row = Self::raw(self.table_at_snapshot(CHANGES))
+            .find_one(of_document(collection, id, after, Revision::MAX))
+            .sort(doc! { "revision": 1 })
+            .session(session)
+            .await?;
+        let change = row.map(|row| rows::change(collection, &row));
+        Ok(change
+            .transpose()
+            .inspect_err(|damaged| self.damage.report_record(damaged))?)
+    }
+
+    /// The digest of the state before a change, if a row has it.
+    async fn digest_before(
+        &self,
+        session: &mut ClientSession,
+        collection: &CollectionName,
         revision: Revision,
-    ) -> anyhow::Result<Option<CanonicalJson>> {
+    ) -> anyhow::Result<Option<Digest>> {
+        let before = revision.saturating_sub(1);
+        if before == 0 {
+            return Ok(Some(Digest::default()));
+        }
+        let row = Self::raw(self.table_at_snapshot(CHANGES))
+            .find_one(doc! { "collection": collection.as_str(), "revision": as_number(before) })
+            .session(&mut *session)
+            .await?;
+        match row.map(|row| rows::change(collection, &row)) {
+            Some(Ok(record)) => Ok(Some(record.digest)),
+            Some(Err(damaged)) => {
+                self.damage.report_record(&damaged);
+                Ok(None)
+            }
+            None => {
+                let CoverageRow { coverage, .. } = self.coverage_in(session, collection).await?;
+                Ok((coverage.covered == before).then_some(coverage.digest))
+            }
+        }
+    }
+
+    /// What a change replaced, if that is kept, and the digest of the state before it.
+    pub(in crate::store) async fn before_change(
+        &self,
+        change: &Change,
+    ) -> anyhow::Result<(Option<ValueRecord>, Option<Digest>)> {
+        let (collection, id) = (&change.collection, &change.id);
+        let revision = change.revision.saturating_sub(1);
         in_snapshot!(self, |session| {
             let view = self.view_in(session, collection).await?;
             // Every later record of the document is in the log too.
@@ -125,7 +190,10 @@ impl Mongo {
                     .newest_at(session, collection, id, covered, revision)
                     .await?;
             }
-            Ok(record.and_then(|record| record.config_data))
+            let digest = self
+                .digest_before(session, collection, change.revision)
+                .await?;
+            Ok((record, digest))
         })
     }
 
@@ -391,5 +459,35 @@ fn of_document(
         "collection": collection.as_str(),
         "id": id.as_str(),
         "revision": { "$gt": as_number(after), "$lte": as_number(to) },
+    }
+}
+
+#[cfg(test)]
+impl Mongo {
+    /// Edits a row as no publisher does.
+    pub(in crate::store) async fn edit(
+        &self,
+        edit: crate::store::past::tests::damage::Edit,
+    ) -> anyhow::Result<()> {
+        use crate::store::past::tests::damage::Edit;
+        let bases = self.table(BASES);
+        match edit {
+            Edit::RemoveBase(id) => drop(bases.delete_many(doc! { "id": id }).await?),
+            Edit::MoveBase(id) => {
+                let moved = doc! { "$inc": { "revision": 100_i64 } };
+                bases.update_many(doc! { "id": id }, moved).await?;
+            }
+            Edit::SwapBases(a, b) => {
+                for (from, to) in [(a, "other"), (b, a), ("other", b)] {
+                    let renamed = doc! { "$set": { "id": to } };
+                    bases.update_many(doc! { "id": from }, renamed).await?;
+                }
+            }
+            Edit::RemoveRecord(revision) => {
+                let record = doc! { "revision": as_number(revision) };
+                self.table(CHANGES).delete_many(record).await?;
+            }
+        }
+        Ok(())
     }
 }

@@ -19,7 +19,11 @@ use contract::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::store::{Store, integrity::is_damage, past::PastError};
+use crate::store::{
+    Store,
+    integrity::is_damage,
+    past::{PastError, evidence::NextChange},
+};
 
 /// Records that are read for one page, at most.
 const PAGE_RECORDS: usize = 4_000;
@@ -224,10 +228,7 @@ impl Store {
             });
         }
         let merged = self.merge(&mut sources, query).await?;
-        // Where no change is left out, the value before is that of the next change of the document.
-        let is_whole =
-            query.filter == only_id(&query.filter) && !sources.iter().any(|source| source.damaged);
-        let mut page = self.with_previous(merged, is_whole).await?;
+        let mut page = self.with_previous(merged).await?;
         // What did not fit by its size is read again for the next page.
         for change in page.left.drain(..).rev() {
             let source = sources
@@ -365,11 +366,7 @@ impl Store {
     }
 
     /// Adds to each change the value before it, until the values are too large for one page.
-    async fn with_previous(
-        &self,
-        changes: Vec<Change>,
-        is_whole: bool,
-    ) -> Result<Fitting, PastError> {
+    async fn with_previous(&self, changes: Vec<Change>) -> Result<Fitting, PastError> {
         let mut page = Fitting::default();
         let mut bytes = 0;
         let mut changes = VecDeque::from(changes);
@@ -378,14 +375,7 @@ impl Store {
                 changes.push_front(change);
                 break;
             }
-            let mut older = changes.iter();
-            let in_page = older.find(|older| {
-                is_whole && (&older.collection, &older.id) == (&change.collection, &change.id)
-            });
-            let previous = match in_page.and_then(|older| older.config_data.clone()) {
-                Some(value) if change.op != Operation::Create => Previous::Value(value),
-                _other => self.previous(&change).await?,
-            };
+            let previous = self.previous(&change).await?;
             bytes += change
                 .config_data
                 .as_ref()
@@ -405,16 +395,23 @@ impl Store {
         if change.op == Operation::Create {
             return Ok(Previous::Absent);
         }
-        let before = change.revision.saturating_sub(1);
-        let (collection, id) = (&change.collection, &change.id);
         let found = match self {
-            Self::Embedded(store) => store.value_at(collection, id, before).await,
-            Self::Mongo(store) => store.opened()?.value_at(collection, id, before).await,
+            Self::Embedded(store) => store.before_change(change).await,
+            Self::Mongo(store) => store.opened()?.before_change(change).await,
         };
         match found.map_err(PastError::from) {
-            Ok(Some(value)) => Ok(Previous::Value(value)),
+            Ok((Some(record), before)) => {
+                let next = NextChange {
+                    change: change.clone(),
+                    before,
+                };
+                // Otherwise the change that made that value may be gone, and another one came between.
+                let is_replaced = next.replaced(Some(&record)) == Some(true);
+                let value = record.config_data.filter(|_value| is_replaced);
+                Ok(value.map_or(Previous::NotKept, Previous::Value))
+            }
             // The change says that there was a value.
-            Ok(None) | Err(PastError::NotKept { .. }) => Ok(Previous::NotKept),
+            Ok((None, _)) | Err(PastError::NotKept { .. }) => Ok(Previous::NotKept),
             // A damaged record is reported, and must not hide the changes around it.
             Err(PastError::Store(error)) if is_damage(&error) => Ok(Previous::NotKept),
             Err(error) => Err(error),
@@ -455,14 +452,6 @@ impl Store {
 struct Fitting {
     items: Vec<HistoryChange>,
     left: Vec<Change>,
-}
-
-/// The filter without what leaves changes of a document out.
-fn only_id(filter: &HistoryFilter) -> HistoryFilter {
-    HistoryFilter {
-        id: filter.id.clone(),
-        ..HistoryFilter::default()
-    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,9 @@ use contract::{
 use proptest::prelude::*;
 
 use super::history::{HistoryQuery, Previous};
+
+pub(in crate::store) mod damage;
+
 use crate::{
     decide::{Action, ChangeSetCommand, Command, Rules, Write, schemas::Schemas},
     policy::Broadcast,
@@ -333,7 +336,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn every_state_is_exact_or_not_kept(steps in prop_oneof![2 => steps(false), 1 => steps(true)]) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         runtime.block_on(async {
             let folder = tempfile::TempDir::new().expect("a folder");
             run(embedded(&folder).await, steps).await;
