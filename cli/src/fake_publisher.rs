@@ -198,7 +198,7 @@ impl Store {
     }
 }
 
-fn collection() -> CollectionName {
+pub(crate) fn collection() -> CollectionName {
     "ChannelConfiguration".parse().expect("valid")
 }
 

@@ -2,11 +2,11 @@
 
 use contract::{
     CollectionName, DocumentId, Operation,
-    history::{HistoryFilter, HistoryPage, Point},
+    history::{DIGEST_HEADER, HistoryFilter, HistoryPage, Point},
     listing::NDJSON,
 };
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::{Method, header::ACCEPT};
+use reqwest::{Method, Response, header::ACCEPT};
 
 use crate::{
     ClientError, Endpoint,
@@ -69,7 +69,7 @@ impl Endpoint {
         point: &Point,
     ) -> Result<StoredDocument, ClientError> {
         let response = self.get(&document_at_path(collection, id, point)).await?;
-        self.json(response).await
+        self.json(self.proven(response)?).await
     }
 
     /// One document as it was, as the service sends it.
@@ -83,7 +83,7 @@ impl Endpoint {
         point: &Point,
     ) -> Result<Vec<u8>, ClientError> {
         let response = self.get(&document_at_path(collection, id, point)).await?;
-        self.body(response, MAX_ANSWER).await
+        self.body(self.proven(response)?, MAX_ANSWER).await
     }
 
     /// The documents of a collection as they were, line by line.
@@ -103,7 +103,18 @@ impl Endpoint {
             .maintenance_request(Method::GET, &path)
             .header(ACCEPT, format!("{NDJSON}, */*"));
         let response = self.send_maintenance(request).await?;
-        Ok(ListReader::new(self, response))
+        Ok(ListReader::new(self, self.proven(response)?))
+    }
+
+    /// An answer about the past, if it says of which state it is. A service that ignores the
+    /// parameters of the request answers the present.
+    fn proven(&self, response: Response) -> Result<Response, ClientError> {
+        if response.headers().contains_key(DIGEST_HEADER) {
+            return Ok(response);
+        }
+        Err(self.unusable(format_args!(
+            "it has no {DIGEST_HEADER}, so it may be the present instead of the past"
+        )))
     }
 }
 

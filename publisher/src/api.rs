@@ -3,12 +3,13 @@
 //!
 //! What the subscriber answers in the same way is in [`service::http`].
 
-use std::rc::Rc;
+use std::{collections::HashSet, rc::Rc};
 
 use actix_web::{
     Error,
     body::BoxBody,
     dev::{ServiceRequest, ServiceResponse},
+    http::Method,
     middleware::{Next, from_fn},
     web::{self, ServiceConfig},
 };
@@ -102,6 +103,12 @@ const BODY_LIMIT: usize = 8 << 20;
 /// Adds all routes, behind the guard.
 pub fn configure(config: &mut ServiceConfig, settings: &GuardSettings) {
     let settings = Rc::new(settings.clone());
+    let writes: Writes = table()
+        .iter()
+        .filter(|route| route.is_write())
+        .map(|route| (route.method().clone(), route.path().to_owned()))
+        .collect();
+    let writes = Rc::new(writes);
     // The last one is the outermost: a refused body in chunks is received as well.
     let routes = routes::add(web::scope(""), table())
         .wrap(from_fn(answer_methods))
@@ -109,7 +116,9 @@ pub fn configure(config: &mut ServiceConfig, settings: &GuardSettings) {
             guard(Rc::clone(&settings), request, next)
         }))
         .wrap(from_fn(bodies::receive))
-        .wrap(from_fn(count_writes))
+        .wrap(from_fn(move |request, next| {
+            count_writes(Rc::clone(&writes), request, next)
+        }))
         .wrap(from_fn(frame_answers));
     let role = Role {
         service: "publisher",
@@ -145,7 +154,9 @@ pub(crate) fn table() -> Vec<ApiRoute> {
         ),
         ApiRoute::get("/v1/snapshot", collections::snapshot, reads::snapshot),
         ApiRoute::get("/v1/changes", feed::all, reads::feed),
-        ApiRoute::post("/v1/changes", sets::commit, writes::change_set).body_limit(BODY_LIMIT),
+        ApiRoute::post("/v1/changes", sets::commit, writes::change_set)
+            .counts_as_write()
+            .body_limit(BODY_LIMIT),
         ApiRoute::get(
             "/v1/collections/{collection}/changes",
             feed::one,
@@ -161,13 +172,20 @@ pub(crate) fn table() -> Vec<ApiRoute> {
             rollback::of_collection,
             of_past::rollback_of_collection,
         )
+        .counts_as_write()
         .body_limit(rollback::LIMIT),
         ApiRoute::get(documents, collections::documents, reads::documents),
-        ApiRoute::post(documents, documents::create, writes::create).body_limit(BODY_LIMIT),
+        ApiRoute::post(documents, documents::create, writes::create)
+            .counts_as_write()
+            .body_limit(BODY_LIMIT),
         ApiRoute::get(document, documents::get, reads::document),
-        ApiRoute::put(document, documents::put, writes::put).body_limit(BODY_LIMIT),
-        ApiRoute::patch(document, documents::patch, writes::patch).body_limit(BODY_LIMIT),
-        ApiRoute::delete(document, documents::delete, writes::delete),
+        ApiRoute::put(document, documents::put, writes::put)
+            .counts_as_write()
+            .body_limit(BODY_LIMIT),
+        ApiRoute::patch(document, documents::patch, writes::patch)
+            .counts_as_write()
+            .body_limit(BODY_LIMIT),
+        ApiRoute::delete(document, documents::delete, writes::delete).counts_as_write(),
         ApiRoute::get(
             "/v1/collections/{collection}/documents/{id}/referrers",
             referrers::get,
@@ -183,6 +201,7 @@ pub(crate) fn table() -> Vec<ApiRoute> {
             rollback::of_document,
             of_past::rollback_of_document,
         )
+        .counts_as_write()
         .body_limit(rollback::LIMIT),
         ApiRoute::get("/v1/history", history::of_store, of_past::history),
         ApiRoute::post(
@@ -190,6 +209,7 @@ pub(crate) fn table() -> Vec<ApiRoute> {
             rollback::of_set,
             of_past::rollback_of_set,
         )
+        .counts_as_write()
         .body_limit(rollback::LIMIT),
         ApiRoute::get("/v1/snapshots", snapshots::list, of_past::snapshots),
         ApiRoute::get(
@@ -201,12 +221,14 @@ pub(crate) fn table() -> Vec<ApiRoute> {
             "/v1/snapshots/{name}",
             snapshots::create,
             of_past::create_snapshot,
-        ),
+        )
+        .counts_as_write(),
         ApiRoute::delete(
             "/v1/snapshots/{name}",
             snapshots::delete,
             of_past::delete_snapshot,
-        ),
+        )
+        .counts_as_write(),
         ApiRoute::get("/v1/replicas", fleet::list, upkeep::replicas),
         ApiRoute::put("/v1/replicas/{instance}", fleet::check_in, upkeep::check_in)
             .body_limit(fleet::LIMIT),
@@ -247,16 +269,21 @@ pub(crate) fn table() -> Vec<ApiRoute> {
     ]
 }
 
+/// Methods and patterns of the routes that count as writes.
+type Writes = HashSet<(Method, String)>;
+
 /// Middleware around all routes: it counts writes by the status of their answer.
 async fn count_writes(
+    writes: Rc<Writes>,
     request: ServiceRequest,
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let metrics = request
         .app_data::<web::Data<Api>>()
         .map(|api| api.metrics.clone());
-    let is_write = !request.method().is_safe()
-        && (request.path().starts_with("/v1/c") || request.path().starts_with("/v1/sets/"));
+    let pattern = request.match_pattern();
+    let is_write =
+        pattern.is_some_and(|pattern| writes.contains(&(request.method().clone(), pattern)));
     let answer = next.call(request).await?;
     // Here and not in the handlers, so that writes which no handler sees are counted as well.
     if let Some(metrics) = metrics.filter(|_metrics| is_write) {

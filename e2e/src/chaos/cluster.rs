@@ -28,6 +28,8 @@ use crate::{
 pub const DATABASE: &str = "confcast";
 /// Longest time between two check-ins of a replica.
 pub const CHECK_IN: Duration = Duration::from_secs(2);
+/// Changes that the log of a collection keeps at least.
+pub const KEPT_CHANGES: u64 = 200;
 /// How often to check whether a process ended by itself.
 const WATCH: Duration = Duration::from_millis(300);
 
@@ -98,7 +100,10 @@ impl Cluster {
         };
         // A change log so short that a replica that was disconnected for long finds it trimmed.
         let short = |service: Service| {
-            let kept = service.with("AURA_CONFIGURATION_LOG_KEEP_CHANGES", "200");
+            let kept = service.with(
+                "AURA_CONFIGURATION_LOG_KEEP_CHANGES",
+                KEPT_CHANGES.to_string(),
+            );
             kept.with("AURA_CONFIGURATION_LOG_KEEP_HOURS", "0")
                 .with("AURA_CONFIGURATION_LOG_TRIM_SECONDS", "3")
         };

@@ -86,9 +86,8 @@ pub enum PastAnswer {
     History(Vec<PastChange>),
     /// The moment is no longer kept.
     NotKept {
-        /// The oldest revision of the change log, read after the answer: what was removed meanwhile
-        /// is no fault.
-        oldest: u64,
+        /// The revision of the head, read after the answer: what was removed meanwhile is no fault.
+        newest: u64,
     },
     /// Not an answer about the past: the publisher is busy, or has not the moment.
     None,
@@ -149,7 +148,7 @@ async fn read(api: &Api, driver: &Driver, random: &mut Random) -> anyhow::Result
     let got = driver.now();
     let document = (!whole).then_some(key);
     if answer.status == 410 {
-        let oldest = api.head(key.collection()).await?.oldest;
+        let newest = api.head(key.collection()).await?.revision;
         return Ok(PastReading {
             path,
             sent,
@@ -157,7 +156,7 @@ async fn read(api: &Api, driver: &Driver, random: &mut Random) -> anyhow::Result
             collection: key.collection,
             document,
             moment,
-            answer: PastAnswer::NotKept { oldest },
+            answer: PastAnswer::NotKept { newest },
         });
     }
     let answer = match parsed(&answer, &moment, key.collection, document) {

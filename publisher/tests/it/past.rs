@@ -11,6 +11,7 @@ use super::{
     testbed::{Testbed, with_publisher},
 };
 
+mod counts;
 mod history;
 mod rollback;
 

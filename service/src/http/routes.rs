@@ -27,6 +27,7 @@ pub struct ApiRoute {
     route: Option<Route>,
     /// In bytes.
     body_limit: usize,
+    is_write: bool,
     operation: fn() -> ApiOperation,
 }
 
@@ -49,6 +50,7 @@ macro_rules! constructors {
                 path,
                 route: Some(route.to(handler)),
                 body_limit: UNREAD_LIMIT,
+                is_write: false,
                 operation,
             }
         }
@@ -71,6 +73,7 @@ impl ApiRoute {
             path,
             route: None,
             body_limit: UNREAD_LIMIT,
+            is_write: false,
             operation,
         }
     }
@@ -81,6 +84,18 @@ impl ApiRoute {
     pub fn body_limit(mut self, bytes: usize) -> Self {
         self.body_limit = bytes;
         self
+    }
+
+    /// The same, counted among the writes of the service.
+    #[must_use]
+    pub fn counts_as_write(mut self) -> Self {
+        self.is_write = true;
+        self
+    }
+
+    /// Whether its requests are counted among the writes of the service.
+    pub fn is_write(&self) -> bool {
+        self.is_write
     }
 
     /// The limit for the body, in bytes.

@@ -5,6 +5,7 @@
 
 use super::{
     super::{
+        cluster::KEPT_CHANGES,
         observations::SeenValue,
         past::{Moment, PastAnswer, PastChange, PastReading},
         record::{DocumentKey, Millis},
@@ -57,7 +58,7 @@ impl Check<'_, '_> {
         match &self.reading.answer {
             PastAnswer::None => None,
             PastAnswer::Wrong(what) => Some((None, what.clone())),
-            PastAnswer::NotKept { oldest } => self.not_kept(era, *oldest),
+            PastAnswer::NotKept { newest } => self.not_kept(era, *newest),
             PastAnswer::History(changes) => self.history(era, changes),
             PastAnswer::State {
                 revision,
@@ -75,17 +76,18 @@ impl Check<'_, '_> {
         }
     }
 
-    /// Retention keeps what a named snapshot needs, and every state that the log reaches. A spoilt
-    /// row may be what an answer needs, and what a dump lacks, no store has.
-    fn not_kept(&self, era: usize, oldest: u64) -> Option<Broken> {
+    /// Retention keeps what a named snapshot needs, and the states of the newest changes. It is not
+    /// judged by the beginning of the log: a store refuses a state before it says so in its head. A
+    /// spoilt row may be what an answer needs, and what a dump lacks, no store has.
+    fn not_kept(&self, era: usize, newest: u64) -> Option<Broken> {
         if !self.index.record.spoilt.is_empty() {
             return None;
         }
         match &self.reading.moment {
             Moment::Snapshot(name) => Some((None, format!("the snapshot {name} is not kept"))),
-            Moment::Revision(asked) if era == 0 && *asked >= oldest => Some((
+            Moment::Revision(asked) if era == 0 && asked + KEPT_CHANGES > newest => Some((
                 None,
-                format!("revision {asked} is not kept, and the log begins at {oldest}"),
+                format!("revision {asked} is not kept, and {newest} is the newest"),
             )),
             _ => None,
         }

@@ -143,7 +143,7 @@ impl Publisher {
             let answer = if self.mutation == Mutation::LosesSnapshots
                 && matches!(moment, Moment::Snapshot(_))
             {
-                PastAnswer::NotKept { oldest: 1 }
+                PastAnswer::NotKept { newest }
             } else {
                 self.state(collection, revision, newest)
             };
@@ -279,18 +279,19 @@ fn a_moment_of_another_time_is_detected() {
 }
 
 #[test]
-fn a_refusal_of_what_the_log_has_is_detected() {
+fn a_refusal_of_what_retention_keeps_is_detected() {
     let mut publisher = Publisher::new(Mutation::Nothing, 1);
     // What a restored dump lacks, no store has.
     publisher.model.record.restores.clear();
     let index = WriteIndex::new(&publisher.model.record);
-    let broken = |asked: u64, oldest: u64| {
-        let answer = PastAnswer::NotKept { oldest };
+    let broken = |asked: u64, newest: u64| {
+        let answer = PastAnswer::NotKept { newest };
         let reading = publisher.reading(0, None, Moment::Revision(asked), answer);
         let mut findings = Findings::default();
         past(&index, &reading, true, &mut findings);
         !findings.violations.is_empty()
     };
-    assert!(broken(20, 20));
-    assert!(!broken(19, 20));
+    let newest = 19 + KEPT_CHANGES;
+    assert!(broken(20, newest));
+    assert!(!broken(19, newest), "retention may remove what it needs");
 }
