@@ -13,12 +13,18 @@ pub(crate) struct Author {
     /// The user in the change record; USER or LOGNAME of the environment when it is not given
     #[arg(long, value_name = "NAME", value_parser = user)]
     user: Option<String>,
-    /// Why the change is made; it is stored in the change record
+    /// Why it is done; it is stored in the record of the change, or with the named snapshot
     #[arg(long, value_name = "TEXT", value_parser = reason)]
     reason: Option<String>,
 }
 
 impl Author {
+    /// The same author, with this reason where none was given.
+    pub(crate) fn because(mut self, reason: impl FnOnce() -> String) -> Self {
+        self.reason.get_or_insert_with(reason);
+        self
+    }
+
     /// The endpoint, whose writes carry user and reason. `exact`: a PUT does not merge `metadata`.
     pub(crate) fn writing(&self, endpoint: Endpoint, exact: bool) -> Endpoint {
         let user = self.user.clone().or_else(login_name);

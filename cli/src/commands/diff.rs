@@ -109,6 +109,12 @@ impl DiffCommand {
         for collection in collections(&a_service, &b_service, &self.a).await? {
             let a = read(&a_service, &collection, &self.a).await?;
             let b = read(&b_service, &collection, &b).await?;
+            if let Some(id) = &self.a.id {
+                ensure!(
+                    !(a.is_empty() && b.is_empty()),
+                    "neither A nor B has {collection}/{id}: is the id right?"
+                );
+            }
             for document in differences_of(&collection, &a, &b) {
                 different += 1;
                 print(&document, self.json)?;
@@ -264,6 +270,19 @@ mod tests {
             (document.id.clone(), document)
         });
         documents.collect()
+    }
+
+    #[tokio::test]
+    async fn the_present_is_not_taken_for_the_past() {
+        let publisher = crate::fake_publisher::FakePublisher::start().await;
+        let service = publisher.endpoint();
+        let name = crate::fake_publisher::collection();
+        assert!(super::documents(&service, &name, None).await.is_ok());
+        // The fake publisher ignores the point, as a service would that does not know it.
+        let point = Point::Revision(1);
+        let error = super::documents(&service, &name, Some(&point)).await;
+        let error = error.expect_err("the present").to_string();
+        assert!(error.contains("it has no Confcast-Digest"), "{error}");
     }
 
     #[test]

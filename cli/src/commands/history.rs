@@ -1,5 +1,6 @@
 //! `confcast history`: what was changed, when, by which user, and why.
 
+use anyhow::ensure;
 use chrono::{DateTime, Utc};
 use client::{Endpoint, history::HistoryScope};
 use contract::{
@@ -15,6 +16,9 @@ use crate::{output, target::Target};
 /// Of one document, of a collection, or of all collections. The options restrict it; all that are
 /// given have to fit. The publisher keeps changes as long as its retention says; what they changed is
 /// not shown where the value before them is no longer kept.
+///
+/// Each change is a line, and the first three differences are another one; `rollback --set` takes the
+/// set that the line names.
 ///
 /// --json prints each change as one line: `collection`, `id`, `revision`, `epoch`, `op`, `time`,
 /// `setId`, `userId`, `organisationId`, `correlationId`, `reason`, `crc`, and `diff`, the list of JSON
@@ -62,28 +66,23 @@ impl History {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let publisher = self.target.endpoint()?;
         let (scope, filter) = self.query();
-        let mut pages = Pages::new(&publisher, scope, filter, self.limit);
-        let mut table = output::wrapping_table([
-            "time", "revision", "document", "op", "user", "reason", "set", "change",
-        ]);
-        table.align_right([1]);
+        let mut pages = Pages::new(&publisher, scope.clone(), filter, self.limit);
+        let mut is_empty = true;
         while let Some(items) = pages.next().await? {
             for item in items {
+                is_empty = false;
                 if self.json {
-                    // In one line, and as soon as it is known.
                     output::result(serde_json::to_string(&item)?)?;
-                } else if self.diff {
-                    output::result(headline(&item))?;
-                    for line in lines(&item) {
-                        output::result(format_args!("    {line}"))?;
-                    }
-                } else {
-                    table.add_row(row(&item));
+                    continue;
+                }
+                output::result(headline(&item))?;
+                for line in lines(&item, self.diff) {
+                    output::result(format_args!("    {line}"))?;
                 }
             }
         }
-        if !self.json && !self.diff {
-            output::result_table(&table)?;
+        if is_empty {
+            return self.nothing_found(&publisher, &scope).await;
         }
         if pages.has_more() {
             output::note(format_args!(
@@ -91,6 +90,19 @@ impl History {
                 self.limit.saturating_mul(10)
             ));
         }
+        Ok(())
+    }
+
+    /// A mistyped id looks like a document without changes, so it is looked for.
+    async fn nothing_found(
+        &self,
+        publisher: &Endpoint,
+        scope: &HistoryScope,
+    ) -> anyhow::Result<()> {
+        if let HistoryScope::Document(collection, id) = scope {
+            ensure_known(publisher, collection, id).await?;
+        }
+        output::note("no change that the change log keeps fits");
         Ok(())
     }
 
@@ -175,32 +187,32 @@ impl<'a> Pages<'a> {
     }
 
     /// Whether the number that was wanted was given, and older changes may exist.
-    fn has_more(&self) -> bool {
+    pub(super) fn has_more(&self) -> bool {
         self.left == 0 && matches!(self.position, Position::Before(_))
     }
 }
 
-fn row(item: &HistoryItem) -> [String; 8] {
-    let HistoryItem {
-        change,
-        diff,
-        diff_truncated,
-        ..
-    } = item;
-    let what = match diff {
-        Some(diff) => differences::in_short(diff, *diff_truncated),
-        None => "? (the value before it is not kept)".to_owned(),
-    };
-    [
-        point::shown_time(change.time),
-        change.revision.to_string(),
-        format!("{}/{}", change.collection, change.id),
-        format!("{:?}", change.op),
-        change.context.user_id().unwrap_or_default().to_owned(),
-        change.context.reason().unwrap_or_default().to_owned(),
-        change.set_id.clone().unwrap_or_default(),
-        what,
-    ]
+/// Whether the document exists or has a change in the log.
+///
+/// # Errors
+/// When neither is true, which is a mistyped id more often than not, or there is no answer.
+pub(super) async fn ensure_known(
+    publisher: &Endpoint,
+    collection: &CollectionName,
+    id: &DocumentId,
+) -> anyhow::Result<()> {
+    match publisher.document(collection, id).await {
+        Ok(_document) => return Ok(()),
+        Err(error) if error.is_no_document() => {}
+        Err(error) => return Err(error.into()),
+    }
+    let scope = HistoryScope::Document(collection.clone(), id.clone());
+    let mut pages = Pages::new(publisher, scope, HistoryFilter::default(), 1);
+    ensure!(
+        pages.next().await?.is_some(),
+        "{collection} has no document {id}, and no change of it is kept: is the id right?"
+    );
+    Ok(())
 }
 
 /// The change without its differences, in one line.
@@ -226,9 +238,11 @@ fn headline(item: &HistoryItem) -> String {
     line
 }
 
-fn lines(item: &HistoryItem) -> Vec<String> {
+/// What it changed: in one line, or each difference in a line of its own.
+fn lines(item: &HistoryItem, each: bool) -> Vec<String> {
     match &item.diff {
-        Some(diff) => differences::lines(diff, item.diff_truncated),
+        Some(diff) if each => differences::lines(diff, item.diff_truncated),
+        Some(diff) => vec![differences::in_short(diff, item.diff_truncated)],
         None => vec!["the value before it is not kept".to_owned()],
     }
 }
@@ -270,9 +284,9 @@ mod tests {
             headline(&item),
             "2026-11-21T09:00:00.000Z A/a Update at revision 7 in set s by ada: \"a test\""
         );
-        assert_eq!(lines(&item), ["/n: 1 → 2"]);
-        assert_eq!(row(&item)[7], "/n 1 → 2");
+        assert_eq!(lines(&item, true), ["/n: 1 → 2"]);
+        assert_eq!(lines(&item, false), ["/n 1 → 2"]);
         let unknown = HistoryItem { diff: None, ..item };
-        assert_eq!(lines(&unknown), ["the value before it is not kept"]);
+        assert_eq!(lines(&unknown, false), ["the value before it is not kept"]);
     }
 }

@@ -2,6 +2,7 @@
 //! and then changes exactly that or nothing.
 
 mod parts;
+mod undone;
 
 use chrono::{DateTime, Utc};
 use client::{ClientError, Endpoint};
@@ -11,7 +12,7 @@ use contract::{
     rollback::{Rollback, RollbackItem, RollbackRequest, SetRollbackRequest},
 };
 
-use super::{confirmation, differences, point};
+use super::{confirmation, differences, history::ensure_known, point};
 use crate::{author::Author, output, target::Target};
 
 /// Give documents the values back that they had, or undo a change set
@@ -22,7 +23,7 @@ use crate::{author::Author, output, target::Target};
 /// can be rolled back itself.
 ///
 /// It first shows the documents that would change, with the value of now and the value of then, and
-/// asks; where there is no terminal it then changes nothing, and the exit code is 1. It is refused when
+/// whose changes since then that undoes, and asks; where there is no terminal it then changes nothing, and the exit code is 1. It is refused when
 /// one of these documents was changed after they were shown, and names the user who did it.
 ///
 /// At most 256 documents change together. More documents of a collection change in several parts, each
@@ -95,9 +96,33 @@ struct Preview {
 
 impl RollbackCommand {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let publisher = self.author.writing(self.target.endpoint()?, false);
-        let previews = previews(&publisher, self.subject()?).await?;
+        let subject = self.subject()?;
+        // The request has the revision that was shown, so only the reason tells where it is from.
+        let author = match subject.point() {
+            Some(Point::Snapshot(name)) => {
+                let name = name.clone();
+                self.author
+                    .because(|| format!("rollback to the snapshot {name}"))
+            }
+            Some(Point::Time(time)) => {
+                let time = point::shown_time(*time);
+                self.author.because(|| format!("rollback to {time}"))
+            }
+            _revision_or_set => self.author,
+        };
+        let publisher = author.writing(self.target.endpoint()?, false);
+        let document = match &subject {
+            Subject::Document(collection, id, _point) => Some((collection.clone(), id.clone())),
+            _several => None,
+        };
+        let previews = previews(&publisher, subject).await?;
         let documents: usize = previews.iter().map(|it| it.rollback.items.len()).sum();
+        if documents == 0
+            && let Some((collection, id)) = document
+        {
+            // A mistyped id looks like a document that has its value already.
+            ensure_known(&publisher, &collection, &id).await?;
+        }
         if self.json && (self.dry_run || documents == 0) {
             return print_json(previews.iter().map(|preview| &preview.rollback));
         }
@@ -109,6 +134,10 @@ impl RollbackCommand {
         if !self.json {
             for preview in &previews {
                 output::result_table(&table(&preview.rollback.items))?;
+                let Preview { subject, rollback } = preview;
+                for line in undone::changes(&publisher, subject, rollback).await? {
+                    output::result(line)?;
+                }
             }
         }
         if previews.len() > 1 {
@@ -156,6 +185,14 @@ impl RollbackCommand {
 }
 
 impl Subject {
+    /// The point of the past; a change set has none.
+    fn point(&self) -> Option<&Point> {
+        match self {
+            Self::Document(_, _, point) | Self::Collection(_, point, _) => Some(point),
+            Self::Set(_set) => None,
+        }
+    }
+
     /// Shows what the rollback would do (`expected` is none), or does it.
     async fn send(
         &self,
@@ -207,9 +244,21 @@ async fn previews(publisher: &Endpoint, subject: Subject) -> anyhow::Result<Vec<
             {
                 parts::divided(publisher, &collection, &point).await
             }
+            Subject::Set(set) if error.kind() == Some(ProblemKind::ChangedSince) => {
+                Err(anyhow::Error::new(error).context(one_by_one(&set)))
+            }
             _subject => Err(super::explained(publisher, error, "POST …/rollback")),
         },
     }
+}
+
+/// The remedy for a change set of which a document was changed since.
+fn one_by_one(set: &str) -> String {
+    format!(
+        "the change set {set} cannot be undone as a whole. `confcast history --set {set}` shows its \
+         documents; `confcast rollback COLLECTION ID --to-revision N` undoes one of them and what \
+         came after, where N is one less than its revision in the set"
+    )
 }
 
 fn print_json<'a>(answers: impl IntoIterator<Item = &'a Rollback>) -> anyhow::Result<()> {
@@ -258,12 +307,12 @@ fn written(rollback: &Rollback) -> String {
     };
     match (&rollback.id, rollback.items.as_slice()) {
         (Some(set), _) => format!("{what}; `confcast rollback --set {set}` undoes that"),
-        // The rollback of one document is no change set.
-        (None, [item]) if item.replaced.is_some() => format!(
+        // The rollback of one document is no change set. Just before it, all was as it was.
+        (None, [item]) => format!(
             "{what}; `confcast rollback {} {} --to-revision {}` undoes that",
             item.collection,
             item.id,
-            item.replaced.unwrap_or_default()
+            item.revision.unwrap_or_default().saturating_sub(1)
         ),
         (None, _) => what,
     }

@@ -41,6 +41,8 @@ enum Action {
         output: Output,
     },
     /// Delete a named snapshot: what only it keeps can then no longer be read
+    ///
+    /// The user and the reason are in the log of the publisher.
     Delete {
         /// Its name
         name: SnapshotName,

@@ -8,6 +8,7 @@ use contract::{
     named_snapshot::{NamedSnapshot, NamedSnapshots},
 };
 use service::http::problem::ProblemError;
+use tracing::info;
 
 use crate::{
     api::{Api, error::ApiError, origin, store_failed},
@@ -63,14 +64,21 @@ pub(super) async fn get(
 pub(super) async fn delete(
     api: web::Data<Api>,
     name: web::Path<String>,
+    request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let name = parsed(&name)?;
+    let context = origin::context(&request)?;
     if api
         .store
         .delete_snapshot(&name)
         .await
         .map_err(store_failed)?
     {
+        // No record has it: the log says which user removed what retention may now remove.
+        info!(
+            snapshot = %name, user = context.user_id(), reason = context.reason(),
+            "a named snapshot was deleted"
+        );
         Ok(HttpResponse::NoContent().finish())
     } else {
         Err(no_snapshot(&name))

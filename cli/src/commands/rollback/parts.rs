@@ -70,10 +70,10 @@ pub(super) async fn apply(
         };
         let written = written.inspect_err(|_error| progress.finish())?;
         progress.inc(written.items.len() as u64);
-        progress.report(format!(
-            "{} of {parts} parts were rolled back",
-            done.len() + 1
-        ));
+        if parts > 1 {
+            let number = done.len() + 1;
+            progress.report(format!("{number} of {parts} parts were rolled back"));
+        }
         done.push(written);
     }
     progress.finish();
