@@ -12,6 +12,8 @@ const IN_A_CELL: usize = 3;
 const VALUE_CHARS: usize = 40;
 /// Longest value in a line, in characters; `get` prints whole ones.
 const LINE_CHARS: usize = 200;
+/// Characters before the place where two long values differ that are shown with it.
+const BEFORE_IT: usize = 20;
 
 /// The differences of one document, a line each: `/enabled: true → false`.
 pub(super) fn lines(differences: &[Difference], truncated: bool) -> Vec<String> {
@@ -39,17 +41,44 @@ pub(super) fn in_short(differences: &[Difference], truncated: bool) -> String {
     text
 }
 
-/// The value before and after a difference; `-` where there is none.
+/// The value before and after a difference; `-` where there is none. Of long values the part is shown
+/// where they begin to differ.
 pub(super) fn values(difference: &Difference, characters: usize) -> [String; 2] {
-    [&difference.before, &difference.after].map(|value| {
-        let Some(value) = value else {
-            return "-".to_owned();
-        };
+    let texts = [&difference.before, &difference.after].map(|value| {
+        let value = value.as_ref()?;
         // The beginning of a long value is given as a text.
         let beginning = value.to_value().ok().filter(|_| difference.abridged);
-        match beginning.as_ref().and_then(serde_json::Value::as_str) {
-            Some(beginning) => cut(beginning, characters),
-            None => cut(value.as_str(), characters),
+        Some(
+            match beginning.as_ref().and_then(serde_json::Value::as_str) {
+                Some(beginning) => beginning.to_owned(),
+                None => value.as_str().to_owned(),
+            },
+        )
+    });
+    let skipped = match &texts {
+        [Some(before), Some(after)] if before == after => {
+            return texts.map(|text| {
+                let text = cut(text.as_deref().unwrap_or_default(), characters);
+                format!("{text} (differs after what is shown: `show` prints it)")
+            });
+        }
+        [Some(before), Some(after)] => {
+            let pairs = before.chars().zip(after.chars());
+            let alike = pairs.take_while(|(before, after)| before == after).count();
+            if alike + BEFORE_IT < characters {
+                0
+            } else {
+                alike.saturating_sub(BEFORE_IT)
+            }
+        }
+        _one_or_none => 0,
+    };
+    texts.map(|text| match text {
+        None => "-".to_owned(),
+        Some(text) if skipped == 0 => cut(&text, characters),
+        Some(text) => {
+            let rest: String = text.chars().skip(skipped).collect();
+            format!("…{}", cut(&rest, characters))
         }
     })
 }
@@ -107,6 +136,21 @@ mod tests {
         assert_eq!((all.len(), all[1].as_str()), (5, "/b: 2 → -"));
         let created = difference(None, Some(&json("{}"))).differences;
         assert_eq!(lines(&created, false), ["(document): - → {}"]);
+        let text = |end| json(&format!(r#"{{"a":"{}{end}"}}"#, "x".repeat(600)));
+        let changed = difference(Some(&text("A")), Some(&text("B"))).differences;
+        let alike = "x".repeat(BEFORE_IT);
+        assert_eq!(
+            lines(&changed, false),
+            [format!("/a: …{alike}A\" → …{alike}B\"")]
+        );
+        let text = |end| json(&format!(r#"{{"a":"{}{end}"}}"#, "x".repeat(2_000)));
+        let changed = difference(Some(&text("A")), Some(&text("B"))).differences;
+        let line = &lines(&changed, false)[0];
+        assert_eq!(
+            line.matches("differs after what is shown").count(),
+            2,
+            "{line}"
+        );
         let long = json(&format!(r#"{{"a":"{}"}}"#, "x".repeat(2_000)));
         let created = difference(None, Some(&long)).differences;
         let line = &lines(&created, false)[0];

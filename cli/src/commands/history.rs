@@ -37,7 +37,7 @@ pub(crate) struct History {
     /// Only changes of this kind: create, update or delete
     #[arg(long, value_name = "OP", value_parser = operation)]
     op: Option<Operation>,
-    /// Only changes at this time or later: 2026-11-28T09:00:00Z, 2026-11-28, 15m or '2h 30m ago'
+    /// Only changes at this time or later: 2026-11-28T09:00:00Z, 2026-11-28 (0:00 UTC), 15m or '2h 30m ago'
     #[arg(long, value_name = "TIME", value_parser = point::time, allow_hyphen_values = true)]
     from: Option<DateTime<Utc>>,
     /// Only changes before this time
@@ -89,6 +89,8 @@ impl History {
                 "there are older changes: --limit {} shows more, --limit 0 all of them",
                 self.limit.saturating_mul(10)
             ));
+        } else {
+            say_what_is_removed(&publisher, &scope).await?;
         }
         Ok(())
     }
@@ -190,6 +192,25 @@ impl<'a> Pages<'a> {
     pub(super) fn has_more(&self) -> bool {
         self.left == 0 && matches!(self.position, Position::Before(_))
     }
+}
+
+/// The end of a history looks like the first change, also where retention removed what was before.
+async fn say_what_is_removed(publisher: &Endpoint, scope: &HistoryScope) -> anyhow::Result<()> {
+    for head in publisher.heads().await? {
+        let is_shown = match scope {
+            HistoryScope::Store => true,
+            HistoryScope::Collection(collection) | HistoryScope::Document(collection, _) => {
+                *collection == head.collection
+            }
+        };
+        if is_shown && head.oldest > 1 {
+            output::note(format_args!(
+                "{}: changes before revision {} are no longer kept",
+                head.collection, head.oldest
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Whether the document exists or has a change in the log.

@@ -21,7 +21,7 @@ pub(super) struct AtPoint {
     /// As it was after this revision of the collection
     #[arg(long, value_name = "REVISION")]
     revision: Option<Revision>,
-    /// As it was at this time: 2026-11-28T09:00:00Z, 2026-11-28, 15m or '2h 30m ago'
+    /// As it was at this time: 2026-11-28T09:00:00Z, 2026-11-28 (0:00 UTC), 15m or '2h 30m ago'
     #[arg(long, value_name = "TIME", value_parser = time, allow_hyphen_values = true)]
     at: Option<DateTime<Utc>>,
     /// As it was when this named snapshot was made

@@ -45,7 +45,7 @@ pub(crate) struct RollbackCommand {
     /// Back to what was after this revision of the collection
     #[arg(long, value_name = "REVISION", group = "to")]
     to_revision: Option<Revision>,
-    /// Back to what was at this time: 2026-11-28T09:00:00Z, 2026-11-28, 15m or '2h 30m ago'
+    /// Back to what was at this time: 2026-11-28T09:00:00Z, 2026-11-28 (0:00 UTC), 15m or '2h 30m ago'
     #[arg(
         long,
         value_name = "TIME",
@@ -246,6 +246,11 @@ async fn previews(publisher: &Endpoint, subject: Subject) -> anyhow::Result<Vec<
             }
             Subject::Set(set) if error.kind() == Some(ProblemKind::ChangedSince) => {
                 Err(anyhow::Error::new(error).context(one_by_one(&set)))
+            }
+            // The rules that it breaks follow; the detail says which document breaks them.
+            _subject if error.problem().is_some_and(|it| !it.errors.is_empty()) => {
+                let detail = error.problem().map(|problem| problem.detail.clone());
+                Err(anyhow::Error::new(error).context(detail.unwrap_or_default()))
             }
             _subject => Err(super::explained(publisher, error, "POST …/rollback")),
         },

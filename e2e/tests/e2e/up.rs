@@ -182,7 +182,7 @@ async fn the_quickstart_commands_work() -> Outcome {
         .nth(1)
         .context("a code block")?
         .lines()
-        .filter(|line| line.starts_with("confcast"))
+        .filter(|line| line.contains("confcast"))
         .map(|line| line.split("  #").next().unwrap_or(line).trim())
         .collect();
     ensure!(commands.len() >= 6, "{commands:?}");
