@@ -105,9 +105,11 @@ impl<A: Aggregate> Consumer<A> {
     ) {
         let stop = stop.boxed().shared();
         let mut waits = waits();
+        let mut tried_letter = None;
         loop {
             let since = Instant::now();
-            let Err(failed) = self.serve(projection, &stop).await else {
+            let served = self.serve(projection, &mut tried_letter, &stop);
+            let Err(failed) = served.await else {
                 return;
             };
             // A consumer that worked for a while begins with short waits again.
@@ -132,16 +134,19 @@ impl<A: Aggregate> Consumer<A> {
     async fn serve(
         &self,
         projection: &impl Projection<A>,
+        tried_letter: &mut Option<String>,
         stop: &Stop<'_>,
     ) -> Result<(), ProjectionError> {
         if !self.journal.prepare_group(&self.group).await? {
             // Events of aggregates may have been trimmed before the group was made.
-            if !self.catch_up_until(projection, stop).await? {
+            let caught_up = self.catch_up_until(projection, stop).await?;
+            if caught_up.is_none() {
                 return Ok(());
             }
             self.journal.mark_caught_up(&self.group).await?;
         }
-        self.catch_up_dead_letters(projection, stop).await?;
+        self.catch_up_dead_letters(projection, tried_letter, stop)
+            .await?;
         let connected = self.address.connect(BLOCK + ANSWER).await;
         let mut connection = connected.map_err(JournalError::Unavailable)?;
         let mut maintained = None::<Instant>;
@@ -236,7 +241,6 @@ impl<A: Aggregate> Consumer<A> {
         let refused = self.until_stored(projection, &events, stop).await?;
         rejected.extend(refused.into_iter().map(|it| (it.position, it.reason)));
         let events_key = self.journal.keys().events();
-        let dead_key = self.journal.keys().dead(&self.group);
         let mut acknowledge = cmd("XACK");
         acknowledge.arg(&events_key).arg(self.group.as_str());
         let mut stored = 0;
@@ -246,7 +250,7 @@ impl<A: Aggregate> Consumer<A> {
                 stored += 1;
                 continue;
             };
-            let command = give_up(&events_key, &dead_key, &self.group, entry, reason);
+            let command = give_up(self.journal.keys(), &self.group, entry, reason);
             if ask::<u64>(connection, &command).await? > 0 {
                 error!(
                     journal = %self.journal.name(),

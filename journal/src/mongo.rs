@@ -252,9 +252,9 @@ where
         Ok(rejected.into_iter().flatten().collect())
     }
 
-    async fn catch_up(&self, id: &AggregateId) -> Result<(), ProjectionError> {
+    async fn catch_up(&self, id: &AggregateId) -> Result<bool, ProjectionError> {
         match self.advance(id, &[]).await {
-            Ok(None) => Ok(()),
+            Ok(None) => Ok(true),
             Ok(Some((version, reason))) => {
                 warn!(
                     journal = %self.journal.name(),
@@ -262,7 +262,7 @@ where
                     "the row ends before event {version}: {}",
                     Escaped(reason)
                 );
-                Ok(())
+                Ok(false)
             }
             Err(RowError::Never(reason)) => {
                 error!(
@@ -271,7 +271,7 @@ where
                     "the aggregate has no up-to-date row: {}",
                     Escaped(reason)
                 );
-                Ok(())
+                Ok(false)
             }
             Err(RowError::Unavailable(error)) => Err(error),
         }

@@ -121,6 +121,11 @@ impl Keys {
         format!("journal:{{{}}}:dead:{group}", self.0)
     }
 
+    /// A sorted set: for each letter of that stream a hash of aggregate and reason.
+    pub(crate) fn dead_causes(&self, group: &GroupName) -> String {
+        format!("journal:{{{}}}:dead:{group}:causes", self.0)
+    }
+
     /// A set of the groups whose projection was caught up with all aggregates once.
     pub(crate) fn caught_up(&self) -> String {
         format!("journal:{{{}}}:caught-up", self.0)
@@ -160,6 +165,7 @@ mod tests {
             keys.aggregate(&id),
             keys.versions(),
             keys.dead(&group),
+            keys.dead_causes(&group),
             keys.caught_up(),
         ] {
             assert!(key.starts_with("journal:{account}:"), "{key}");

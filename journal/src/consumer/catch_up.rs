@@ -28,17 +28,18 @@ impl<A: Aggregate> Consumer<A> {
         self.catch_up_until(projection, &never).await.map(drop)
     }
 
-    /// As [`Self::catch_up_all`]; the result is `false` when it was stopped.
+    /// As [`Self::catch_up_all`]. The result is the number of aggregates with an event that can never
+    /// be stored; `None` when it was stopped.
     pub(super) async fn catch_up_until(
         &self,
         projection: &impl Projection<A>,
         stop: &Stop<'_>,
-    ) -> Result<bool, ProjectionError> {
+    ) -> Result<Option<usize>, ProjectionError> {
         let mut cursor = 0_u64;
-        let mut count = 0;
+        let (mut count, mut incomplete) = (0, 0);
         loop {
             if is_stopped(stop) {
-                return Ok(false);
+                return Ok(None);
             }
             let mut command = cmd("HSCAN");
             command.arg(self.journal.keys().versions()).arg(cursor);
@@ -47,7 +48,7 @@ impl<A: Aggregate> Consumer<A> {
             // Only this crate writes ids; another text is not an aggregate.
             let ids = page.1.keys().filter_map(|id| id.parse().ok());
             let ids: Vec<AggregateId> = ids.collect();
-            catch_up(projection, &ids).await?;
+            incomplete += catch_up(projection, &ids).await?;
             count += ids.len();
             cursor = page.0;
             if cursor == 0 {
@@ -58,39 +59,54 @@ impl<A: Aggregate> Consumer<A> {
             journal = %self.journal.name(),
             group = %self.group,
             aggregates = count,
+            incomplete,
             "the projection of the journal is caught up with all aggregates"
         );
-        Ok(true)
+        Ok(Some(incomplete))
     }
 
     /// Tries the aggregates of the dead letters again: this program may read what the one before it
-    /// could not. A full list has lost letters, so every aggregate is tried then.
+    /// could not. Each letter is tried once in the life of the program: `tried` is the last one.
+    ///
+    /// A full list has lost letters, so every aggregate is tried then. When all of them are complete
+    /// the list is emptied, so the next program need not read them all.
     pub(super) async fn catch_up_dead_letters(
         &self,
         projection: &impl Projection<A>,
+        tried: &mut Option<String>,
         stop: &Stop<'_>,
     ) -> Result<(), ProjectionError> {
-        let letters = self.journal.dead_letters(&self.group, DEAD_LETTERS).await?;
-        if letters.len() >= DEAD_LETTERS {
-            return self.catch_up_until(projection, stop).await.map(drop);
+        let group = &self.group;
+        let letters = self.journal.letters_after(group, tried.as_deref()).await?;
+        if letters.count < DEAD_LETTERS {
+            let ids: Vec<AggregateId> = letters.ids.into_iter().collect();
+            catch_up(projection, &ids).await?;
+        } else {
+            // What another process gives up from now on has a letter that is not removed below.
+            self.journal.repeat_letters(group).await?;
+            let incomplete = self.catch_up_until(projection, stop).await?;
+            let Some(incomplete) = incomplete else {
+                return Ok(());
+            };
+            if let (0, Some(last)) = (incomplete, &letters.last) {
+                self.journal.remove_letters(group, last).await?;
+            }
         }
-        let fields = letters.into_iter().flat_map(|letter| letter.fields);
-        let ids = fields.filter(|(name, _)| name == "id");
-        let mut ids: Vec<AggregateId> = ids.filter_map(|(_, id)| id.parse().ok()).collect();
-        ids.sort();
-        ids.dedup();
-        catch_up(projection, &ids).await
+        *tried = letters.last;
+        Ok(())
     }
 }
 
+/// Brings some aggregates up to date. The result is how many have an event that can never be stored.
 async fn catch_up<A: Aggregate>(
     projection: &impl Projection<A>,
     ids: &[AggregateId],
-) -> Result<(), ProjectionError> {
+) -> Result<usize, ProjectionError> {
     let mut work = Vec::with_capacity(ids.len());
     for id in ids {
         work.push(projection.catch_up(id));
     }
     let work = stream::iter(work).buffer_unordered(AT_ONCE);
-    work.try_collect::<Vec<()>>().await.map(drop)
+    let complete: Vec<bool> = work.try_collect().await?;
+    Ok(complete.iter().filter(|complete| !**complete).count())
 }

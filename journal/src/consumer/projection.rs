@@ -11,11 +11,12 @@ pub trait Projection<A: Aggregate>: Sync {
         events: &[Delivered<A::Event>],
     ) -> impl Future<Output = Result<Vec<Rejected>, ProjectionError>> + Send;
 
-    /// Stores the effect of all events of one aggregate, read from the journal.
+    /// Stores the effect of all events of one aggregate, read from the journal. The result is
+    /// `false` when one of them can never be stored by this program.
     fn catch_up(
         &self,
         id: &AggregateId,
-    ) -> impl Future<Output = Result<(), ProjectionError>> + Send;
+    ) -> impl Future<Output = Result<bool, ProjectionError>> + Send;
 }
 
 /// An event that a projection can never store.

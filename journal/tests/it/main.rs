@@ -4,6 +4,7 @@
 mod account;
 mod appends;
 mod bank;
+mod dead_letters;
 mod projection;
 mod servers;
 mod testbed;

@@ -7,14 +7,13 @@ use anyhow::{Context, ensure};
 use e2e::testbed::{mongod::Mongod, redis::Redis, wait::eventually};
 use futures_util::FutureExt;
 use journal::{
-    Aggregate, AggregateId, AppendId, Consumer, ConsumerOptions, Delivered, GroupName, Journal,
-    MongoProjection, Projection, View,
+    AggregateId, AppendId, Consumer, ConsumerOptions, Delivered, GroupName, Journal,
+    MongoProjection, Projection,
 };
 use mongodb::{
     Database,
     bson::{Document, doc},
 };
-use serde::{Deserialize, Serialize};
 
 use crate::{
     Outcome,
@@ -22,33 +21,37 @@ use crate::{
     testbed::{append, id, journal},
 };
 
-const ROWS: &str = "accountCollection";
+pub(crate) const ROWS: &str = "accountCollection";
 
-type Rows = MongoProjection<Account, Balance>;
+pub(crate) type Rows = MongoProjection<Account, Balance>;
 
-fn rows(journal: &Journal<Account>, database: &Database) -> Rows {
+pub(crate) fn rows(journal: &Journal<Account>, database: &Database) -> Rows {
     MongoProjection::new(journal.clone(), database, ROWS)
 }
 
-fn group(text: &str) -> anyhow::Result<GroupName> {
+pub(crate) fn group(text: &str) -> anyhow::Result<GroupName> {
     text.parse().context("a group")
 }
 
 /// What is pending is taken over soon.
-fn impatient() -> ConsumerOptions {
+pub(crate) fn impatient() -> ConsumerOptions {
     ConsumerOptions {
         take_over_after: Duration::from_millis(100),
         ..ConsumerOptions::default()
     }
 }
 
-async fn row(database: &Database, id: &AggregateId) -> anyhow::Result<Option<Document>> {
+pub(crate) async fn row(database: &Database, id: &AggregateId) -> anyhow::Result<Option<Document>> {
     let rows = database.collection::<Document>(ROWS);
     Ok(rows.find_one(doc! { "_id": id.as_str() }).await?)
 }
 
 /// Whether the row of an account has all events of the journal and their sum.
-async fn is_exact(journal: &Journal<Account>, database: &Database, id: &AggregateId) -> Outcome {
+pub(crate) async fn is_exact(
+    journal: &Journal<Account>,
+    database: &Database,
+    id: &AggregateId,
+) -> Outcome {
     let truth = journal.load(id).await?.context("an account")?;
     let row = row(database, id).await?.context("no row yet")?;
     let shown = (row.get_i64("version")?, row.get_i64("funds")?);
@@ -58,9 +61,9 @@ async fn is_exact(journal: &Journal<Account>, database: &Database, id: &Aggregat
 }
 
 /// Runs a consumer until a condition is fulfilled; then it ends in the middle of whatever it does.
-async fn run_until(
+pub(crate) async fn run_until(
     consumer: &Consumer<Account>,
-    rows: &Rows,
+    rows: &impl Projection<Account>,
     condition: impl Future<Output = Outcome>,
 ) -> Outcome {
     tokio::select! {
@@ -78,7 +81,7 @@ async fn deposits(journal: &Journal<Account>, id: &AggregateId, count: u64) -> O
     Ok(())
 }
 
-async fn open(journal: &Journal<Account>, id: &AggregateId, amount: u64) -> Outcome {
+pub(crate) async fn open(journal: &Journal<Account>, id: &AggregateId, amount: u64) -> Outcome {
     let any = AppendId::random();
     journal.create(id, &any, &Command::Open(amount)).await?;
     Ok(())
@@ -186,142 +189,6 @@ async fn consumers_that_end_in_the_middle_count_every_event_once() -> Outcome {
         Ok(())
     });
     run_until(&last, &rows, all).await
-}
-
-/// The account of a newer program, which knows one event more.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Newer {
-    funds: u64,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
-enum NewerEvent {
-    Create { amount: u64 },
-    Deposit { amount: u64 },
-    Freeze,
-}
-
-impl Aggregate for Newer {
-    type Event = NewerEvent;
-    type Command = ();
-    type Error = std::convert::Infallible;
-
-    fn decide(&self, _command: &()) -> Result<Vec<NewerEvent>, Self::Error> {
-        Ok(Vec::new())
-    }
-
-    fn apply(&mut self, event: &NewerEvent) {
-        View::apply(self, event);
-    }
-}
-
-impl View for Newer {
-    type Event = NewerEvent;
-
-    fn apply(&mut self, event: &NewerEvent) {
-        match event {
-            NewerEvent::Create { amount } | NewerEvent::Deposit { amount } => self.funds += amount,
-            NewerEvent::Freeze => {}
-        }
-    }
-}
-
-#[tokio::test]
-async fn an_entry_that_cannot_be_read_is_kept_and_holds_up_nothing() -> Outcome {
-    let (redis, mongod) = tokio::try_join!(Redis::start(), Mongod::start())?;
-    let (journal, database) = (journal(&redis)?, mongod.database("bank").await?);
-    let rows = rows(&journal, &database);
-    let key = |what: &str| format!("journal:{{{}}}:{what}", journal.name());
-    let (alice, bob) = (id("alice")?, id("bob")?);
-    open(&journal, &alice, 1).await?;
-    let all = key("events");
-    redis.command(&["XADD", &all, "*", "what", "ever"]).await?;
-    let forged = "XADD * id mallory version 2 append x previous";
-    let mut words: Vec<_> = forged.split(' ').collect();
-    words.insert(1, &all);
-    words.extend(["w", "event", r#"{"type":"create","amount":1}"#]);
-    redis.command(&words).await?;
-    // A newer program wrote an event of an unknown type, to the journal as well.
-    let unknown = r#"{"type":"freeze"}"#;
-    let fields = ["append", "x", "position", "0-0", "event", unknown];
-    let of_alice = key("of:alice");
-    redis
-        .command(&[&["XADD", &of_alice, "2-0"][..], &fields].concat())
-        .await?;
-    redis
-        .command(&["HSET", &key("versions"), "alice", "2"])
-        .await?;
-    let fields = [
-        "id", "alice", "version", "2", "append", "x", "previous", "y",
-    ];
-    redis
-        .command(&[&["XADD", &all, "*"][..], &fields, &["event", unknown]].concat())
-        .await?;
-    open(&journal, &bob, 7).await?;
-
-    // The same once more, and three good events after it: they are no letters of their own.
-    redis
-        .command(&[&["XADD", &all, "*"][..], &fields, &["event", unknown]].concat())
-        .await?;
-    for version in 2..5 {
-        let deposit = [Event::Deposit { amount: 1 }];
-        let any = AppendId::random();
-        journal.append(&alice, version, &any, &deposit).await?;
-    }
-
-    let consumer = Consumer::new(journal.clone(), group("rows")?, impatient());
-    run_until(&consumer, &rows, async {
-        eventually("the other account has its row", async || {
-            is_exact(&journal, &database, &bob).await
-        })
-        .await?;
-        eventually("each entry is acknowledged", async || {
-            let dead = journal.dead_letters(&group("rows")?, 10).await?;
-            ensure!(dead.len() == 3, "{dead:#?}");
-            let pending = redis.command(&["XPENDING", &all, "rows"]).await?;
-            let count = pending.into_many()?.swap_remove(0).into_integer()?;
-            ensure!(count == 0, "{count} events are pending");
-            Ok(())
-        })
-        .await
-    })
-    .await?;
-    let dead = journal.dead_letters(&group("rows")?, 10).await?;
-    let reasons: Vec<_> = dead.iter().map(|entry| entry.reason.as_str()).collect();
-    ensure!(dead.len() == 3, "{dead:#?}");
-    ensure!(reasons[0].contains("freeze"), "{reasons:?}");
-    ensure!(
-        reasons[1].contains("no event of the aggregate mallory"),
-        "{reasons:?}"
-    );
-    ensure!(reasons[2].contains("no field"), "{reasons:?}");
-    ensure!(dead[2].fields == [("what".to_owned(), "ever".to_owned())]);
-    // The row ends before what cannot be read.
-    let shown = async || row(&database, &alice).await?.context("a row");
-    let row = shown().await?;
-    ensure!(
-        row.get_i64("version")? == 1 && row.get_i64("funds")? == 1,
-        "{row}"
-    );
-
-    // A program that can read it brings the row up to date when it starts.
-    let newer = Journal::<Newer>::new(redis.url().parse()?, journal.name().clone());
-    let rows = MongoProjection::<Newer, Newer>::new(newer.clone(), &database, ROWS);
-    let consumer = Consumer::new(newer, group("rows")?, impatient());
-    let caught_up = eventually("the row has all events", async || {
-        let row = shown().await?;
-        ensure!(
-            row.get_i64("version")? == 5 && row.get_i64("funds")? == 4,
-            "{row}"
-        );
-        Ok(())
-    });
-    tokio::select! {
-        () = consumer.run(&rows, pending()) => anyhow::bail!("a consumer never returns"),
-        done = caught_up => done?,
-    }
-    Ok(())
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ fn rights(name: &str) -> Vec<String> {
     let key = format!("~journal:{{{name}}}:*");
     let commands = "-@all +eval +xlen +hget +hset +hscan +xadd +xrange +xrevrange +xreadgroup \
                     +xautoclaim +xack +xgroup +xinfo +xpending +xtrim +exists +sadd +srem \
-                    +sismember";
+                    +sismember +zadd +zscore +zrevrange +zremrangebyrank +xdel +del";
     let mut rights = vec![key];
     rights.extend(commands.split_whitespace().map(str::to_owned));
     rights
