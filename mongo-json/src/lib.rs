@@ -6,7 +6,7 @@
 
 use anyhow::{Context, bail};
 use contract::canonical::{self, double};
-use mongodb::bson::{Bson, Document, RawBsonRef, RawDocument};
+use mongodb::bson::{Bson, Document, RawBsonRef, RawDocument, raw::RawIter};
 use serde_json::Value;
 
 /// The BSON of a document's canonical text.
@@ -20,9 +20,31 @@ pub fn to_bson(config: &[u8]) -> anyhow::Result<Document> {
     }
 }
 
+// Every document that is allowed must fit the stack of any thread. Containers therefore take one
+// small frame for each level, and leaves one of their own.
 fn bson(value: Value) -> anyhow::Result<Bson> {
+    match value {
+        Value::Array(values) => {
+            let mut array = Vec::with_capacity(values.len());
+            for value in values {
+                array.push(bson(value)?);
+            }
+            Ok(Bson::Array(array))
+        }
+        Value::Object(fields) => {
+            let mut document = Document::new();
+            for (key, value) in fields {
+                document.insert(key, bson(value)?);
+            }
+            Ok(Bson::Document(document))
+        }
+        leaf => bson_leaf(leaf),
+    }
+}
+
+#[inline(never)]
+fn bson_leaf(value: Value) -> anyhow::Result<Bson> {
     Ok(match value {
-        Value::Null => Bson::Null,
         Value::Bool(value) => Bson::Boolean(value),
         Value::String(value) => Bson::String(value),
         Value::Number(number) => match number.as_i64() {
@@ -33,18 +55,8 @@ fn bson(value: Value) -> anyhow::Result<Bson> {
                     .context("a JSON number is a double when it is not an integer")?,
             ),
         },
-        Value::Array(values) => Bson::Array(
-            values
-                .into_iter()
-                .map(bson)
-                .collect::<anyhow::Result<_>>()?,
-        ),
-        Value::Object(fields) => {
-            let fields = fields
-                .into_iter()
-                .map(|(key, value)| Ok((key, bson(value)?)));
-            Bson::Document(fields.collect::<anyhow::Result<_>>()?)
-        }
+        Value::Null => Bson::Null,
+        Value::Array(_) | Value::Object(_) => bail!("a container is not a leaf"),
     })
 }
 
@@ -55,22 +67,67 @@ fn bson(value: Value) -> anyhow::Result<Bson> {
 /// When it holds a type that JSON does not have.
 pub fn to_text(document: &RawDocument) -> anyhow::Result<String> {
     let mut text = Vec::with_capacity(document.as_bytes().len());
-    write_object(document, &mut text)?;
+    text.push(b'{');
+    let mut open = vec![Open::new(document.iter_elements(), b'}')];
+    write_all(&mut open, &mut text).with_context(|| {
+        let path: Vec<_> = open.iter().map(|container| container.key).collect();
+        format!("field {:?}", path.join("."))
+    })?;
     Ok(String::from_utf8(text)?)
 }
 
-fn write_object(document: &RawDocument, out: &mut Vec<u8>) -> anyhow::Result<()> {
-    out.push(b'{');
-    for (index, field) in document.iter().enumerate() {
-        let (key, value) = field?;
-        if index > 0 {
+/// A document or an array of which a part is written.
+struct Open<'a> {
+    elements: RawIter<'a>,
+    /// The character after the last element.
+    end: u8,
+    /// The key of the element that is written, in an array its index.
+    key: &'a str,
+    begun: bool,
+}
+
+impl<'a> Open<'a> {
+    fn new(elements: RawIter<'a>, end: u8) -> Self {
+        Self {
+            elements,
+            end,
+            key: "",
+            begun: false,
+        }
+    }
+}
+
+/// Writes the rest of what is open. A row that was made by hand may be nested deeper than any document,
+/// so this does not call itself. After an error the open containers are the path to it.
+fn write_all(open: &mut Vec<Open<'_>>, out: &mut Vec<u8>) -> anyhow::Result<()> {
+    while let Some(container) = open.last_mut() {
+        let Some(element) = container.elements.next() else {
+            out.push(container.end);
+            open.pop();
+            continue;
+        };
+        let element = element?;
+        container.key = element.key().as_str();
+        if container.begun {
             out.push(b',');
         }
-        write_string(key.as_str(), out)?;
-        out.push(b':');
-        write(value, out).with_context(|| format!("field {:?}", key.as_str()))?;
+        container.begun = true;
+        if container.end == b'}' {
+            write_string(container.key, out)?;
+            out.push(b':');
+        }
+        match element.value()? {
+            RawBsonRef::Document(document) => {
+                out.push(b'{');
+                open.push(Open::new(document.iter_elements(), b'}'));
+            }
+            RawBsonRef::Array(values) => {
+                out.push(b'[');
+                open.push(Open::new(values.iter_elements(), b']'));
+            }
+            leaf => write_leaf(leaf, out)?,
+        }
     }
-    out.push(b'}');
     Ok(())
 }
 
@@ -88,7 +145,7 @@ fn write_string(text: &str, out: &mut Vec<u8>) -> anyhow::Result<()> {
     Ok(serde_json::to_writer(out, text)?)
 }
 
-fn write(value: RawBsonRef<'_>, out: &mut Vec<u8>) -> anyhow::Result<()> {
+fn write_leaf(value: RawBsonRef<'_>, out: &mut Vec<u8>) -> anyhow::Result<()> {
     match value {
         RawBsonRef::Null => out.extend_from_slice(b"null"),
         RawBsonRef::Boolean(value) => serde_json::to_writer(out, &value)?,
@@ -103,17 +160,6 @@ fn write(value: RawBsonRef<'_>, out: &mut Vec<u8>) -> anyhow::Result<()> {
                     .as_bytes(),
             );
         }
-        RawBsonRef::Document(document) => write_object(document, out)?,
-        RawBsonRef::Array(values) => {
-            out.push(b'[');
-            for (index, value) in values.into_iter().enumerate() {
-                if index > 0 {
-                    out.push(b',');
-                }
-                write(value?, out)?;
-            }
-            out.push(b']');
-        }
         other => bail!("{other:?} has no JSON form"),
     }
     Ok(())
@@ -121,10 +167,14 @@ fn write(value: RawBsonRef<'_>, out: &mut Vec<u8>) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use contract::CanonicalJson;
+    use contract::{CanonicalJson, canonical::MAX_DEPTH};
+    use mongodb::bson::doc;
     use proptest::prelude::*;
 
     use super::*;
+
+    /// A quarter of the stack of a thread of the programs.
+    const STACK: usize = 512 << 10;
 
     fn round_trip(text: &str) -> CanonicalJson {
         let canonical = CanonicalJson::parse(text.as_bytes()).expect(text);
@@ -142,6 +192,41 @@ mod tests {
         assert_eq!(
             round_trip(text),
             CanonicalJson::parse(text.as_bytes()).expect("json")
+        );
+    }
+
+    /// A test has a thread of 2 MiB, as the programs have.
+    #[test]
+    fn the_deepest_document_is_converted_in_a_small_part_of_a_stack() {
+        let levels = MAX_DEPTH - 1;
+        for (open, close) in [(r#"{"n":"#, "}"), ("[", "]")] {
+            let deep = format!(
+                r#"{{"n":{}1{}}}"#,
+                open.repeat(levels),
+                close.repeat(levels)
+            );
+            let convert = move || {
+                let canonical = CanonicalJson::parse(deep.as_bytes()).expect(&deep);
+                assert_eq!(round_trip(&deep), canonical);
+            };
+            let thread = std::thread::Builder::new().stack_size(STACK);
+            thread
+                .spawn(convert)
+                .expect("a thread")
+                .join()
+                .expect("the same value");
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_place() {
+        let wrong =
+            doc! { "a": 1_i64, "b": [{ "c": 1_i64 }, { "d": mongodb::bson::DateTime::MIN }] };
+        let bytes = wrong.to_vec().expect("BSON");
+        let error = to_text(RawDocument::from_bytes(&bytes).expect("BSON")).expect_err("a time");
+        assert!(
+            format!("{error:#}").starts_with(r#"field "b.1.d": "#),
+            "{error:#}"
         );
     }
 

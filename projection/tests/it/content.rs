@@ -88,6 +88,10 @@ async fn an_edit_by_hand_is_found_and_written_again() -> Outcome {
 #[tokio::test]
 async fn a_large_load_is_marked_until_it_is_complete() -> Outcome {
     with_publisher(async |testbed| {
+        testbed.url_options = "&appName=confcast-publisher";
+        // Each commit takes a while, so the mark is there while somebody looks.
+        let block = doc! { "blockConnection": true, "blockTimeMS": 500 };
+        testbed.mongod.fail("commitTransaction", 100, block).await?;
         for part in 0..10 {
             let documents = (0..250).map(|number| {
                 let id = format!("d{}", part * 250 + number);
@@ -143,6 +147,22 @@ async fn in_a_new_epoch_only_what_differs_is_written() -> Outcome {
                     projection.status()
                 );
                 Ok(())
+            })
+            .await
+    })
+    .await
+}
+
+/// As deep as JSON is read at all.
+#[tokio::test]
+async fn the_deepest_document_has_a_row() -> Outcome {
+    with_publisher(async |testbed| {
+        let deep = (0..contract::canonical::MAX_DEPTH)
+            .fold(json!(1), |inner, _level| json!({ "n": inner }));
+        testbed.commit(vec![create(SKILLS, "deep", &deep)]).await?;
+        testbed
+            .projecting("one", None, async |_projection| {
+                testbed.until_equal(SKILLS).await
             })
             .await
     })

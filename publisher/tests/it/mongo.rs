@@ -95,6 +95,38 @@ async fn a_publisher_that_starts_before_its_database_waits_and_is_not_ready() ->
     .await
 }
 
+/// As deep as JSON is read at all.
+#[tokio::test]
+async fn the_deepest_document_is_stored_and_read_back() -> Outcome {
+    let server = Mongod::start().await?;
+    let (running, url) = publisher(&server, "deep").await?;
+    let client = Client::new(url);
+    let levels = contract::canonical::MAX_DEPTH;
+    let deep = format!("{}1{}", r#"{"n":"#.repeat(levels), "}".repeat(levels));
+    run(running, async {
+        for condition in ["if-none-match", "if-match"] {
+            let put = client.0.put(format!("{}{DOCUMENT}", client.1));
+            let put = put.header(condition, "*");
+            let put = put.header("content-type", "application/json");
+            let answer = put.body(deep.clone()).send().await?;
+            ensure!(answer.status().is_success(), "{}", answer.text().await?);
+        }
+        ensure!(client.get(DOCUMENT).await? == (200, deep.clone()));
+        for path in [
+            LIST.to_owned(),
+            format!("{LIST}?revision=1"),
+            "/v1/snapshot".to_owned(),
+        ] {
+            let (status, body) = client.get(&path).await?;
+            ensure!(status == 200 && body.contains(&deep), "{path}: {body}");
+        }
+        let (status, history) = client.get(&format!("{DOCUMENT}/history")).await?;
+        ensure!(status == 200 && history.contains("\"diff\""), "{history}");
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn what_waiting_does_not_mend_ends_the_start_with_the_reason() -> Outcome {
     let server = Mongod::start().await?;
