@@ -34,6 +34,8 @@ pub(crate) struct Load {
     pub(crate) epoch: Epoch,
     /// Its collections.
     names: Vec<CollectionName>,
+    /// Whether the rows of the other collections were its documents when it began.
+    others_are_there: bool,
     /// What is still to be looked at.
     left: Left,
     /// The differences, while they are few enough for one transaction; `None` after that.
@@ -161,6 +163,10 @@ impl Writer<'_> {
             }
             _no_base => Left::Rows(names.iter().cloned().collect(), Progress::default()),
         };
+        // Not where the database is ahead: its rows are of changes that this replica does not have yet.
+        let others_are_there = projected(root)
+            .filter(|(name, _held)| !names.contains(name))
+            .all(|(name, held)| self.is_equal(root, name, held));
         // What is replayed from now on, of other collections, is later than this moment.
         self.replayed = Some(BTreeSet::new());
         let shown = names.iter().map(CollectionName::as_str).collect::<Vec<_>>();
@@ -175,6 +181,7 @@ impl Writer<'_> {
             root: root.clone(),
             epoch,
             names,
+            others_are_there,
             left,
             collected: Some(Vec::new()),
             rows: 0,
@@ -286,13 +293,7 @@ impl Writer<'_> {
             rows,
             "the projection is at the moment of its load: {rows} rows were written or removed"
         );
-        // The rows are the documents of that moment, also of the collections that were not in it,
-        // unless those have changes that are ahead of their revision.
-        let is_there = |(name, held): (&CollectionName, &replica::RawCollection)| {
-            load.has(name) || held.settled()
-        };
-        let all_are_there = projected(&load.root).all(is_there);
-        self.base = all_are_there.then(|| load.root.clone());
+        self.base = load.others_are_there.then(|| load.root.clone());
         if rows > 0 {
             // What was written is read once more, with its values.
             let is_held = |name: &CollectionName| now.collection(name).is_some();

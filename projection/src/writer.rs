@@ -255,14 +255,22 @@ impl<'a> Writer<'a> {
     /// Nothing is left to be written: where all rows are exactly the documents of this moment, later
     /// ones can be told by the difference to it.
     fn note_base(&mut self, root: &Root) {
-        let equal = |(name, held): (&CollectionName, &RawCollection)| {
-            self.position(name)
-                .is_some_and(|position| is_equal(root, position, held))
-        };
-        if root.epoch().is_some() && projected(root).all(equal) {
+        let mut projected = projected(root);
+        if root.epoch().is_some() && projected.all(|(name, held)| self.is_equal(root, name, held)) {
             self.base = Some(root.clone());
             self.replayed = Some(BTreeSet::new());
         }
+    }
+
+    /// Whether the rows of a collection are exactly the documents that are held.
+    pub(crate) fn is_equal(
+        &self,
+        root: &Root,
+        name: &CollectionName,
+        held: &RawCollection,
+    ) -> bool {
+        self.position(name)
+            .is_some_and(|position| is_equal(root, position, held))
     }
 
     /// The position of a collection, where it has one that can be read.

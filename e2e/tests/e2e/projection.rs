@@ -102,7 +102,7 @@ async fn a_projection_outlives_its_writer_and_its_database_and_readiness_ignores
         Ok(())
     })
     .await?;
-    ensure!(other.api().status_of("/readyz").await? == 200);
+    ensure!(other.api().status_of("/readyz").await? == 204);
     let metrics = other.api().get("/metrics").await?.body;
     for line in [
         "confcast_subscriber_projection_state{state=\"unavailable\"} 1",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use contract::status::ProjectionState;
 use e2e::testbed::wait::eventually;
 use mongodb::bson::doc;
@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::testbed::{
-    Outcome, SKILLS, create, delete, until, until_status, update, with_publisher,
+    AGENTS, Outcome, SKILLS, create, delete, until, until_status, update, with_publisher,
 };
 
 #[tokio::test]
@@ -127,6 +127,97 @@ async fn a_document_that_came_and_went_between_two_loads_leaves_no_row() -> Outc
                     testbed.commit(updates.collect()).await?;
                 }
                 testbed.until_equal(SKILLS).await
+            })
+            .await
+    })
+    .await
+}
+
+/// Rows of changes that the replica did not have when another collection was loaded: they are not what
+/// later differences are told from.
+#[tokio::test]
+async fn a_row_of_the_writer_before_is_removed_also_when_its_change_was_never_seen() -> Outcome {
+    with_publisher(async |testbed| {
+        testbed.url_options = "&appName=confcast-publisher";
+        let ids: Vec<_> = (0..50).map(|id| format!("d{id}")).collect();
+        let of_all = |n: u64| ids.iter().map(move |id| (id.clone(), json!({ "n": n })));
+        let created = of_all(0).map(|(id, value)| create(SKILLS, &id, &value));
+        testbed.commit(created.collect()).await?;
+        testbed
+            .projecting("one", None, async |_projection| {
+                testbed.until_equal(SKILLS).await?;
+                testbed.until_equal(AGENTS).await
+            })
+            .await?;
+        // The writer before had ten changes more; and a load of the other collection is to come.
+        let table = testbed.table(SKILLS).await?;
+        let mut ahead = table
+            .find_one(doc! { "_id": "d0" })
+            .await?
+            .context("a row")?;
+        ahead.insert("_id", "ahead");
+        ahead.insert("revision", 55_i64);
+        table.insert_one(ahead).await?;
+        let positions = testbed.table("_projection").await?;
+        for (name, members) in [
+            (SKILLS, doc! { "revision": 60_i64, "count": 51_i64 }),
+            (AGENTS, doc! { "reconciling": true }),
+        ] {
+            let position = doc! { "_id": name };
+            positions
+                .update_one(position, doc! { "$set": members })
+                .await?;
+        }
+        testbed
+            .projecting("two", None, async |projection| {
+                testbed.until_equal(AGENTS).await?;
+                let block = doc! { "blockConnection": true, "blockTimeMS": 4_000 };
+                testbed.mongod.fail("update", 1, block).await?;
+                for n in 1..=40 {
+                    let updates = of_all(n).map(|(id, value)| update(SKILLS, &id, &value));
+                    testbed.commit(updates.collect()).await?;
+                }
+                testbed.until_equal(SKILLS).await?;
+                let status = projection.status();
+                ensure!(status.mended == 0, "{status:?}");
+                Ok(())
+            })
+            .await
+    })
+    .await
+}
+
+/// The transaction is committed or not, and no answer says which: the positions tell.
+#[tokio::test]
+async fn after_a_commit_without_an_answer_each_change_is_written_once() -> Outcome {
+    with_publisher(async |testbed| {
+        testbed.url_options = "&appName=confcast-publisher";
+        testbed
+            .commit(vec![create(SKILLS, "a", &json!({"n": 0}))])
+            .await?;
+        let not_committed = doc! { "closeConnection": true };
+        let committed = doc! { "writeConcernError": { "code": 91, "errmsg": "shutting down" } };
+        testbed
+            .projecting("one", None, async |projection| {
+                for (n, how) in [not_committed, committed].into_iter().enumerate() {
+                    testbed.until_equal(SKILLS).await?;
+                    until(projection, ProjectionState::Current).await?;
+                    let failures = projection.status().failures;
+                    // More often than the commit is sent again.
+                    testbed.mongod.fail("commitTransaction", 6, how).await?;
+                    testbed
+                        .commit(vec![
+                            update(SKILLS, "a", &json!({ "n": n + 1 })),
+                            create(AGENTS, &format!("a{n}"), &json!({})),
+                        ])
+                        .await?;
+                    until_status(projection, |status| status.failures > failures).await?;
+                }
+                testbed.until_equal(SKILLS).await?;
+                testbed.until_equal(AGENTS).await?;
+                let status = projection.status();
+                ensure!(status.mended == 0, "{status:?}");
+                Ok(())
             })
             .await
     })
