@@ -195,7 +195,7 @@ impl Store {
     }
 
     /// What refers to some documents at one moment, as [`Self::referrers`], and what a later transaction
-    /// need not search again.
+    /// need not search again. `held` is dropped when the search ends, also when the caller ends first.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -203,23 +203,37 @@ impl Store {
         &self,
         sought: BTreeSet<DocumentKey>,
         limit: usize,
+        held: impl Send + 'static,
     ) -> anyhow::Result<(Searched, ReferrersByDocument)> {
         match self {
-            Self::Embedded(store) => store.search_ahead(sought, limit).await,
-            Self::Mongo(store) => store.opened()?.search_ahead(sought, limit).await,
+            Self::Embedded(store) => store.search_ahead(sought, limit, held).await,
+            Self::Mongo(store) => {
+                // A search in the server ends with the call that made it.
+                let _until_read = held;
+                store.opened()?.search_ahead(sought, limit).await
+            }
         }
     }
 
     /// The documents that refer to a document, which need not exist, ordered by collection and id. At
-    /// most `limit` of them, each with at most 20 places, and any of them if there are more. All documents of the collections are read
-    /// whose schemas refer to its collection.
+    /// most `limit` of them, each with at most 20 places, and any of them if there are more. All
+    /// documents of the collections are read whose schemas refer to its collection. `held` is dropped
+    /// when the search ends, also when the caller ends first.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn referrers(&self, key: DocumentKey, limit: usize) -> anyhow::Result<Vec<Referrer>> {
+    pub async fn referrers(
+        &self,
+        key: DocumentKey,
+        limit: usize,
+        held: impl Send + 'static,
+    ) -> anyhow::Result<Vec<Referrer>> {
         match self {
-            Self::Embedded(store) => store.referrers(key, limit).await,
-            Self::Mongo(store) => store.opened()?.referrers(key, limit).await,
+            Self::Embedded(store) => store.referrers(key, limit, held).await,
+            Self::Mongo(store) => {
+                let _until_read = held;
+                store.opened()?.referrers(key, limit).await
+            }
         }
     }
 

@@ -17,11 +17,11 @@ pub(super) async fn get(
 ) -> Result<HttpResponse, ApiError> {
     let key = api.document_key(&key)?;
     // It reads whole collections, as a list does.
-    let Some(_slot) = api.lists.open(Client::of(&request)).await else {
+    let Some(slot) = api.lists.open(Client::of(&request)).await else {
         api.metrics.lists_refused.inc();
         return Err(ProblemError::lists_under_way().into());
     };
-    let found = api.store.referrers(key, LIMIT + 1).await;
+    let found = api.store.referrers(key, LIMIT + 1, slot).await;
     let mut items = found.map_err(store_failed)?;
     let more = items.len() > LIMIT;
     items.truncate(LIMIT);

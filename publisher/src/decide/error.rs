@@ -116,8 +116,8 @@ pub enum WriteError {
     /// The stored document cannot be decoded.
     #[error("{0}")]
     Unreadable(String),
-    /// The document changed between the check of the new value and the transaction. The writer tries
-    /// again.
+    /// The document changed between the check of the new value and the transaction, or too much that
+    /// may refer to it did. The writer tries again.
     #[error("The document changes too often to be written now; nothing was written, try again")]
     Outdated,
     /// The queue of writes is full.

@@ -65,6 +65,9 @@ pub struct Facts {
     pub existing: HashSet<DocumentKey>,
     /// By document, what refers to it.
     pub referrers: ReferrersByDocument,
+    /// Those of the wanted documents of which it is known what refers to them. The others have to be
+    /// searched again, before another transaction.
+    pub searched: BTreeSet<DocumentKey>,
     /// What was asked for.
     pub wanted: Wanted,
 }
@@ -174,7 +177,8 @@ impl ReferenceCheck {
     /// documents of its writes as they are after it.
     ///
     /// # Errors
-    /// [`WriteError::DanglingReference`]; any other when [`Self::lacks_facts`].
+    /// [`WriteError::DanglingReference`]; [`WriteError::Outdated`] for a deletion of which it is not
+    /// known what refers to its document; any other when [`Self::lacks_facts`].
     pub(super) fn check(
         &mut self,
         before: &WorkingSet,
@@ -340,6 +344,9 @@ impl ReferenceCheck {
         if !facts.wanted.referred.contains_key(key) {
             self.lacks_facts = true;
             return Ok(Vec::new());
+        }
+        if !facts.searched.contains(key) {
+            return Err(WriteError::Outdated);
         }
         let stored = facts.referrers.get(key).into_iter().flatten();
         let mut referrers: Vec<_> = stored

@@ -6,7 +6,7 @@
 //! each other one to [`ReferrerSearch::take`].
 //!
 //! That is done in the request, before the transaction of a deletion. The transaction reads the
-//! documents that changed since ([`Plan`]).
+//! documents that changed since ([`Plan`]) and never searches: all other writes wait for it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -28,18 +28,50 @@ use crate::{
 /// Most places that are named of one document.
 const PLACES: usize = 20;
 
-/// Most changes of a collection since a search for which the search is not made again.
-pub(super) const CHANGES: u64 = 1_000;
+/// Most changes that a transaction reads to find what refers to the documents that it deletes.
+const CHANGES: u64 = 1_000;
+/// Most bytes of these records. The documents that are read after them are as large at most.
+const CHANGE_BYTES: usize = 8 << 20;
 
-/// How a transaction finds what refers to the documents that it wants to delete.
+/// What a transaction reads to find what refers to the documents that it wants to delete. With more
+/// changes than that, or other schemas, the deletion is searched again before another transaction.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     /// Nothing referred to these; the changes since may.
     pub(super) searched: BTreeSet<DocumentKey>,
     /// After which revision of each collection a change may refer to them.
     pub(super) since: BTreeMap<CollectionName, Revision>,
-    /// These are to be searched.
-    pub(super) unknown: BTreeSet<DocumentKey>,
+}
+
+/// What is left of the work that a [`Plan`] may take.
+pub(super) struct Bounds {
+    changes: u64,
+    bytes: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            changes: CHANGES,
+            bytes: CHANGE_BYTES,
+        }
+    }
+}
+
+impl Bounds {
+    /// Takes a number of changes. `false` when they are too many.
+    pub(super) fn take_changes(&mut self, changes: u64) -> bool {
+        let left = self.changes.checked_sub(changes);
+        self.changes = left.unwrap_or(0);
+        left.is_some()
+    }
+
+    /// Takes the bytes of a record. `false` when they are too many.
+    pub(super) fn take_bytes(&mut self, bytes: usize) -> bool {
+        let left = self.bytes.checked_sub(bytes);
+        self.bytes = left.unwrap_or(0);
+        left.is_some()
+    }
 }
 
 impl Plan {
@@ -52,7 +84,6 @@ impl Plan {
                 searched.epoch == epoch && Arc::ptr_eq(&searched.schemas, &schemas)
             });
             let Some(searched) = searched else {
-                plan.unknown.insert(key.clone());
                 continue;
             };
             plan.searched.insert(key.clone());
@@ -62,12 +93,6 @@ impl Plan {
             }
         }
         plan
-    }
-
-    /// Searches all: the changes since cannot be read, or are many.
-    pub(super) fn give_up(&mut self) {
-        self.unknown.append(&mut self.searched);
-        self.since.clear();
     }
 }
 
@@ -212,3 +237,6 @@ impl ReferrerSearch {
         self.found
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -107,7 +107,14 @@ impl Ahead {
 
     /// Searches for what refers to the documents that a command deletes, and refuses it for documents
     /// in use. It takes time in proportion to the collections, which the transaction must not take.
-    async fn check_deletes(&self, command: &mut Command, since: Instant) -> Result<(), WriteError> {
+    ///
+    /// # Errors
+    /// The refusal, or [`WriteError::Busy`] when no search can begin in time.
+    pub(super) async fn check_deletes(
+        &self,
+        command: &mut Command,
+        since: Instant,
+    ) -> Result<(), WriteError> {
         let policy = self.store.policy();
         let sought = references::deleted_in_use(&policy.rules.schemas.all(), command);
         if sought.is_empty() {
@@ -119,9 +126,10 @@ impl Ahead {
                 return Ok(());
             }
         }
-        let permit = timeout_at(since + QUEUE_TIME, self.searches.acquire()).await;
-        let _until_searched = permit.map_err(|_elapsed| WriteError::Busy)?;
-        let found = self.store.search_ahead(sought, REFERRERS).await;
+        let permit = timeout_at(since + QUEUE_TIME, self.searches.clone().acquire_owned()).await;
+        let permit = permit.map_err(|_elapsed| WriteError::Busy)?;
+        // The search may outlive this request, and then keeps its permit.
+        let found = self.store.search_ahead(sought, REFERRERS, permit).await;
         let (searched, found) = found.map_err(|error| {
             if integrity::is_damage(&error) {
                 return WriteError::Unreadable(error.root_cause().to_string());

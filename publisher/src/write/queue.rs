@@ -30,7 +30,7 @@ use crate::{
 /// Most commands in the queue.
 const QUEUE: usize = 4_096;
 /// Attempts for a command whose documents change between the check and the transaction. In the last
-/// one the transaction checks.
+/// one the transaction checks the values; what refers to a document is never searched there.
 const ATTEMPTS: usize = 5;
 
 /// A command in the queue.
@@ -126,10 +126,13 @@ impl Writer {
                 for write in command.writes_mut() {
                     write.checked = Some(Checked::InTransaction);
                 }
+                self.ahead.check_deletes(&mut command, since).await?;
             }
             let result = self.enqueue(command.clone(), memory, span.clone()).await;
             match result {
-                Err(error) if *error.cause() == WriteError::Outdated => attempt += 1,
+                Err(error) if attempt < ATTEMPTS && *error.cause() == WriteError::Outdated => {
+                    attempt += 1;
+                }
                 result => return result,
             }
         }

@@ -34,12 +34,19 @@ fn write(id: &str, action: Action, expected: Expected) -> Write {
 /// A writer whose task does not run, on a store with the document `x`.
 async fn idle(stored: &Value) -> (tempfile::TempDir, Writer, WriterTask) {
     let folder = tempfile::tempdir().expect("a folder");
+    // `B` refers to `A`.
+    let other: CollectionName = "B".parse().expect("a name");
+    let referring = json!({"properties": {"a": {"x-ref": "A"}}});
+    let referring = Schema::new(&other, referring.to_string().into(), None).expect("a schema");
     let schema = json!({"properties": {"n": {"type": "integer"}}});
     let schema = Schema::new(&name(), schema.to_string().into(), None).expect("a schema");
     let policy = PublisherPolicy {
-        collections: ServedCollections::fixed(BTreeSet::from([name()])),
+        collections: ServedCollections::fixed(BTreeSet::from([name(), other.clone()])),
         rules: Rules {
-            schemas: Schemas::new(SchemaMap::from([(name(), Arc::new(schema))])),
+            schemas: Schemas::new(SchemaMap::from([
+                (name(), Arc::new(schema)),
+                (other, Arc::new(referring)),
+            ])),
             document_limit: 4 << 20,
         },
         broadcast: crate::policy::Broadcast::Off,
@@ -107,6 +114,35 @@ async fn a_write_that_needs_a_damaged_document_is_refused_as_the_transaction_ref
     let error = refused.expect_err("refused");
     assert_eq!(error.kind(), ProblemKind::Unreadable, "{error}");
     assert!(error.to_string().contains('x'), "{error}");
+}
+
+/// In the transaction the search would hold up the writes of all clients.
+#[tokio::test]
+async fn a_search_for_referrers_that_fails_is_not_made_by_the_task_that_commits() {
+    let (folder, writer, task) = idle(&json!({"n": 1})).await;
+    let file = rusqlite::Connection::open(folder.path().join("confcast.sqlite"));
+    file.expect("the file")
+        .execute_batch("UPDATE heads SET crc = crc + 1 WHERE collection = 'B'")
+        .expect("changed by hand");
+    let delete = |id: &str, expected| writer.write(write(id, Action::Delete, expected));
+    let limit = Duration::from_secs(30);
+    let answer = timeout(limit, delete("x", Expected::Any)).await;
+    let error = answer.expect("no task is needed").expect_err("no search");
+    assert_eq!(error.kind(), ProblemKind::Unreadable, "{error}");
+
+    // These need no search, which would fail.
+    let stop = CancellationToken::new();
+    let mut running = tokio::task::JoinSet::new();
+    running.spawn(task.run(CancellationToken::new(), stop.clone()));
+    let none = delete("none", Expected::Any)
+        .await
+        .expect_err("no document");
+    assert_eq!(none.kind(), ProblemKind::NoData, "{none}");
+    let absent = delete("x", Expected::Absent).await.expect_err("it exists");
+    assert_ne!(absent.kind(), ProblemKind::Unreadable, "{absent}");
+    stop.cancel();
+    let ended = running.join_all().await.pop().expect("a task");
+    ended.expect("a clean end");
 }
 
 /// Each of these patches is checked against a document that another one may replace before it.

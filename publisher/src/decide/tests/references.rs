@@ -91,6 +91,7 @@ impl Memory {
                 });
             }
         }
+        facts.searched = wanted.referred.keys().cloned().collect();
         facts.wanted = wanted;
         before.facts = facts;
         let decisions = self.rules.evaluate(before, group, now);

@@ -13,7 +13,7 @@ use crate::{
     store::{
         embedded::{Embedded, rows, tables},
         integrity::DamagedDocument,
-        references::{CHANGES, Plan, ReferrerSearch},
+        references::{Bounds, Plan, ReferrerSearch},
     },
 };
 
@@ -40,22 +40,11 @@ impl Embedded {
                 facts.existing.insert(key.clone());
             }
         }
-        let mut plan = Plan::new(policy, &wanted, epoch);
-        let limit = wanted.referrers_limit;
-        let sought = plan.searched.clone();
-        match self.search_since(
-            transaction,
-            &plan,
-            ReferrerSearch::new(policy, sought, limit),
-        )? {
-            Some(found) => facts.referrers = found,
-            None => plan.give_up(),
-        }
-        if !plan.unknown.is_empty() {
-            let search = ReferrerSearch::new(policy, plan.unknown, limit);
-            facts
-                .referrers
-                .append(&mut self.search(transaction, search)?);
+        let plan = Plan::new(policy, &wanted, epoch);
+        let search = ReferrerSearch::new(policy, plan.searched.clone(), wanted.referrers_limit);
+        if let Some(found) = self.search_since(transaction, &plan, search)? {
+            facts.referrers = found;
+            facts.searched = plan.searched;
         }
         facts.wanted = wanted;
         Ok(facts)
@@ -65,8 +54,10 @@ impl Embedded {
         &self,
         key: DocumentKey,
         limit: usize,
+        held: impl Send + 'static,
     ) -> anyhow::Result<Vec<Referrer>> {
         self.read(move |store, transaction| {
+            let _until_read = held;
             let search = ReferrerSearch::new(&store.0.policy, [key.clone()].into(), limit);
             let mut found = store.search(transaction, search)?;
             Ok(found.remove(&key).unwrap_or_default())
@@ -79,8 +70,10 @@ impl Embedded {
         &self,
         sought: BTreeSet<DocumentKey>,
         limit: usize,
+        held: impl Send + 'static,
     ) -> anyhow::Result<(Searched, ReferrersByDocument)> {
         self.read(move |store, transaction| {
+            let _until_read = held;
             let policy = &store.0.policy;
             let search = ReferrerSearch::new(policy, sought, limit);
             let referring = search.collections(&policy.collections.all())?;
@@ -103,10 +96,11 @@ impl Embedded {
         mut search: ReferrerSearch,
     ) -> anyhow::Result<Option<ReferrersByDocument>> {
         let identity = tables::identity(transaction)?;
+        let mut bounds = Bounds::default();
         for (collection, since) in &plan.since {
             let head = self.head(transaction, collection, &identity)?;
             let missed = head.revision.saturating_sub(*since);
-            if missed > CHANGES {
+            if !bounds.take_changes(missed) {
                 return Ok(None);
             }
             let mut statement = transaction.prepare_cached(
@@ -116,6 +110,10 @@ impl Embedded {
             let mut ids = BTreeSet::new();
             let mut read = 0;
             while let Some(row) = rows.next()? {
+                let bytes = row.get_ref(2)?.as_bytes().map_or(0, <[u8]>::len);
+                if !bounds.take_bytes(bytes) {
+                    return Ok(None);
+                }
                 let Ok(change) = rows::record(collection, row) else {
                     return Ok(None);
                 };
@@ -127,8 +125,12 @@ impl Embedded {
                 return Ok(None);
             }
             for id in ids {
-                if let Some(document) = self.row(transaction, collection, &id)? {
-                    search.take(collection, &document)?;
+                match self.row(transaction, collection, &id) {
+                    Ok(Some(document)) => _ = search.take(collection, &document)?,
+                    Ok(None) => {}
+                    // The search leaves it out, as nobody can read it.
+                    Err(error) if error.is::<DamagedDocument>() => return Ok(None),
+                    Err(error) => return Err(error),
                 }
             }
         }

@@ -21,7 +21,7 @@ use crate::{
     store::{
         integrity::DamagedDocument,
         mongo::{CALL_TIMEOUT, Mongo, TIMED_OUT, rows},
-        references::{CHANGES, Plan, ReferrerSearch, Referring},
+        references::{Bounds, Plan, ReferrerSearch, Referring},
     },
 };
 
@@ -56,18 +56,12 @@ impl Mongo {
                 facts.existing.insert((collection.clone(), id));
             }
         }
-        let mut plan = Plan::new(&self.policy, &wanted, epoch);
+        let plan = Plan::new(&self.policy, &wanted, epoch);
         let limit = wanted.referrers_limit;
         let search = ReferrerSearch::new(&self.policy, plan.searched.clone(), limit);
-        match self.search_since(session, &plan, search).await? {
-            Some(found) => facts.referrers = found,
-            None => plan.give_up(),
-        }
-        if !plan.unknown.is_empty() {
-            let search = ReferrerSearch::new(&self.policy, plan.unknown, limit);
-            facts
-                .referrers
-                .append(&mut self.search(session, search).await?);
+        if let Some(found) = self.search_since(session, &plan, search).await? {
+            facts.referrers = found;
+            facts.searched = plan.searched;
         }
         facts.wanted = wanted;
         Ok(facts)
@@ -114,11 +108,12 @@ impl Mongo {
             return Ok(Some(search.found()));
         }
         let (_epoch, heads) = self.epoch_and_heads(session, &collections).await?;
+        let mut bounds = Bounds::default();
         for head in heads {
             let collection = &head.collection;
             let since = plan.since.get(collection).copied().unwrap_or(0);
             let missed = head.revision.saturating_sub(since);
-            if missed > CHANGES {
+            if !bounds.take_changes(missed) {
                 return Ok(None);
             }
             if missed == 0 {
@@ -133,6 +128,9 @@ impl Mongo {
             let mut ids = BTreeSet::new();
             let mut read = 0;
             while let Some(row) = found.next(&mut *session).await.transpose()? {
+                if !bounds.take_bytes(row.as_bytes().len()) {
+                    return Ok(None);
+                }
                 let Ok(change) = rows::change(collection, &row) else {
                     return Ok(None);
                 };
@@ -143,10 +141,16 @@ impl Mongo {
             if read != missed {
                 return Ok(None);
             }
-            for document in self
+            let documents = self
                 .touched_documents(session, collection, ids.iter().collect())
-                .await?
-            {
+                .await;
+            let documents = match documents {
+                Ok(documents) => documents,
+                // The search leaves it out, as nobody can read it.
+                Err(error) if error.is::<DamagedDocument>() => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            for document in documents {
                 search.take(collection, &document)?;
             }
         }
