@@ -176,7 +176,7 @@ fn violations(error: &anyhow::Error) -> &[Violation] {
 fn dangling(error: &anyhow::Error) -> Vec<String> {
     let problem = refusal(error).and_then(|refusal| refusal.problem.as_ref());
     let references = problem.map_or(&[][..], |problem| &problem.references);
-    references
+    let mut lines: Vec<String> = references
         .iter()
         .map(|dangling| {
             let Referrer {
@@ -190,7 +190,11 @@ fn dangling(error: &anyhow::Error) -> Vec<String> {
                 to.collection, to.id
             )
         })
-        .collect()
+        .collect();
+    if !lines.is_empty() {
+        lines.push("  a change set can change both ends together (POST /v1/changes)".to_owned());
+    }
+    lines
 }
 
 /// What a write conflicts with: the change that was made since, and the document that is there now.
@@ -333,7 +337,10 @@ mod tests {
         assert_eq!(causes(&error), "t (409)");
         assert_eq!(
             dangling(&error),
-            ["  Channel/c refers at /skills/0 to Skill/s"]
+            [
+                "  Channel/c refers at /skills/0 to Skill/s",
+                "  a change set can change both ends together (POST /v1/changes)",
+            ]
         );
     }
 

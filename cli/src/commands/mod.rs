@@ -107,7 +107,7 @@ fn explained(service: &Endpoint, error: ClientError, route: &str) -> anyhow::Err
     let error = anyhow::Error::new(error);
     if is_missing {
         error.context(format!(
-            "{} is older than this confcast, or no publisher: it has no {route}",
+            "{} has no {route}, which a publisher of this version has",
             service.base()
         ))
     } else {

@@ -19,8 +19,9 @@ mod typescript;
 
 type Outcome = anyhow::Result<()>;
 
-/// Requests for each operation, in addition to those from schemas and examples.
-const EXAMPLES: &str = "40";
+/// Generated requests for all operations together, in addition to those from schemas and examples, so
+/// that the time does not grow with the number of operations.
+const EXAMPLES: usize = 600;
 
 /// Stores documents under the ids that the examples name, and in a collection without a schema.
 async fn publisher(subscriber: Option<&Service>) -> anyhow::Result<Service> {
@@ -188,7 +189,7 @@ async fn try_all(service: &Service) -> Outcome {
         "--seed",
         "1",
         "--max-examples",
-        EXAMPLES,
+        &(EXAMPLES / operations.max(1)).to_string(),
     ]);
     command.args([
         "--phases",

@@ -159,7 +159,7 @@ mod tests {
         assert!(
             error
                 .to_string()
-                .contains("is older than this confcast, or no publisher"),
+                .contains("which a publisher of this version has"),
             "{error:#}"
         );
         assert_eq!(publisher.documents(), 0);

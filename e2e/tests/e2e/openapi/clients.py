@@ -113,8 +113,10 @@ def publisher(call, prefix):
     assert call("getReferrers", COLLECTION, value["id"]).items == []
     call("putDocument", COLLECTION, value["id"], body=document, if_match="*", x_user_id="u-1")
     call("patchDocument", COLLECTION, value["id"], body=("ConfigData", {"name": "patched"}))
-    change = {"collection": COLLECTION, "op": "Patch", "id": value["id"], "configData": {"name": "in a set"}}
-    call("commitChangeSet", body=("ChangeSetRequest", {"changes": [change]}))
+    changes = [{"collection": COLLECTION, "op": "Patch", "id": id, "configData": {"name": f"{prefix} in a set"}}
+               for id in (ID, value["id"])]
+    written = call("commitChangeSet", body=("ChangeSetRequest", {"changes": changes}))
+    past(call, prefix, value["id"], written.id)
     call("deleteDocument", COLLECTION, value["id"])
     report = {"instance": prefix, "bootId": "b", "baseUrl": "http://127.0.0.1:65535", "intervalMs": 1000,
               "collections": {}}
@@ -136,6 +138,22 @@ def publisher(call, prefix):
     call("discardDeadLetters", collection=COLLECTION)
     call("repairStore", body=("RepairRequest", {}))
     call("declareEpoch", body=("RestoreEpochRequest", {}))
+
+
+def past(call, prefix, id, change_set):
+    call("rollBackSet", change_set, body=("SetRollbackRequest", {}))
+    name = f"{prefix}-named"
+    call("createSnapshot", name, expected=201)
+    assert name in {item.name for item in call("listSnapshots").items}
+    assert call("getNamedSnapshot", name).name == name
+    call("patchDocument", COLLECTION, id, body=("ConfigData", {"name": "a mistake"}))
+    assert len(call("rollBackDocument", COLLECTION, id, body=("RollbackRequest", {"toSnapshot": name})).items) == 1
+    to_snapshot = {"toSnapshot": name, "dryRun": True}
+    assert call("rollBackCollection", COLLECTION, body=("RollbackRequest", to_snapshot)).items == []
+    call("deleteSnapshot", name, expected=204)
+    assert call("getHistory", limit=2).items
+    assert call("getHistoryOfCollection", COLLECTION, limit=1).items
+    assert {item.id for item in call("getHistoryOfDocument", COLLECTION, id).items} == {id}
 
 
 def subscriber(call, prefix):
