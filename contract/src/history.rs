@@ -1,6 +1,6 @@
 //! The past of documents: a point of it, what each change did, and which changes are asked for.
 //!
-//! [`difference`] compares two values within bounds, whatever their size. Nothing here reads a log
+//! [`fn@difference`] compares two values within bounds, whatever their size. Nothing here reads a log
 //! or decides what is kept of it.
 
 use std::{fmt, str::FromStr};

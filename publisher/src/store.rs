@@ -140,10 +140,10 @@ impl Store {
     ///
     /// On success the changes are durable. Groups of all publishers of one store are serialised per
     /// collection. A group that is too large for one transaction is committed in part: see
-    /// [`Committed::results`].
+    /// `Committed::results`.
     ///
     /// # Errors
-    /// [`CommitError`]: nothing was written, or it is unknown whether the group was written.
+    /// `CommitError`: nothing was written, or it is unknown whether the group was written.
     pub async fn commit(&self, group: Arc<[Command]>) -> Result<Committed, CommitError> {
         match self {
             Self::Embedded(store) => store.commit(group).await,
@@ -321,7 +321,7 @@ impl Store {
     ///
     /// A change is removed when it is not among the newest `keep`, was committed before `before`,
     /// and is not pending. Only a prefix of the log is removed: nothing after the first change that
-    /// stays. What past states need of them stays as base records: see [`past`]. The `oldest` of the
+    /// stays. What past states need of them stays as base records: see `past`. The `oldest` of the
     /// head is raised before the records are removed, or together with
     /// them. Where events are disabled no change counts as pending, because this publisher will
     /// never publish it.

@@ -22,7 +22,7 @@ use crate::{
 
 /// Show what is different between two states of a document, a collection or all collections
 ///
-/// A state is [COLLECTION[/ID]][@POINT]. The point is a revision of the collection (@41), a time
+/// A state is `[COLLECTION[/ID]][@POINT]`. The point is a revision of the collection (@41), a time
 /// (@2026-11-28T09:00:00Z, @2026-11-28, @15m, '@2h 30m ago'), a named snapshot (@snapshot:NAME) or the
 /// present (@now), which is also meant where there is none.
 ///
@@ -40,7 +40,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(allow_hyphen_values = true)]
 pub(crate) struct DiffCommand {
-    /// The first state: [COLLECTION[/ID]][@POINT]
+    /// The first state: `[COLLECTION[/ID]][@POINT]`
     a: Operand,
     /// The second state; A in the present when it is not given
     b: Option<Operand>,

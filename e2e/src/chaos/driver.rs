@@ -1,5 +1,6 @@
 //! Clients that write through every publisher: creations, updates, patches, deletions, conditional
-//! writes, change sets, and the way back ([`super::rollbacks`]). Every request is recorded before it is sent.
+//! writes, change sets, and the way back (`super::rollbacks`). Every request is recorded before it
+//! is sent.
 //!
 //! Its own idea of the stored documents only makes most requests meaningful. The validators never
 //! use it.

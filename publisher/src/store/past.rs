@@ -201,7 +201,7 @@ impl Store {
     /// around the time that is asked for, it is one of the changes at which they pass it.
     ///
     /// # Errors
-    /// [`PastError`]
+    /// `PastError`
     pub async fn resolve(
         &self,
         collection: &CollectionName,
@@ -318,11 +318,11 @@ impl Store {
     }
 
     /// A document as it was at a point; `None` when it did not exist. Both are proven
-    /// ([`evidence`]).
+    /// (`evidence`).
     ///
     /// # Errors
-    /// [`PastError`], also when the point is not kept any more. [`DamagedPast`] and
-    /// [`SumMismatch`](super::integrity::SumMismatch) when the answer is not proven.
+    /// `PastError`, also when the point is not kept any more. `DamagedPast` and
+    /// `SumMismatch` when the answer is not proven.
     pub async fn document_at(
         &self,
         point: &PastPoint,
@@ -351,7 +351,7 @@ impl Store {
     /// the cursor compares all of them with the point before it ends.
     ///
     /// # Errors
-    /// [`PastError`]. The cursor fails with one too when retention passes the point while it is
+    /// `PastError`. The cursor fails with one too when retention passes the point while it is
     /// read.
     pub async fn documents_at(&self, point: &PastPoint) -> Result<DocumentCursor, PastError> {
         let rows = PastRows::new(self.clone(), point.clone());

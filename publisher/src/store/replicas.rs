@@ -51,7 +51,7 @@ impl Store {
         }
     }
 
-    /// All rows, at most [`MAX_REPLICAS`] and about 24 MiB. MongoDB returns the latest check-ins
+    /// All rows, at most `MAX_REPLICAS` and about 24 MiB. MongoDB returns the latest check-ins
     /// first; the embedded store, which never has too many, orders by name.
     ///
     /// # Errors
@@ -64,7 +64,7 @@ impl Store {
     }
 
     /// Removes the rows of replicas whose last check-in was before `before`, and those above
-    /// [`MAX_REPLICAS`].
+    /// `MAX_REPLICAS`.
     ///
     /// # Errors
     /// When the store cannot be written.

@@ -38,7 +38,7 @@ impl Store {
     /// Makes a named snapshot of the present state of all served collections, of one moment.
     ///
     /// # Errors
-    /// [`SnapshotError`]
+    /// `SnapshotError`
     pub async fn create_snapshot(
         &self,
         name: SnapshotName,

@@ -422,7 +422,7 @@ impl Store {
     /// in the log.
     ///
     /// # Errors
-    /// [`PastError::NotKept`] when only some of them are in the log.
+    /// `PastError::NotKept` when only some of them are in the log.
     pub async fn set(&self, set: &str) -> Result<Vec<Change>, PastError> {
         let mut changes = self.records_of_set(set).await?;
         changes.sort_by(|a, b| (&a.collection, a.revision).cmp(&(&b.collection, b.revision)));
