@@ -13,7 +13,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::{CollectionName, Revision};
 use tokio::time::sleep;
@@ -55,6 +54,8 @@ pub struct Retention {
     store: Store,
     policy: RetentionPolicy,
     blocked: BlockedCollections,
+    /// Whether it was reported that change sets cannot be found.
+    unindexed: bool,
 }
 
 /// The pending changes that block retention, by collection.
@@ -113,6 +114,7 @@ impl Retention {
             store,
             policy,
             blocked: BlockedCollections::default(),
+            unindexed: false,
         }
     }
 
@@ -122,6 +124,9 @@ impl Retention {
     /// Never; the supervisor expects this signature.
     pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut failing = false;
+        if (stop.run_until_cancelled(self.index_sets()).await).is_none() {
+            return Ok(());
+        }
         loop {
             // At random, so that publishers that were started together do not all trim at the same
             // time.
@@ -146,13 +151,33 @@ impl Retention {
         }
     }
 
+    /// Lets change sets of publishers of an earlier version be found.
+    async fn index_sets(&mut self) {
+        match self.store.index_sets().await {
+            Ok(()) => self.unindexed = false,
+            // One line when it begins.
+            Err(error) if !self.unindexed => {
+                self.unindexed = true;
+                warn!("change sets of an earlier version cannot be found yet: {error:#}");
+            }
+            Err(_reported_before) => {}
+        }
+    }
+
     async fn round(&mut self) -> anyhow::Result<()> {
+        self.index_sets().await;
         let store = self.store.clone();
+        let mut failed = Ok(());
         for collection in store.policy().collections.all().iter() {
-            let blocked_by = self
-                .trim(collection)
-                .await
-                .with_context(|| format!("trimming the log of {collection}"))?;
+            let trimmed = self.trim(collection).await;
+            let blocked_by = match trimmed {
+                Ok(blocked_by) => blocked_by,
+                // The others are trimmed all the same.
+                Err(error) => {
+                    failed = Err(error.context(format!("trimming the log of {collection}")));
+                    continue;
+                }
+            };
             if self
                 .blocked
                 .is_to_report(collection, blocked_by, Instant::now())
@@ -164,7 +189,7 @@ impl Retention {
                 );
             }
         }
-        Ok(())
+        failed
     }
 
     /// Removes all changes that may be removed, step by step. Returns the pending change that

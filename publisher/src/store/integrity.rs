@@ -131,15 +131,24 @@ pub enum DamagedPast {
         /// The revision that was asked for.
         revision: Revision,
     },
+    /// A named snapshot is not what a publisher wrote.
+    #[error("the named snapshot {name:?} is damaged: restore its row or delete it")]
+    Snapshot {
+        /// The key of its row.
+        name: String,
+    },
+    /// The row that says what base records cover is not what a publisher wrote.
+    #[error("the row that says what is kept of the past of {0} is damaged: see `confcast repair`")]
+    Coverage(CollectionName),
     /// A base record is not what a publisher wrote.
     #[error(
-        "the base record of revision {revision} of {collection} with id: {id} is damaged: {damage}"
+        "the base record of revision {revision} of {collection} with id: {id:?} is damaged: {damage}"
     )]
     Base {
         /// Its collection.
         collection: CollectionName,
-        /// The id of its key.
-        id: DocumentId,
+        /// The id of its key. It may hold any character.
+        id: String,
         /// The revision of its key.
         revision: Revision,
         /// What is wrong with it.

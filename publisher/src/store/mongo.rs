@@ -48,6 +48,7 @@ mod references;
 mod repair;
 mod replicas;
 mod rows;
+mod sets;
 mod snapshot;
 mod snapshots;
 #[cfg(test)]

@@ -21,7 +21,7 @@ use tokio::{sync::Semaphore, time::timeout};
 use crate::store::{
     Chunk, DocumentCursor, Store,
     document_cursor::Rows,
-    integrity::{DamagedPast, is_damage},
+    integrity::{Damage, DamagedPast, DamagedRecord, is_damage},
 };
 
 pub mod bases;
@@ -104,7 +104,7 @@ pub enum PastError {
     NotKept {
         /// The collection.
         collection: CollectionName,
-        /// From this revision on every state is kept. It may be the one after the newest.
+        /// From this revision on every state is kept.
         oldest: Revision,
     },
     /// The collection has no such revision yet.
@@ -188,7 +188,8 @@ impl PastView {
     pub(super) fn not_kept(&self) -> PastError {
         PastError::NotKept {
             collection: self.head.collection.clone(),
-            oldest: self.first_kept(),
+            // The state of now is kept as soon as base records were made of it.
+            oldest: self.first_kept().min(self.head.revision),
         }
     }
 }
@@ -254,6 +255,15 @@ impl Store {
         let point = view.coverage.point(&view.head);
         if point.revision == revision && view.keeps(revision) {
             return Ok(point);
+        }
+        if view.keeps(revision) {
+            // It is kept, so its record is gone or damaged.
+            return Err(anyhow::Error::from(DamagedRecord {
+                collection: head.collection.clone(),
+                revision,
+                damage: Damage::Missing,
+            })
+            .into());
         }
         Err(view.not_kept())
     }
@@ -374,6 +384,18 @@ impl Store {
         match self {
             Self::Embedded(store) => store.sweep(collection).await,
             Self::Mongo(store) => store.opened()?.sweep(collection).await,
+        }
+    }
+
+    /// Gives records that a publisher of an earlier version wrote what finds them by their change set.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written. What was done until then is kept.
+    pub async fn index_sets(&self) -> anyhow::Result<()> {
+        match self {
+            // Its only publisher did it when it opened the file.
+            Self::Embedded(_) => Ok(()),
+            Self::Mongo(store) => store.opened()?.index_sets().await,
         }
     }
 

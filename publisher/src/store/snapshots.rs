@@ -1,14 +1,22 @@
 //! The calls of a store for named snapshots. While one exists, retention keeps the base records that
 //! its states need ([`past`](crate::store::past)).
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use contract::{
-    Context,
+    CollectionName, Context, Revision,
     history::SnapshotName,
     named_snapshot::{NamedSnapshot, SnapshotCollection},
 };
 
-use crate::store::{Head, Store, past::PastError};
+use service::runtime::log_rate::LogRate;
+
+use crate::store::{
+    Head, Store,
+    integrity::DamagedPast,
+    past::{PastError, bases::Coverage},
+};
 
 /// Why a named snapshot was not made.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +40,46 @@ impl From<anyhow::Error> for SnapshotError {
     fn from(error: anyhow::Error) -> Self {
         Self::Past(error.into())
     }
+}
+
+/// A row of a named snapshot.
+#[derive(Debug)]
+pub(super) struct StoredSnapshot {
+    /// Its key.
+    pub(super) name: String,
+    /// `None` where the row is not what a publisher wrote.
+    pub(super) snapshot: Option<NamedSnapshot>,
+}
+
+impl StoredSnapshot {
+    /// The snapshot of a row, if its text fits the checksum.
+    pub(super) fn new(name: String, text: &str, is_whole: bool) -> Self {
+        let read = serde_json::from_str(text).ok();
+        let snapshot = read.filter(|read: &NamedSnapshot| is_whole && read.name.as_str() == name);
+        Self { name, snapshot }
+    }
+
+    fn read(self) -> Result<NamedSnapshot, DamagedPast> {
+        let Self { name, snapshot } = self;
+        snapshot.ok_or(DamagedPast::Snapshot { name })
+    }
+}
+
+/// The revisions of a collection that named snapshots pin. Which one a damaged row pins is not known,
+/// so what was pinned stays.
+pub(super) fn pinned(
+    stored: &[StoredSnapshot],
+    collection: &CollectionName,
+    coverage: &Coverage,
+) -> BTreeSet<Revision> {
+    let readable = stored.iter().filter_map(|stored| stored.snapshot.as_ref());
+    let pins = readable.flat_map(|snapshot| &snapshot.collections);
+    let pins = pins.filter(|pin| pin.collection == *collection);
+    let mut pins: BTreeSet<_> = pins.map(|pin| pin.revision).collect();
+    if stored.iter().any(|stored| stored.snapshot.is_none()) {
+        pins.extend(&coverage.pins);
+    }
+    pins
 }
 
 impl Store {
@@ -61,24 +109,41 @@ impl Store {
         })
     }
 
-    /// All named snapshots, by name.
+    /// All named snapshots that can be read, by name. One whose row is damaged is logged.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub async fn snapshots(&self) -> anyhow::Result<Vec<NamedSnapshot>> {
-        match self {
-            Self::Embedded(store) => store.snapshots().await,
-            Self::Mongo(store) => store.opened()?.snapshots().await,
+        let mut snapshots = Vec::new();
+        for stored in self.stored_snapshots().await? {
+            match stored.read() {
+                Ok(snapshot) => snapshots.push(snapshot),
+                Err(damaged) => {
+                    static DAMAGED: LogRate = LogRate::new();
+                    if let Some(left_out) = DAMAGED.due() {
+                        tracing::warn!("a list of named snapshots lacks one: {damaged}{left_out}");
+                    }
+                }
+            }
         }
+        Ok(snapshots)
     }
 
     /// The named snapshot of a name.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// When the store cannot be read, or [`DamagedPast::Snapshot`].
     pub async fn snapshot(&self, name: &SnapshotName) -> anyhow::Result<Option<NamedSnapshot>> {
-        let all = self.snapshots().await?;
-        Ok(all.into_iter().find(|snapshot| snapshot.name == *name))
+        let all = self.stored_snapshots().await?;
+        let stored = all.into_iter().find(|stored| stored.name == name.as_str());
+        Ok(stored.map(StoredSnapshot::read).transpose()?)
+    }
+
+    async fn stored_snapshots(&self) -> anyhow::Result<Vec<StoredSnapshot>> {
+        match self {
+            Self::Embedded(store) => store.snapshots().await,
+            Self::Mongo(store) => store.opened()?.snapshots().await,
+        }
     }
 
     /// Deletes a named snapshot; `false` when there is none of this name. What only it kept is

@@ -270,11 +270,17 @@ fn newest_at(
             |row| Ok(rows::value_record(collection, row)),
         )
         .optional()?
-        .transpose()?;
+        .transpose()
+        .map_err(|damaged| DamagedPast::Base {
+            collection: collection.clone(),
+            id: id.to_string(),
+            revision: damaged.revision,
+            damage: damaged.damage,
+        })?;
     match record {
         Some(record) if record.id != *id => Err(DamagedPast::Base {
             collection: collection.clone(),
-            id: id.clone(),
+            id: id.to_string(),
             revision: record.revision,
             damage: Damage::Checksum,
         }

@@ -13,10 +13,10 @@ use crate::store::{
     embedded::{
         Embedded,
         connections::{Durability, End},
+        tables,
     },
     integrity::text_checksum,
-    past::bases,
-    snapshots::{SnapshotError, collections_of},
+    snapshots::{SnapshotError, StoredSnapshot, collections_of, pinned},
 };
 
 impl Embedded {
@@ -31,7 +31,10 @@ impl Embedded {
         let collections = collections.clone();
         let created = self.write(Durability::Synced, move |store, transaction| {
             let known = read(transaction)?;
-            if known.iter().any(|known| known.name == snapshot.name) {
+            if known
+                .iter()
+                .any(|known| known.name == snapshot.name.as_str())
+            {
                 return Ok(End::RollBack(Err(SnapshotError::Exists(snapshot.name))));
             }
             if known.len() >= MAX_SNAPSHOTS {
@@ -59,7 +62,7 @@ impl Embedded {
         created.await.map_err(anyhow::Error::from)?
     }
 
-    pub(in crate::store) async fn snapshots(&self) -> anyhow::Result<Vec<NamedSnapshot>> {
+    pub(in crate::store) async fn snapshots(&self) -> anyhow::Result<Vec<StoredSnapshot>> {
         self.read(|_store, transaction| read(transaction)).await
     }
 
@@ -82,27 +85,23 @@ impl Embedded {
         transaction: &Transaction<'_>,
         collection: &CollectionName,
     ) -> anyhow::Result<BTreeSet<Revision>> {
-        let pins = bases::pins_of(&read(transaction)?, collection);
-        Ok(pins.into_iter().map(|pin| pin.revision).collect())
+        let coverage = tables::coverage(transaction, collection)?;
+        Ok(pinned(&read(transaction)?, collection, &coverage))
     }
 }
 
 /// All named snapshots, by name.
-fn read(transaction: &Transaction<'_>) -> anyhow::Result<Vec<NamedSnapshot>> {
+fn read(transaction: &Transaction<'_>) -> anyhow::Result<Vec<StoredSnapshot>> {
     let mut statement =
         transaction.prepare_cached("SELECT name, crc, snapshot FROM snapshots ORDER BY name")?;
-    let rows = statement.query_map([], |row| {
-        let row: (String, u32, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        Ok(row)
-    })?;
+    let mut rows = statement.query([])?;
     let mut snapshots = Vec::new();
-    for row in rows {
-        let (name, stored, text) = row?;
-        anyhow::ensure!(
-            stored == crc(&text),
-            "the named snapshot {name:?} is damaged"
-        );
-        snapshots.push(serde_json::from_str(&text)?);
+    while let Some(row) = rows.next()? {
+        // Of another type than a publisher writes, it is damaged.
+        let text: String = row.get(2).unwrap_or_default();
+        let is_whole = row.get(1).is_ok_and(|stored: u32| stored == crc(&text));
+        let name = row.get(0).unwrap_or_default();
+        snapshots.push(StoredSnapshot::new(name, &text, is_whole));
     }
     Ok(snapshots)
 }

@@ -11,7 +11,7 @@ use rusqlite::{CachedStatement, OptionalExtension, Transaction, params};
 use crate::store::{
     StoreIdentity, StoreSecret,
     embedded::connections,
-    integrity::{Damage, DamagedHead, text_checksum},
+    integrity::{Damage, DamagedHead, DamagedPast, text_checksum},
     past::bases::Coverage,
 };
 
@@ -237,7 +237,10 @@ pub(super) fn next_record_of_document<'a>(
     prepare(BY_DOCUMENT).or_else(|_no_index| prepare(""))
 }
 
-/// What the base records of a collection cover. A row that is damaged covers nothing.
+/// What the base records of a collection cover.
+///
+/// # Errors
+/// [`DamagedPast::Coverage`]: to take it for a collection without any would give all of them up.
 pub(super) fn coverage(
     transaction: &Transaction<'_>,
     collection: &CollectionName,
@@ -248,9 +251,12 @@ pub(super) fn coverage(
             Ok((row.get::<_, u32>(0)?, row.get::<_, String>(1)?))
         })
         .optional()?;
-    let whole = row.filter(|(crc, text)| *crc == coverage_crc(collection, text));
-    let coverage = whole.and_then(|(_crc, text)| serde_json::from_str(&text).ok());
-    Ok(coverage.unwrap_or_default())
+    let Some((crc, text)) = row else {
+        return Ok(Coverage::default());
+    };
+    let is_whole = crc == coverage_crc(collection, &text);
+    let coverage = serde_json::from_str(&text).ok().filter(|_read| is_whole);
+    Ok(coverage.ok_or_else(|| DamagedPast::Coverage(collection.clone()))?)
 }
 
 pub(super) fn put_coverage(

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use tracing::warn;
 
 use crate::store::{
-    integrity::{DamagedDocument, text_checksum},
+    integrity::{DamagedDocument, DamagedPast, text_checksum},
     mongo::{
         BASES, CHANGES, COVERAGE, Mongo, call,
         rows::{self, as_number},
@@ -68,8 +68,10 @@ pub(in crate::store) struct MadeBases {
 struct Overtaken;
 
 impl Mongo {
-    /// What the base records of a collection cover, in a snapshot session or a transaction. A row that
-    /// is damaged covers nothing.
+    /// What the base records of a collection cover, in a snapshot session or a transaction.
+    ///
+    /// # Errors
+    /// [`DamagedPast::Coverage`]: to take it for a collection without any would give all of them up.
     pub(super) async fn coverage_in(
         &self,
         session: &mut ClientSession,
@@ -89,7 +91,7 @@ impl Mongo {
             .is_ok_and(|crc| crc == checksum(collection, text));
         let coverage = whole.then(|| serde_json::from_str(text).ok()).flatten();
         Ok(CoverageRow {
-            coverage: coverage.unwrap_or_default(),
+            coverage: coverage.ok_or_else(|| DamagedPast::Coverage(collection.clone()))?,
             version: row.get_i64("version").unwrap_or_default(),
         })
     }

@@ -11,12 +11,13 @@ use contract::{
 };
 use mongodb::{
     ClientSession,
-    bson::{Document as Bdoc, RawDocumentBuf, doc},
+    bson::{Document as Bdoc, RawDocument, RawDocumentBuf, doc},
 };
 use tokio::time::timeout;
 
 use crate::store::{
     document_cursor::CHUNK_BYTES,
+    integrity::DamagedPast,
     mongo::{
         BASES, CALL_TIMEOUT, CHANGES, Mongo, TIMED_OUT,
         bases::CoverageRow,
@@ -183,7 +184,7 @@ impl Mongo {
                 .saturating_sub(1)
                 .max(view.coverage.covered);
             let in_log = of_document(collection, id, trimmed, revision);
-            let mut record = self.newest_in(session, CHANGES, collection, in_log).await?;
+            let mut record = self.newest_in_log(session, collection, in_log).await?;
             if record.is_none() {
                 let covered = self.check_kept(session, collection, revision).await?;
                 record = self
@@ -208,22 +209,27 @@ impl Mongo {
         revision: Revision,
     ) -> anyhow::Result<Option<ValueRecord>> {
         let in_log = of_document(collection, id, covered, revision);
-        let found = self.newest_in(session, CHANGES, collection, in_log).await?;
+        let found = self.newest_in_log(session, collection, in_log).await?;
         if found.is_some() {
             return Ok(found);
         }
         let in_bases = of_document(collection, id, 0, revision.min(covered));
-        self.newest_in(session, BASES, collection, in_bases).await
+        let row = Self::raw(self.table_at_snapshot(BASES))
+            .find_one(in_bases)
+            .sort(doc! { "revision": -1 })
+            .session(session)
+            .await?;
+        let record = row.map(|row| base(collection, &row));
+        Ok(record.transpose()?)
     }
 
-    async fn newest_in(
+    async fn newest_in_log(
         &self,
         session: &mut ClientSession,
-        table: &str,
         collection: &CollectionName,
         filter: Bdoc,
     ) -> anyhow::Result<Option<ValueRecord>> {
-        let row = Self::raw(self.table_at_snapshot(table))
+        let row = Self::raw(self.table_at_snapshot(CHANGES))
             .find_one(filter)
             .sort(doc! { "revision": -1 })
             .session(session)
@@ -360,7 +366,10 @@ impl Mongo {
             .session(&mut *session)
             .await?;
         while found.advance(session).await? {
-            let record = rows::value_record(collection, found.current())?;
+            let record = match table {
+                BASES => base(collection, found.current())?,
+                _log => rows::value_record(collection, found.current())?,
+            };
             // Another document may have a record of one of these revisions only in a damaged store.
             if keys.contains(&(&record.id, record.revision)) {
                 records.insert(record.id.clone(), record);
@@ -448,6 +457,16 @@ impl Mongo {
     }
 }
 
+/// The base record of a row.
+fn base(collection: &CollectionName, row: &RawDocument) -> Result<ValueRecord, DamagedPast> {
+    rows::value_record(collection, row).map_err(|damaged| DamagedPast::Base {
+        collection: collection.clone(),
+        id: row.get_str("id").unwrap_or_default().to_owned(),
+        revision: damaged.revision,
+        damage: damaged.damage,
+    })
+}
+
 /// Selects the records of a document after a revision and at or before another one.
 fn of_document(
     collection: &CollectionName,
@@ -487,7 +506,28 @@ impl Mongo {
                 let record = doc! { "revision": as_number(revision) };
                 self.table(CHANGES).delete_many(record).await?;
             }
+            Edit::DamageBase(id) => {
+                let damaged = doc! { "$set": { "change": "{}" } };
+                bases.update_many(doc! { "id": id }, damaged).await?;
+            }
+            Edit::DamageCoverage => {
+                let damaged = doc! { "$set": { "coverage": "{}" } };
+                let table = self.table(crate::store::mongo::COVERAGE);
+                table.update_many(doc! {}, damaged).await?;
+            }
+            Edit::DamageSnapshot(name) => {
+                let damaged = doc! { "$set": { "snapshot": "{" } };
+                let table = self.table(crate::store::mongo::SNAPSHOTS);
+                table.update_one(doc! { "_id": name }, damaged).await?;
+            }
         }
+        Ok(())
+    }
+
+    /// Leaves the records as an earlier version wrote them.
+    pub(in crate::store) async fn forget_sets(&self) -> anyhow::Result<()> {
+        let forgotten = doc! { "$unset": { "set": "" } };
+        self.table(CHANGES).update_many(doc! {}, forgotten).await?;
         Ok(())
     }
 }

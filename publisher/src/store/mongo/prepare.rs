@@ -3,10 +3,7 @@
 //! Several publishers may do this at the same time, so every step tolerates that another publisher
 //! has done it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, ensure};
 use contract::{CollectionName, Revision};
@@ -16,14 +13,13 @@ use mongodb::{
     error::{TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT},
     options::IndexOptions,
 };
-use tokio::time::Instant;
 use tracing::warn;
 
 use crate::store::{
     StoreIdentity, StoreSecret,
     integrity::head_of_record,
     mongo::{
-        BASES, CHANGES, COVERAGE, HEADS, META, Mongo, SNAPSHOTS, STORE, call, call_until,
+        BASES, CHANGES, COVERAGE, HEADS, META, Mongo, SNAPSHOTS, STORE, call,
         dead_letters::DEAD_LETTERS,
         is_code,
         opening::CannotOpenError,
@@ -39,8 +35,6 @@ const FORMAT: i64 = 3;
 
 /// What the crate `projection` has in its database, and no publisher.
 const POSITIONS_OF_PROJECTIONS: &str = "_projection";
-/// Time limit of the one reading of the log for its change sets.
-const INDEX_TIMEOUT: Duration = Duration::from_secs(60);
 /// Error code: the collection exists.
 pub(super) const NAMESPACE_EXISTS: i32 = 48;
 /// Error code: a document with this key exists.
@@ -101,32 +95,7 @@ impl Mongo {
             self.create_table(table).await?;
         }
         self.add_collections(&self.policy.collections.all()).await?;
-        self.create_indexes().await.context("creating indexes")?;
-        if meta.get_bool("setsIndexed").unwrap_or_default() {
-            return Ok(());
-        }
-        self.index_sets().await.context("finding change sets")
-    }
-
-    /// Gives the records of an earlier version the id of their change set, by which it is found.
-    async fn index_sets(&self) -> anyhow::Result<()> {
-        // The last one of the text: a value may have the same member, and comes before it.
-        let found = doc! { "$regexFind": {
-            "input": "$change", "regex": r#"^.*"changeSet":\{"id":"([^"\\]+)""#, "options": "s",
-        } };
-        let id = doc! { "$let": {
-            "vars": { "found": found },
-            "in": { "$arrayElemAt": ["$$found.captures", 0] },
-        } };
-        let filter = doc! {
-            "set": { "$exists": false }, "change": { "$regex": r#""changeSet":\{"id":""# },
-        };
-        let log = self.table(CHANGES);
-        let update = log.update_many(filter, vec![doc! { "$set": { "set": id } }]);
-        call_until(Instant::now() + INDEX_TIMEOUT, update).await?;
-        let done = doc! { "$set": { "setsIndexed": true } };
-        call(self.table(META).update_one(doc! { "_id": STORE }, done)).await?;
-        Ok(())
+        self.create_indexes().await.context("creating indexes")
     }
 
     /// A database with heads or a change log, but without `_meta`, was restored or dropped in part. A

@@ -18,8 +18,7 @@ use crate::store::{
         Mongo, SNAPSHOTS, call,
         transaction::{self, Attempts},
     },
-    past::bases,
-    snapshots::{SnapshotError, collections_of},
+    snapshots::{SnapshotError, StoredSnapshot, collections_of, pinned},
 };
 
 impl Mongo {
@@ -50,7 +49,10 @@ impl Mongo {
     ) -> anyhow::Result<Result<NamedSnapshot, SnapshotError>> {
         transaction::start(session).await?;
         let known = self.snapshots_in(session).await?;
-        if known.iter().any(|known| known.name == snapshot.name) {
+        if known
+            .iter()
+            .any(|known| known.name == snapshot.name.as_str())
+        {
             return Ok(Err(SnapshotError::Exists(snapshot.name.clone())));
         }
         if known.len() >= MAX_SNAPSHOTS {
@@ -86,7 +88,7 @@ impl Mongo {
         Ok(Ok(created))
     }
 
-    pub(in crate::store) async fn snapshots(&self) -> anyhow::Result<Vec<NamedSnapshot>> {
+    pub(in crate::store) async fn snapshots(&self) -> anyhow::Result<Vec<StoredSnapshot>> {
         let mut session = self.snapshot_session().await?;
         let read = self.snapshots_in(&mut session);
         tokio::time::timeout(super::CALL_TIMEOUT, read).await?
@@ -96,7 +98,7 @@ impl Mongo {
     async fn snapshots_in(
         &self,
         session: &mut ClientSession,
-    ) -> anyhow::Result<Vec<NamedSnapshot>> {
+    ) -> anyhow::Result<Vec<StoredSnapshot>> {
         let mut found = self
             .table_at_snapshot(SNAPSHOTS)
             .find(doc! {})
@@ -105,11 +107,12 @@ impl Mongo {
             .await?;
         let mut snapshots = Vec::new();
         while let Some(row) = found.next(&mut *session).await.transpose()? {
-            let (name, text) = (row.get_str("_id")?, row.get_str("snapshot")?);
+            // Of another type than a publisher writes, it is damaged.
+            let name = row.get_str("_id").unwrap_or_default().to_owned();
+            let text = row.get_str("snapshot").unwrap_or_default();
             let crc = text_checksum("snapshot", text).to_string();
             let is_whole = row.get_str("crc").is_ok_and(|stored| stored == crc);
-            anyhow::ensure!(is_whole, "the named snapshot {name:?} is damaged");
-            snapshots.push(serde_json::from_str(text)?);
+            snapshots.push(StoredSnapshot::new(name, text, is_whole));
         }
         Ok(snapshots)
     }
@@ -129,7 +132,8 @@ impl Mongo {
         session: &mut ClientSession,
         collection: &CollectionName,
     ) -> anyhow::Result<BTreeSet<Revision>> {
-        let pins = bases::pins_of(&self.snapshots_in(session).await?, collection);
-        Ok(pins.into_iter().map(|pin| pin.revision).collect())
+        let row = self.coverage_in(session, collection).await?;
+        let stored = self.snapshots_in(session).await?;
+        Ok(pinned(&stored, collection, &row.coverage))
     }
 }

@@ -14,6 +14,10 @@ pub(in crate::store) enum Edit {
     SwapBases(&'static str, &'static str),
     /// Removes a record of the log.
     RemoveRecord(Revision),
+    /// Changes the text of the base records of a document.
+    DamageBase(&'static str),
+    DamageCoverage,
+    DamageSnapshot(&'static str),
 }
 
 /// Opens the store again after rows were edited.
@@ -78,6 +82,13 @@ impl Place {
             ),
             Edit::RemoveRecord(revision) => {
                 format!("DELETE FROM changes WHERE revision = {revision}")
+            }
+            Edit::DamageBase(id) => {
+                format!("UPDATE bases SET record = replace(record, 'n', 'm') WHERE id = '{id}'")
+            }
+            Edit::DamageCoverage => "UPDATE coverage SET coverage = '{}'".to_owned(),
+            Edit::DamageSnapshot(name) => {
+                format!("UPDATE snapshots SET snapshot = '{{' WHERE name = '{name}'")
             }
         };
         file.execute_batch(&sql).expect("edited");
@@ -170,6 +181,108 @@ async fn a_value_across_a_missing_record_is_refused_and_its_diff_is_not_shown() 
                 .collect();
             assert_eq!(d0, [(5, Previous::NotKept), (1, Previous::Absent)]);
         }
+    }
+}
+
+/// What an answer that is refused as damage names.
+fn damage<T: std::fmt::Debug>(answer: Result<T, PastError>) -> String {
+    match answer {
+        Err(PastError::Store(error)) if is_damage(&error) => error.root_cause().to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_named_snapshot_concerns_no_other_one() {
+    for mut place in Place::all().await {
+        let mut model = place.trimmed().await;
+        model.step(Step::Pin(2)).await;
+        let mut model = edited(&place, model, &[Edit::DamageSnapshot("s1")]).await;
+        let of = |number| Point::Snapshot(snapshot_name(number));
+        let refused = damage(model.state(&of(1)).await);
+        assert!(refused.contains("the named snapshot \"s1\""), "{refused}");
+        assert_eq!(model.state(&of(2)).await.expect("kept").len(), 3);
+        let listed = model.store.snapshots().await.expect("listed");
+        assert_eq!(listed.len(), 1);
+        model.step(Step::Pin(0)).await;
+        // What it pinned stays, as long as it is not deleted.
+        model.step(Step::Put(0)).await;
+        model.step(Step::Trim(0)).await;
+        let again = (model.store)
+            .create_snapshot(snapshot_name(1), Context::default(), Utc::now())
+            .await;
+        assert!(again.is_err(), "its name is taken");
+        assert!(
+            model
+                .store
+                .delete_snapshot(&snapshot_name(1))
+                .await
+                .expect("deleted")
+        );
+    }
+}
+
+#[tokio::test]
+async fn damaged_rows_of_the_past_are_named_and_nothing_is_given_up_for_them() {
+    for mut place in Place::all().await {
+        let model = place.trimmed().await;
+        let model = edited(&place, model, &[Edit::DamageBase("d1")]).await;
+        let point = Point::Revision(10);
+        let refused = damage(model.at(10, 1).await);
+        assert!(
+            refused.contains("the base record of revision 1"),
+            "{refused}"
+        );
+        assert_eq!(refused, damage(model.state(&point).await));
+
+        let model = place.trimmed().await;
+        let model = edited(&place, model, &[Edit::DamageCoverage]).await;
+        for _round in 0..2 {
+            let refused = damage(model.state(&point).await);
+            assert!(refused.contains("kept of the past of A"), "{refused}");
+            let before = Utc::now() + TimeDelta::hours(1);
+            model.store.cover(&name()).await.expect_err("not covered");
+            (model.store.trim(&name(), 0, before, 3).await).expect_err("not trimmed");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_hole_in_the_log_is_not_a_state_that_is_not_kept() {
+    for mut place in Place::all().await {
+        let model = place.trimmed().await;
+        let model = edited(&place, model, &[Edit::RemoveRecord(11)]).await;
+        damage(model.state(&Point::Revision(11)).await);
+        assert_eq!(
+            model.state(&Point::Revision(12)).await.expect("kept").len(),
+            3
+        );
+        assert!(matches!(
+            model.state(&Point::Revision(5)).await,
+            Err(PastError::NotKept { oldest: 9, .. })
+        ));
+    }
+}
+
+/// A publisher of an earlier version gives its records nothing by which their set is found, and may
+/// still run.
+#[tokio::test]
+async fn change_sets_of_an_earlier_version_are_found_in_mongodb() {
+    let [_embedded, mut place] = Place::all().await;
+    let mut model = place.store().await;
+    for number in [0, 2] {
+        model
+            .step(Step::Set(BTreeSet::from([number, number + 1])))
+            .await;
+        let Store::Mongo(store) = &model.store else {
+            panic!("a store in MongoDB")
+        };
+        store.forget_sets().await.expect("forgotten");
+        let set = format!("set-{number}");
+        assert!(model.store.set(&set).await.expect("asked").is_empty());
+        model.store.index_sets().await.expect("indexed");
+        assert_eq!(model.store.set(&set).await.expect("kept").len(), 2);
+        model.store.set("set-0").await.expect("asked");
     }
 }
 
