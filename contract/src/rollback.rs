@@ -2,8 +2,12 @@
 //!
 //! Nothing here decides what a rollback writes.
 
+mod expected;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+
+pub use expected::RollbackExpected;
 
 use crate::{
     change::Operation,
@@ -26,10 +30,11 @@ pub struct RollbackRequest {
     /// Back to what this named snapshot has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_snapshot: Option<SnapshotName>,
-    /// Of a document: the revision that it must have; 0 = it must not exist. Of a collection: the
-    /// revision after which none of the documents was changed. A dry run answers it.
+    /// Of a document: the version that it must have, as `<revision>-<crc>` or its revision; 0 = it must
+    /// not exist. Of a collection: the revision after which none of the documents was changed, as
+    /// `<epoch>-<revision>`; a number is a revision of the present epoch. A dry run answers it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expected: Option<Revision>,
+    pub expected: Option<RollbackExpected>,
     /// Of a collection: these documents only; all of them when it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "utoipa", schema(min_items = 1, max_items = 256))]
@@ -90,10 +95,10 @@ pub struct Rollback {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_revision: Option<Revision>,
     /// The `expected` of a request that does exactly what this dry run shows; after a rollback of a
-    /// whole collection with `expected`, that of the next one. Absent for a change set, whose changes have to be the newest
-    /// ones of their documents.
+    /// whole collection with `expected`, that of the next one. Absent for a change set, whose changes
+    /// have to be the newest ones of their documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expected: Option<Revision>,
+    pub expected: Option<RollbackExpected>,
     /// The documents that change, by collection and id; empty when all have the value of then.
     pub items: Vec<RollbackItem>,
     /// Whether more documents have another value than then; only with `partial`.

@@ -23,6 +23,7 @@ use crate::{
     ids::{CollectionName, Crc, Digest, DocumentId, Epoch, Lineage, Revision},
     problem::{Current, CurrentDocument},
     proof::Proof,
+    rollback::RollbackExpected,
 };
 
 macro_rules! texts {
@@ -74,6 +75,29 @@ impl PartialSchema for Expected {
 }
 
 impl ToSchema for Expected {}
+
+impl PartialSchema for RollbackExpected {
+    fn schema() -> RefOr<Schema> {
+        let revision = ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .minimum(Some(0))
+            .description(Some("Revision of the document, or of the present epoch"));
+        let text = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .pattern(Some(
+                "^([0-9]{1,19}(-[0-9a-f]{8})?|[0-9a-f]{8}-[1-9][0-9]{0,18}-[0-9]{1,19})$",
+            ))
+            .description(Some(
+                "`<revision>-<crc>` of a document, `<epoch>-<revision>` of a collection",
+            ));
+        let forms = OneOfBuilder::new().item(revision).item(text);
+        forms
+            .description(Some("The state that the rollback changes"))
+            .into()
+    }
+}
+
+impl ToSchema for RollbackExpected {}
 
 impl PartialSchema for Current {
     fn schema() -> RefOr<Schema> {

@@ -10,9 +10,10 @@ use std::collections::{BTreeSet, VecDeque};
 
 use anyhow::Context as _;
 use contract::{
-    Change, CollectionName, Context, Document, DocumentId, Head, Operation, ProblemKind, Revision,
+    Change, CollectionName, Context, Document, DocumentId, Epoch, Expected, Head, Operation,
+    ProblemKind, Revision, Version,
     history::{ChangeNote, HistoryFilter, Point, difference},
-    rollback::Rollback,
+    rollback::{Rollback, RollbackExpected},
 };
 use tokio::time::Instant;
 
@@ -32,11 +33,20 @@ pub use error::{Conflict, RollbackError};
 pub use plan::Plan;
 use plan::Step;
 
+/// A revision of a collection that a rollback expects.
+#[derive(Debug, Clone, Copy)]
+pub struct ExpectedRevision {
+    /// Its epoch; `None` = the one of now.
+    pub epoch: Option<Epoch>,
+    /// The revision.
+    pub revision: Revision,
+}
+
 /// What a rollback of a collection is restricted to.
 #[derive(Debug, Clone, Default)]
 pub struct Restriction {
     /// The revision after which none of the documents was changed.
-    pub expected: Option<Revision>,
+    pub expected: Option<ExpectedRevision>,
     /// These documents only.
     pub ids: Option<BTreeSet<DocumentId>>,
     /// The first documents only, when there are more than a change set may have.
@@ -53,8 +63,7 @@ pub struct Rollbacks<'a> {
 }
 
 impl Rollbacks<'_> {
-    /// A rollback of one document; `expected` is the revision that it must have, 0 when it must not
-    /// exist.
+    /// A rollback of one document, which must be as expected.
     ///
     /// # Errors
     /// [`RollbackError`]
@@ -62,16 +71,20 @@ impl Rollbacks<'_> {
         &self,
         key: DocumentKey,
         point: &Point,
-        expected: Option<Revision>,
+        expected: &Expected,
     ) -> Result<Plan, RollbackError> {
         let point = self.store.resolve(&key.0, point).await?;
         let now = self.store.document(&key.0, &key.1).await?;
-        let revision = now.as_ref().map_or(0, Document::revision);
-        if expected.is_some_and(|expected| expected != revision) {
+        let stored = now.as_ref().map(|now| (now.revision(), now.crc()));
+        if !expected.holds(stored) {
             return Err(RollbackError::NotAsExpected(self.conflict(key, now).await));
         }
         let then = self.store.document_at(&point, &key.1).await?;
-        let mut plan = Plan::to(point.revision, revision);
+        let shown = stored.map_or(RollbackExpected::Revision(0), |(revision, crc)| {
+            let crc = Some(crc);
+            RollbackExpected::Document(Version { revision, crc })
+        });
+        let mut plan = Plan::to(point.revision, shown);
         self.add(&mut plan, key, now.as_ref(), then.as_ref())
             .await?;
         Ok(plan)
@@ -103,15 +116,17 @@ impl Rollbacks<'_> {
     async fn of_all(
         &self,
         point: &PastPoint,
-        expected: Option<Revision>,
+        expected: Option<ExpectedRevision>,
     ) -> Result<Plan, RollbackError> {
         let collection = &point.collection;
         let mut now = Documents::of(self.store.documents(&[collection.clone()].into()).await?);
         let head = now.head()?;
+        let expected = expected_of(head, expected)?;
         if let Some(expected) = expected.filter(|expected| *expected != head.revision) {
             return Err(head_moved(head, expected));
         }
-        let mut plan = Plan::to(point.revision, head.revision);
+        let shown = RollbackExpected::Collection(head.epoch, head.revision);
+        let mut plan = Plan::to(point.revision, shown);
         if let Some(expected) = expected {
             plan.expected_heads.insert(collection.clone(), expected);
         }
@@ -140,16 +155,19 @@ impl Rollbacks<'_> {
         &self,
         point: &PastPoint,
         ids: &BTreeSet<DocumentId>,
-        expected: Option<Revision>,
+        expected: Option<ExpectedRevision>,
     ) -> Result<Plan, RollbackError> {
         let collection = &point.collection;
         // Read before the documents, so that a change of one of them after this is noticed.
         let heads = self.store.heads(&[collection.clone()].into()).await?;
         let head = heads.first().context("a collection without a head")?;
+        let expected = expected_of(head, expected)?;
         if let Some(expected) = expected.filter(|expected| *expected > head.revision) {
             return Err(head_moved(head, expected));
         }
-        let mut plan = Plan::to(point.revision, expected.unwrap_or(head.revision));
+        let shown = expected.unwrap_or(head.revision);
+        let shown = RollbackExpected::Collection(head.epoch, shown);
+        let mut plan = Plan::to(point.revision, shown);
         let mut past = self.store.documents_of(point);
         for id in ids {
             let key = (collection.clone(), id.clone());
@@ -230,7 +248,14 @@ impl Rollbacks<'_> {
         };
         // Nothing else was written since `expected`, so the set is all that is new.
         let last = written.items.iter().map(|item| item.revision).max();
-        plan.expected = last.filter(|_last| !plan.expected_heads.is_empty());
+        plan.expected = match (plan.expected, last) {
+            (Some(RollbackExpected::Collection(epoch, _shown)), Some(last))
+                if !plan.expected_heads.is_empty() =>
+            {
+                Some(RollbackExpected::Collection(epoch, last))
+            }
+            _document_or_unconditional => None,
+        };
         Ok(plan.answer(Some(written)))
     }
 
@@ -398,6 +423,26 @@ impl Documents {
             }
         }
         Ok(self.chunk.pop_front())
+    }
+}
+
+/// The revision that is expected.
+///
+/// # Errors
+/// [`RollbackError::OtherEpoch`]: a database was restored, and the revision may stand for another
+/// state now.
+fn expected_of(
+    head: &Head,
+    expected: Option<ExpectedRevision>,
+) -> Result<Option<Revision>, RollbackError> {
+    let epoch = expected.and_then(|expected| expected.epoch);
+    match epoch.filter(|epoch| *epoch != head.epoch) {
+        Some(expected) => Err(RollbackError::OtherEpoch {
+            collection: head.collection.clone(),
+            epoch: head.epoch,
+            expected,
+        }),
+        None => Ok(expected.map(|expected| expected.revision)),
     }
 }
 

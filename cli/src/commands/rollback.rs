@@ -351,7 +351,7 @@ mod tests {
 
     #[test]
     fn what_was_shown_is_what_is_asked_for() {
-        let shown = r#"{"toRevision":3,"expected":7,"items":[]}"#;
+        let shown = r#"{"toRevision":3,"expected":"00000001-1-7","items":[]}"#;
         let shown: Rollback = serde_json::from_str(shown).expect("an answer");
         let named = Point::Snapshot("monday".parse().expect("a name"));
         let first = request(&named, None, None);
@@ -359,7 +359,7 @@ mod tests {
         // Another snapshot may have the name meanwhile.
         let second = request(&named, None, Some(&shown));
         assert_eq!(second.point(), Some(Point::Revision(3)));
-        assert_eq!((second.expected, second.dry_run), (Some(7), false));
+        assert_eq!((second.expected, second.dry_run), (shown.expected, false));
     }
 
     #[test]

@@ -115,14 +115,26 @@ pub(super) async fn documents(
     let past = api.store.resolve(collection, point).await?;
     let mut response = answer(point, &past);
     response.insert_header((header::VARY, "Accept"));
-    // Not the tag of the list of the present: the heads in them are not the same bytes.
-    let version = format!("{}-{}-past", past.epoch, past.revision);
-    let etag = etag::of_list(&version, format);
+    let etag = etag::of_list(&version(&past), format);
     if let Some(answered) = etag::conditional(request, &mut response, &etag) {
         return Ok(answered);
     }
     let reading = api.store.documents_at(&past).await?;
     Ok(stream::list(response, reading, slot, format))
+}
+
+/// The version of a list of the past. A restored database may give a revision of the same epoch
+/// another state, so the proof of the state is part of it. It is not the version of the list of the
+/// present: the heads in them are not the same bytes.
+fn version(past: &PastPoint) -> String {
+    let PastPoint {
+        epoch,
+        revision,
+        count,
+        digest,
+        ..
+    } = past;
+    format!("{epoch}-{revision}-{count}-{digest}-past")
 }
 
 /// An answer with the headers of the state that it shows.
@@ -155,5 +167,32 @@ impl From<PastError> for ApiError {
             PastError::NoSnapshot(_) => Problem::new(ProblemKind::NoSnapshot, detail).into(),
             PastError::Store(error) => super::store_failed(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use contract::{Digest, Epoch};
+
+    use super::*;
+
+    #[test]
+    fn two_states_of_one_revision_have_two_versions() {
+        let state = |count, digest| {
+            version(&PastPoint {
+                collection: "Skills".parse().expect("a name"),
+                revision: 3,
+                count,
+                digest: Digest(digest),
+                epoch: Epoch {
+                    lineage: 7,
+                    counter: 1,
+                },
+                time: None,
+            })
+        };
+        assert_eq!(state(1, 5), state(1, 5));
+        assert_ne!(state(1, 5), state(1, 6), "after a restore");
+        assert_ne!(state(1, 5), state(2, 5));
     }
 }

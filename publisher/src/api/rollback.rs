@@ -2,19 +2,19 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use contract::{
-    Context, JsonError, Problem, ProblemKind,
+    Context, Expected, JsonError, Problem, ProblemKind,
     context::MAX_LEN,
     history::Point,
     objects,
     problem::Current,
-    rollback::{Rollback, RollbackRequest, SetRollbackRequest},
+    rollback::{Rollback, RollbackExpected, RollbackRequest, SetRollbackRequest},
     set::MAX_OPERATIONS,
 };
 use service::http::{bodies::Body, problem::ProblemError};
 
 use crate::{
     api::{Api, body::optional_request, error::ApiError, origin},
-    rollback::{Conflict, Plan, Restriction, RollbackError, Rollbacks},
+    rollback::{Conflict, ExpectedRevision, Plan, Restriction, RollbackError, Rollbacks},
 };
 
 /// Longest body in bytes: 256 ids.
@@ -37,13 +37,19 @@ pub(super) async fn of_document(
             return Err(bad_body(pointer, detail));
         }
     }
+    let expected = match rollback.expected {
+        None => Expected::Any,
+        Some(RollbackExpected::Revision(revision)) => Expected::revision(revision),
+        Some(RollbackExpected::Document(version)) => Expected::Exactly(version),
+        Some(RollbackExpected::Collection(..)) => {
+            let detail = "A document is expected at a revision, or at \"<revision>-<crc>\"";
+            return Err(bad_body("/expected", detail));
+        }
+    };
     let point = point(&rollback)?;
     let context = reasoned(&request, &point)?;
     let _slot = api.history_slot(&request).await?;
-    let plan = api
-        .rollbacks()
-        .of_document(key, &point, rollback.expected)
-        .await;
+    let plan = api.rollbacks().of_document(key, &point, &expected).await;
     api.finish(plan, rollback.dry_run, &context).await
 }
 
@@ -60,10 +66,25 @@ pub(super) async fn of_collection(
         let detail = format!("A rollback names 1 to {MAX_OPERATIONS} documents");
         return Err(bad_body("/ids", detail));
     }
+    let expected = match rollback.expected {
+        None => None,
+        Some(RollbackExpected::Revision(revision)) => Some(ExpectedRevision {
+            epoch: None,
+            revision,
+        }),
+        Some(RollbackExpected::Collection(epoch, revision)) => Some(ExpectedRevision {
+            epoch: Some(epoch),
+            revision,
+        }),
+        Some(RollbackExpected::Document(_version)) => {
+            let detail = "A collection is expected at a revision, or at \"<epoch>-<revision>\"";
+            return Err(bad_body("/expected", detail));
+        }
+    };
     let point = point(&rollback)?;
     let context = reasoned(&request, &point)?;
     let restriction = Restriction {
-        expected: rollback.expected,
+        expected,
         ids: ids.map(|ids| ids.iter().cloned().collect()),
         partial: rollback.partial,
     };
@@ -183,6 +204,9 @@ impl From<RollbackError> for ApiError {
                 .field("setId")
                 .into(),
             RollbackError::NotAsExpected(at) => conflict(ProblemKind::ConditionFailed, at),
+            RollbackError::OtherEpoch { .. } => {
+                Problem::new(ProblemKind::ConditionFailed, detail).into()
+            }
             RollbackError::ChangedSince(at) => conflict(ProblemKind::ChangedSince, at),
             RollbackError::TooMany(_) => Problem::new(ProblemKind::SetTooLarge, detail).into(),
             RollbackError::Refused { error, .. } => {

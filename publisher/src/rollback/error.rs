@@ -1,6 +1,6 @@
 //! Why there is no rollback.
 
-use contract::{Document, history::ChangeNote};
+use contract::{CollectionName, Document, Epoch, history::ChangeNote};
 
 use crate::{
     decide::{DocumentKey, WriteError},
@@ -23,6 +23,19 @@ pub enum RollbackError {
     /// A document is not at the revision that the request expects, or was changed after it.
     #[error("{}", conflict(.0))]
     NotAsExpected(Conflict),
+    /// The revision that the request expects is one of another epoch.
+    #[error(
+        "{collection} is in epoch {epoch} now, and the revision that the rollback expects is one of \
+         epoch {expected}: look at a dry run again"
+    )]
+    OtherEpoch {
+        /// The collection.
+        collection: CollectionName,
+        /// Its epoch.
+        epoch: Epoch,
+        /// The epoch of the request.
+        expected: Epoch,
+    },
     /// A document of a change set was changed after the set.
     #[error("{}", conflict(.0))]
     ChangedSince(Conflict),

@@ -6,7 +6,7 @@ use contract::{
     CanonicalJson, CollectionName, Context, Document, Expected, JsonError, Operation, Revision,
     Version,
     history::Diff,
-    rollback::{Rollback, RollbackItem},
+    rollback::{Rollback, RollbackExpected, RollbackItem},
     set::{ChangeSetWritten, MAX_BYTES, MAX_OPERATIONS},
 };
 
@@ -86,7 +86,7 @@ impl Step {
 #[derive(Debug, Default)]
 pub struct Plan {
     pub(super) to_revision: Option<Revision>,
-    pub(super) expected: Option<Revision>,
+    pub(super) expected: Option<RollbackExpected>,
     /// The revisions at which collections have to stay until it is written.
     pub(super) expected_heads: BTreeMap<CollectionName, Revision>,
     pub(super) steps: Vec<(Step, Diff)>,
@@ -98,7 +98,7 @@ pub struct Plan {
 impl Plan {
     /// A plan without steps, back to a revision. `expected` is what a request says that does exactly
     /// this.
-    pub(super) fn to(revision: Revision, expected: Revision) -> Self {
+    pub(super) fn to(revision: Revision, expected: RollbackExpected) -> Self {
         Self {
             to_revision: Some(revision),
             expected: Some(expected),

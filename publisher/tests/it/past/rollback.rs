@@ -24,7 +24,14 @@ async fn a_rollback_of_a_document_is_previewed_and_brings_back_exactly_what_was(
 
         let to_first = json!({"toRevision": 1, "dryRun": true});
         let shown = publisher.roll_back(&path, to_first, 200).await?;
-        ensure!(shown["expected"] == 2 && shown["id"].is_null(), "{shown}");
+        let expected = shown["expected"].as_str().unwrap_or_default();
+        ensure!(
+            expected.starts_with("2-") && shown["id"].is_null(),
+            "revision and checksum: {shown}"
+        );
+        // The same revision with another value, as after a restore.
+        let to_first = json!({"toRevision": 1, "expected": "2-00000000"});
+        publisher.roll_back(&path, to_first, 412).await?;
         ensure!(publisher.revision().await? == 2, "a dry run writes nothing");
         let item = &shown["items"][0];
         ensure!(
@@ -88,7 +95,10 @@ async fn a_change_between_preview_and_rollback_is_a_conflict_that_names_it() -> 
         let dry = json!({"toRevision": 1, "dryRun": true});
         let of_document = publisher.roll_back(&path, dry.clone(), 200).await?;
         let of_collection = publisher.roll_back(whole, dry, 200).await?;
-        ensure!(of_collection["expected"] == 3, "{of_collection}");
+        let expected = of_collection["expected"].as_str().unwrap_or_default();
+        let epoch = expected.strip_suffix("-3").context("a revision")?;
+        let declared = publisher.get(whole).await?;
+        ensure!(declared["epoch"] == epoch, "{of_collection}");
 
         let author = [("x-user-id", "bob"), ("x-change-reason", "an urgent fix")];
         let value = json!({"n": 3});
@@ -170,6 +180,8 @@ async fn a_rollback_of_a_collection_restores_every_document_in_one_set() -> Outc
         let wrong = publisher.state("").await?;
 
         let whole = "/v1/collections/Skills";
+        let head = publisher.get(whole).await?;
+        let epoch = head["epoch"].as_str().context("an epoch")?;
         let body = json!({"toSnapshot": "before-release", "dryRun": true});
         let shown = publisher.roll_back(whole, body, 200).await?;
         let of = |member: &str| -> Vec<_> {
@@ -179,13 +191,13 @@ async fn a_rollback_of_a_collection_restores_every_document_in_one_set() -> Outc
         ensure!(of("id") == ["changed", "created", "deleted"], "{shown}");
         ensure!(of("op") == ["Update", "Delete", "Create"], "{shown}");
         ensure!(
-            shown["toRevision"] == 3 && shown["expected"] == 8,
+            shown["toRevision"] == 3 && shown["expected"] == format!("{epoch}-8"),
             "{shown}"
         );
 
         let body = json!({"toSnapshot": "before-release", "expected": 8});
         let done = publisher.roll_back(whole, body, 200).await?;
-        ensure!(done["expected"] == 11, "{done}");
+        ensure!(done["expected"] == format!("{epoch}-11"), "{done}");
         ensure!(publisher.state("").await? == then);
         let log = publisher.log(SKILLS).await?;
         let set = log.last().and_then(|change| change.change_set.as_ref());
@@ -295,6 +307,38 @@ async fn more_documents_than_a_set_may_have_are_rolled_back_in_parts() -> Outcom
 }
 
 #[tokio::test]
+async fn what_a_preview_expected_is_not_met_in_another_epoch() -> Outcome {
+    with_both_stores(async |publisher| {
+        publisher.put("a", json!({"n": 1})).await?;
+        publisher.put("a", json!({"n": 2})).await?;
+        let whole = "/v1/collections/Skills";
+        let dry = json!({"toRevision": 1, "dryRun": true});
+        let shown = publisher.roll_back(whole, dry, 200).await?;
+        let epoch = ("POST", "/v1/epoch");
+        publisher.json(epoch, &[], &json!({}), 200).await?;
+
+        for ids in [None, Some(["a"])] {
+            let mut body = json!({"toRevision": 1, "expected": shown["expected"]});
+            if let Some(ids) = ids {
+                body["ids"] = json!(ids);
+            }
+            let problem = publisher.roll_back(whole, body, 412).await?;
+            ensure!(
+                problem["detail"]
+                    .as_str()
+                    .is_some_and(|it| it.contains("epoch")),
+                "{problem}"
+            );
+        }
+        // A number is a revision of the present epoch.
+        let body = json!({"toRevision": 1, "expected": 2});
+        publisher.roll_back(whole, body, 200).await?;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn a_rollback_request_that_is_not_one_is_refused_with_its_place() -> Outcome {
     with_publisher(&[], async |publisher| {
         publisher.put("a", json!({})).await?;
@@ -311,6 +355,18 @@ async fn a_rollback_request_that_is_not_one_is_refused_with_its_place() -> Outco
                 json!({"toRevision": 1, "ids": ["a"]}),
                 400,
                 "/ids",
+            ),
+            (
+                &document,
+                json!({"toRevision": 1, "expected": "00000001-1-1"}),
+                400,
+                "/expected",
+            ),
+            (
+                whole,
+                json!({"toRevision": 1, "expected": "1-00000000"}),
+                400,
+                "/expected",
             ),
             (&document, json!({"toRevision": 2}), 404, ""),
             (whole, json!({"toSnapshot": "x"}), 404, ""),
