@@ -27,8 +27,10 @@ use crate::{author::Author, output, target::Target};
 /// one of these documents was changed after they were shown, and names the user who did it.
 ///
 /// At most 256 documents change together. More documents of a collection change in several parts, each
-/// of them as a whole; the preview says so. A part that is refused ends the rollback, and the same
-/// command continues it.
+/// of them as a whole; the preview says so. Parts whose
+/// documents refer to each other are changed in the order that their references need, in smaller parts
+/// where that takes it. Any other part that is refused ends the rollback; once the cause is removed,
+/// the same command continues it.
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("to").required(true))]
 pub(crate) struct RollbackCommand {

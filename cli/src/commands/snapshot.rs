@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use contract::{history::SnapshotName, named_snapshot::NamedSnapshot};
 
-use super::point::shown_time;
+use super::{confirmation, point::shown_time};
 use crate::{author::Author, output, target::Target};
 
 /// Give the present state of all collections a name, so that it stays readable
@@ -46,6 +46,9 @@ enum Action {
     Delete {
         /// Its name
         name: SnapshotName,
+        /// Do not ask for confirmation; required where there is no terminal
+        #[arg(long)]
+        yes: bool,
         #[command(flatten)]
         author: Author,
         #[command(flatten)]
@@ -105,10 +108,14 @@ impl SnapshotCommand {
             }
             Action::Delete {
                 name,
+                yes,
                 author,
                 target,
             } => {
                 let publisher = author.writing(target.endpoint()?, false);
+                if !yes {
+                    confirmation::ask(&format!("delete the snapshot {name}"))?;
+                }
                 publisher.delete_snapshot(&name).await?;
                 Ok(output::result(format_args!(
                     "the snapshot {name} was deleted"

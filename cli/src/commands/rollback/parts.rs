@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use anyhow::Context;
-use client::Endpoint;
+use client::{ClientError, Endpoint};
 use contract::{
     CollectionName, DocumentId, ProblemKind, history::Point, rollback::Rollback,
     set::MAX_OPERATIONS,
@@ -44,38 +44,140 @@ pub(super) async fn divided(
     Ok(previews)
 }
 
-/// Does what was shown, part by part. The first part that is refused ends it.
+/// Does what was shown, part by part. A part that is refused because of a reference to or from another
+/// part is tried again after the others, and in halves once none of them could be changed. Any other
+/// refusal ends it.
 pub(super) async fn apply(
     publisher: &Endpoint,
     previews: Vec<Preview>,
 ) -> anyhow::Result<Vec<Rollback>> {
-    let parts = previews.len();
     let progress = ProgressLine::documents();
     for preview in &previews {
         progress.announce(preview.rollback.items.len() as u64);
     }
-    let mut done: Vec<Rollback> = Vec::with_capacity(parts);
-    for Preview { subject, rollback } in previews {
-        let sent = subject.send(publisher, Some(&rollback)).await;
-        let sent = sent.map_err(anyhow::Error::new);
-        let written = if parts == 1 {
-            sent
-        } else {
-            sent.with_context(|| {
-                format!(
-                    "{} of {parts} parts were rolled back; the same command continues",
-                    done.len()
-                )
-            })
-        };
-        let written = written.inspect_err(|_error| progress.finish())?;
-        progress.inc(written.items.len() as u64);
-        if parts > 1 {
-            let number = done.len() + 1;
-            progress.report(format!("{number} of {parts} parts were rolled back"));
+    let mut done = Vec::with_capacity(previews.len());
+    let mut left = previews;
+    while !left.is_empty() {
+        let parts = done.len() + left.len();
+        let before = done.len();
+        let mut refused = Vec::new();
+        let mut reason = None;
+        for part in left {
+            match part.subject.send(publisher, Some(&part.rollback)).await {
+                Ok(written) => {
+                    progress.inc(written.items.len() as u64);
+                    done.push(written);
+                    if parts > 1 {
+                        let number = done.len();
+                        progress.report(format!("{number} of {parts} parts were rolled back"));
+                    }
+                }
+                Err(error) if error.kind() == Some(ProblemKind::DanglingReference) => {
+                    refused.push(part);
+                    reason = Some(error);
+                }
+                Err(error) => {
+                    progress.finish();
+                    return Err(ended(error, done.len(), parts));
+                }
+            }
         }
-        done.push(written);
+        if let Some(error) = reason.filter(|_error| done.len() == before) {
+            if !refused.iter().any(Preview::has_halves) {
+                progress.finish();
+                return Err(ended(error, done.len(), parts));
+            }
+            refused = refused.into_iter().flat_map(Preview::halves).collect();
+        }
+        left = refused;
     }
     progress.finish();
     Ok(done)
+}
+
+/// Why it ended early, with what was done.
+fn ended(error: ClientError, done: usize, parts: usize) -> anyhow::Error {
+    let remedy = remedy(&error);
+    let error = anyhow::Error::new(error);
+    if parts == 1 {
+        return error;
+    }
+    error.context(format!(
+        "{done} of {parts} parts were rolled back; {remedy}"
+    ))
+}
+
+/// What to do about a part that was refused.
+fn remedy(error: &ClientError) -> &'static str {
+    if error.kind() == Some(ProblemKind::DanglingReference) {
+        "roll back, or change, the document that the reference names first, and give the same command \
+         again"
+    } else {
+        "once the cause is removed, the same command continues"
+    }
+}
+
+impl Preview {
+    fn has_halves(&self) -> bool {
+        matches!(&self.subject, Subject::Collection(_, _, Some(ids)) if ids.len() > 1)
+    }
+
+    /// The part as two smaller ones, if it has several documents. `expected` holds for both: no named
+    /// document was changed after that revision.
+    fn halves(self) -> Vec<Self> {
+        let Subject::Collection(collection, point, Some(ids)) = &self.subject else {
+            return vec![self];
+        };
+        if ids.len() < 2 {
+            return vec![self];
+        }
+        let (first, second) = ids.split_at(ids.len() / 2);
+        let part = |ids: &[DocumentId]| {
+            let items = self.rollback.items.iter();
+            let items = items.filter(|item| ids.contains(&item.id)).cloned();
+            Self {
+                subject: Subject::Collection(collection.clone(), point.clone(), Some(ids.to_vec())),
+                rollback: Rollback {
+                    items: items.collect(),
+                    ..self.rollback.clone()
+                },
+            }
+        };
+        vec![part(first), part(second)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_is_halved_down_to_its_documents() {
+        let ids: Vec<DocumentId> = ["a", "b", "c"].map(|id| id.parse().expect("an id")).into();
+        let json = r#"{"toRevision":3,"expected":"00000001-1-7","items":[
+            {"collection":"A","id":"a","op":"Create","restored":1,"diff":[]},
+            {"collection":"A","id":"b","op":"Create","restored":2,"diff":[]},
+            {"collection":"A","id":"c","op":"Create","restored":3,"diff":[]}]}"#;
+        let whole = Preview {
+            subject: Subject::Collection(
+                "A".parse().expect("a name"),
+                Point::Revision(3),
+                Some(ids.clone()),
+            ),
+            rollback: serde_json::from_str(json).expect("an answer"),
+        };
+        let expected = whole.rollback.expected;
+        let mut parts = vec![whole];
+        while parts.iter().any(Preview::has_halves) {
+            parts = parts.into_iter().flat_map(Preview::halves).collect();
+        }
+        let found: Vec<_> = parts
+            .iter()
+            .flat_map(|part| {
+                assert_eq!(part.rollback.expected, expected);
+                part.rollback.items.iter().map(|item| item.id.clone())
+            })
+            .collect();
+        assert_eq!((parts.len(), found), (3, ids));
+    }
 }
