@@ -28,14 +28,15 @@ impl Mongo {
         limit: usize,
     ) -> anyhow::Result<Trimmed> {
         let this_head = doc! { "_id": collection.as_str() };
-        let Some(head) = call(self.table(HEADS).find_one(this_head.clone()))
+        let Some(head) = call(self.table(HEADS).find_one(this_head))
             .await
             .context("reading the head")?
         else {
             // The database was dropped. Reads report it; retention has nothing to do.
             return Ok(Trimmed::default());
         };
-        let newest_removable = rows::number(&head, "revision")?.saturating_sub(keep);
+        let revision = rows::number(&head, "revision")?;
+        let newest_removable = revision.saturating_sub(keep);
         let removable = self.removable(collection, i64::try_from(newest_removable)?, before, limit);
         let (trimmed, last) = timeout(CALL_TIMEOUT, removable)
             .await
@@ -48,12 +49,20 @@ impl Mongo {
         let made = made.context("making base records")?;
         // Not in a transaction: outside one, this write waits for a group that is writing the head.
         // In one, the two would conflict and the group might be the one that is repeated.
-        call(
+        let same_log = doc! {
+            "_id": collection.as_str(),
+            "revision": { "$gte": i64::try_from(revision)? },
+        };
+        let raised = call(
             self.table(HEADS)
-                .update_one(this_head, doc! { "$max": { "oldest": last + 1 } }),
+                .update_one(same_log, doc! { "$max": { "oldest": last + 1 } }),
         )
         .await
         .context("raising the oldest revision of the head")?;
+        if raised.matched_count == 0 {
+            // A dump is being put back: the records are those of its log, which may need them.
+            return Ok(Trimmed::default());
+        }
         let replaced = self.remove_replaced(collection, &made).await;
         replaced.context("removing base records")?;
         let removed = doc! { "collection": collection.as_str(), "revision": { "$lte": last } };
