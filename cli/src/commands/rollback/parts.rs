@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 
-use anyhow::Context;
 use client::{ClientError, Endpoint};
 use contract::{
     CollectionName, DocumentId, ProblemKind, history::Point, rollback::Rollback,
