@@ -138,6 +138,20 @@ pub struct EventSummary {
     pub epoch: Option<Epoch>,
 }
 
+/// Where the original of a letter comes from. What a sidecar moved is the stronger source: it takes the
+/// place of what was reported, and no report takes its place.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum OriginalFrom {
+    /// The sidecar of a publisher delivered it from the dead letter topic.
+    Moved,
+    /// A replica, or another process that says so, reported it. No sidecar has confirmed it.
+    #[default]
+    #[serde(other)]
+    Reported,
+}
+
 /// A dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
@@ -176,6 +190,9 @@ pub struct DeadLetter {
     /// Whether less than the original is kept.
     #[serde(default)]
     pub truncated: bool,
+    /// Where the original and `event` come from.
+    #[serde(default)]
+    pub original_from: OriginalFrom,
     /// The original; empty in lists.
     #[serde(default)]
     pub original: Original,
@@ -263,9 +280,17 @@ pub enum Replayed {
 /// Answer to `POST /v1/dead-letters/{id}/replay`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
 pub struct DeadLetterReplayed {
     /// What was sent.
     pub sent: Replayed,
+    /// How many subscribers took it. Absent where a broker carries events: the broker took it, and
+    /// which subscribers take it is not known then. Absent in a preview.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_by: Option<u64>,
+    /// How many subscribers of the collection did not take it; absent as `takenBy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_taken_by: Option<u64>,
     /// The letter, without its original.
     pub letter: DeadLetter,
 }

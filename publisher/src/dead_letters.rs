@@ -28,7 +28,7 @@ use crate::{
         Store,
         dead_letters::{LetterCounts, LetterDurability, StoredLetter},
     },
-    transport::Transport,
+    transport::{Sent, Transport},
 };
 
 mod arrival;
@@ -246,11 +246,11 @@ impl DeadLetters {
     }
 
     /// Sends the event of a letter again, through the transport and with a new time to live. The
-    /// letter stays, and says when that was.
+    /// letter stays, and says when that was, if the broker or a subscriber took the event.
     ///
     /// # Errors
-    /// When there is no such letter, its event cannot be sent again, or the transport does not take
-    /// it.
+    /// When there is no such letter, its event cannot be sent again, or neither the broker nor a
+    /// subscriber takes it: the letter is then as it was.
     pub async fn replay(
         &self,
         id: DeadLetterId,
@@ -264,7 +264,7 @@ impl DeadLetters {
         let served = &self.store.policy().collections.all();
         let plan = plan(&stored, served).map_err(DeadLetterError::NotReplayable)?;
         self.check_broadcast(&plan)?;
-        let sent = match plan {
+        let (kind, sent) = match plan {
             Plan::Change {
                 collection,
                 epoch,
@@ -285,18 +285,25 @@ impl DeadLetters {
                 }
                 // Boxed, because the futures of the clients are nested almost as deep as the
                 // compiler allows.
-                let sent = transport.publish(&change).boxed().await;
-                sent.map_err(DeadLetterError::NotSent)?;
-                Replayed::Change
+                (Replayed::Change, transport.publish(&change).boxed().await)
             }
             Plan::Original(_original) if request.dry_run => {
                 return Ok(dry_run(Replayed::Original, stored));
             }
             Plan::Original(original) => {
                 let sent = transport.send_original(&original).boxed().await;
-                sent.map_err(DeadLetterError::NotSent)?;
-                Replayed::Original
+                (Replayed::Original, sent)
             }
+        };
+        let (taken_by, not_taken_by) = match sent.map_err(DeadLetterError::NotSent)? {
+            Sent::ToBroker => (None, None),
+            Sent::ToSubscribers(deliveries) if deliveries.taken == 0 => {
+                return Err(DeadLetterError::NotTaken(deliveries));
+            }
+            Sent::ToSubscribers(deliveries) => (
+                Some(deliveries.taken),
+                Some(deliveries.dropped + deliveries.failed),
+            ),
         };
         self.metrics.dead_letters_replayed.inc();
         let time = now();
@@ -309,7 +316,9 @@ impl DeadLetters {
         let durability = LetterDurability::Soon;
         let marked = self.store.change_dead_letter(id, durability, mark).await?;
         Ok(DeadLetterReplayed {
-            sent,
+            sent: kind,
+            taken_by,
+            not_taken_by,
             // It was discarded meanwhile: it was sent all the same.
             letter: marked.letter.unwrap_or(stored.letter),
         })
@@ -336,6 +345,8 @@ impl DeadLetters {
 fn dry_run(sent: Replayed, stored: StoredLetter) -> DeadLetterReplayed {
     DeadLetterReplayed {
         sent,
+        taken_by: None,
+        not_taken_by: None,
         letter: stored.letter,
     }
 }

@@ -37,11 +37,11 @@ impl Transport {
     ///
     /// # Errors
     /// When it is not certain that the event was published; the caller should try again.
-    pub async fn publish(&self, change: &Change) -> anyhow::Result<()> {
+    pub async fn publish(&self, change: &Change) -> anyhow::Result<Sent> {
         match self {
-            Self::Dapr(dapr) => dapr.publish(change).await,
-            Self::Direct(direct) => direct.publish(change).await,
-            Self::Redis(redis) => redis.publish(change).await,
+            Self::Dapr(dapr) => dapr.publish(change).await.map(|()| Sent::ToBroker),
+            Self::Direct(direct) => direct.publish(change).await.map(Sent::ToSubscribers),
+            Self::Redis(redis) => redis.publish(change).await.map(|()| Sent::ToBroker),
         }
     }
 
@@ -49,11 +49,39 @@ impl Transport {
     ///
     /// # Errors
     /// As [`Self::publish`].
-    pub async fn send_original(&self, original: &OriginalEvent) -> anyhow::Result<()> {
+    pub async fn send_original(&self, original: &OriginalEvent) -> anyhow::Result<Sent> {
         match self {
-            Self::Dapr(dapr) => dapr.send_original(original).await,
-            Self::Direct(direct) => direct.send_original(original).await,
-            Self::Redis(redis) => redis.send_original(original).await,
+            Self::Dapr(dapr) => dapr.send_original(original).await.map(|()| Sent::ToBroker),
+            Self::Direct(direct) => {
+                let sent = direct.send_original(original).await;
+                sent.map(Sent::ToSubscribers)
+            }
+            Self::Redis(redis) => {
+                let sent = redis.send_original(original).await;
+                sent.map(|()| Sent::ToBroker)
+            }
         }
     }
+}
+
+/// What is known of an event after it was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// The broker took it. Which subscribers take it is not known here.
+    ToBroker,
+    /// Each subscriber that is known was asked.
+    ToSubscribers(Deliveries),
+}
+
+/// How many subscribers did what with an event.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Deliveries {
+    /// They took it.
+    pub taken: u64,
+    /// They answered DROP.
+    pub dropped: u64,
+    /// They cannot be reached, answered RETRY or an error, or did not answer in time.
+    pub failed: u64,
+    /// They do not subscribe to the collection.
+    pub not_subscribed: u64,
 }

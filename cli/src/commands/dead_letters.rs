@@ -8,7 +8,9 @@ use clap::Subcommand;
 use client::{Endpoint, dead_letters::LetterSelection};
 use contract::{
     CollectionName,
-    dead_letter::{DeadLetterId, DeadLetterList, DeadLetterReason, PAGE, Replayed},
+    dead_letter::{
+        DeadLetterId, DeadLetterList, DeadLetterReason, DeadLetterReplayed, PAGE, Replayed,
+    },
 };
 
 use self::shown::{document, lines, table};
@@ -74,7 +76,8 @@ struct Show {
 /// An event with a revision is read from the change log of the publisher; a replica that has the
 /// revision ignores it. An event without a revision is sent as it was. What no replica could read is
 /// refused, with the reason. A letter stays in the list and says when it was sent again; when its event
-/// fails again, the letter is open again.
+/// fails again, the letter is open again. When no subscriber took the event, the letter stays open and
+/// the command fails. Where a broker carries events, sent means that the broker took it.
 #[derive(Debug, clap::Args)]
 struct Replay {
     /// Names of the dead letters
@@ -238,8 +241,9 @@ impl Replay {
                         Replayed::Original | Replayed::Other => "the original was sent again",
                     };
                     output::result(format_args!(
-                        "{id} ({}): {what}",
-                        document(&replayed.letter)
+                        "{id} ({}): {what}; {}",
+                        document(&replayed.letter),
+                        taken(&replayed)
                     ))?;
                 }
                 // The others may be sent.
@@ -257,6 +261,18 @@ impl Replay {
             self.ids.len()
         );
         Ok(())
+    }
+}
+
+/// Where the event arrived, as far as the publisher knows.
+fn taken(replayed: &DeadLetterReplayed) -> String {
+    match (replayed.taken_by, replayed.not_taken_by) {
+        (Some(taken), Some(0)) => format!("subscribers that took it: {taken}"),
+        (Some(taken), not_taken) => format!(
+            "subscribers that took it: {taken}, that did not: {}",
+            not_taken.unwrap_or_default()
+        ),
+        (None, _) => "the broker took it".to_owned(),
     }
 }
 

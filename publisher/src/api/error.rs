@@ -102,7 +102,9 @@ impl ResponseError for ApiError {
 impl From<DeadLetterError> for ApiError {
     fn from(error: DeadLetterError) -> Self {
         let kind = match &error {
-            DeadLetterError::Busy | DeadLetterError::NotSent(_) => ProblemKind::Busy,
+            DeadLetterError::Busy | DeadLetterError::NotSent(_) | DeadLetterError::NotTaken(_) => {
+                ProblemKind::Busy
+            }
             DeadLetterError::Unknown(_) => ProblemKind::NoDeadLetter,
             DeadLetterError::InvalidReport { .. } => ProblemKind::BadBody,
             DeadLetterError::NotReplayable(_) => ProblemKind::NotReplayable,

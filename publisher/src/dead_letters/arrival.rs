@@ -1,12 +1,13 @@
 //! One arrival of a dead letter, and what it adds to the letter. Pure.
 //!
 //! A letter arrives once for each replica that reports it and once for each sidecar that moves it, in
-//! any order. The reason of a replica is kept whatever else arrives: it knows why.
+//! any order. The reason of a replica is kept whatever else arrives: it knows why. The original of a
+//! sidecar is kept whatever is reported, because anybody can report.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use contract::dead_letter::{
     DeadLetter, DeadLetterId, DeadLetterReason, DeadLetterReport, EventSummary, MAX_REPLICAS,
-    Original, kept, short,
+    Original, OriginalFrom, kept, short,
 };
 
 use crate::{dead_letters::DeadLetterError, store::dead_letters::StoredLetter};
@@ -24,6 +25,7 @@ pub(super) struct Arrival {
     bytes: u64,
     /// What is kept of it.
     original: Vec<u8>,
+    from: OriginalFrom,
     time: DateTime<Utc>,
 }
 
@@ -57,6 +59,7 @@ impl Arrival {
             event,
             bytes: u64::try_from(original.len()).unwrap_or(u64::MAX),
             original: kept(original).to_vec(),
+            from: OriginalFrom::Moved,
             time,
         }
     }
@@ -64,7 +67,7 @@ impl Arrival {
     /// A replica dropped the event.
     ///
     /// # Errors
-    /// When the original is neither a text nor base64.
+    /// When the original is neither a text nor base64, or the name is not that of the event.
     pub(super) fn reported(
         report: DeadLetterReport,
         time: DateTime<Utc>,
@@ -75,16 +78,32 @@ impl Arrival {
             reason: error.to_string(),
         })?;
         let bytes = u64::try_from(original.len()).unwrap_or(u64::MAX);
+        // What the original says of itself is believed, not what is said of it. A part of an event
+        // cannot be read.
+        let event = if report.bytes <= bytes {
+            EventSummary::of(&original).on_topic(report.event.topic.as_deref())
+        } else {
+            report.event.bounded()
+        };
+        let is_named = event.source.is_some() && event.event_id.is_some();
+        let is_whole = report.bytes <= bytes;
+        if (is_named || is_whole) && report.id != DeadLetterId::of(&event, &original) {
+            return Err(DeadLetterError::InvalidReport {
+                pointer: "/id",
+                reason: "The name of the dead letter is not that of its event".to_owned(),
+            });
+        }
         Ok(Self {
             id: report.id,
             reason: DeadLetterReason::Dropped,
             cause: Some(short(&report.cause)),
             detail: short(&report.detail),
             replica: Some(short(&report.instance)),
-            event: report.event.bounded(),
+            event,
             // A size is a number of 63 bits wherever it is read.
             bytes: report.bytes.clamp(bytes, i64::MAX.unsigned_abs()),
             original: kept(&original).to_vec(),
+            from: OriginalFrom::Reported,
             time,
         })
     }
@@ -111,6 +130,7 @@ pub(super) fn merged(stored: Option<StoredLetter>, arrival: &Arrival) -> StoredL
             replays: 0,
             bytes: arrival.bytes,
             truncated: arrival.is_truncated(),
+            original_from: arrival.from,
             original: Original::default(),
         },
         original: arrival.original.clone(),
@@ -129,12 +149,16 @@ pub(super) fn merged(stored: Option<StoredLetter>, arrival: &Arrival) -> StoredL
     {
         letter.replicas.push(replica.clone());
     }
-    if letter.event == EventSummary::default() {
+    // The stronger source, and of one source the first whole original.
+    let is_better = match (arrival.from, letter.original_from) {
+        (OriginalFrom::Moved, OriginalFrom::Reported) => true,
+        (OriginalFrom::Reported, OriginalFrom::Moved) => false,
+        _same => letter.truncated && !arrival.is_truncated(),
+    };
+    if is_better {
         letter.event = arrival.event.clone();
-    }
-    // The first whole original stays.
-    if letter.truncated && !arrival.is_truncated() {
-        letter.truncated = false;
+        letter.original_from = arrival.from;
+        letter.truncated = arrival.is_truncated();
         letter.bytes = arrival.bytes;
         stored.original.clone_from(&arrival.original);
     }
@@ -185,6 +209,42 @@ mod tests {
         }
         let no_event = Arrival::moved(b"<config/>", at(0));
         assert_eq!(no_event.reason, DeadLetterReason::NotTaken);
+    }
+
+    /// Source and id of an event are known to everybody who gets it.
+    #[test]
+    fn a_forged_report_does_not_take_the_place_of_what_a_sidecar_moved() {
+        let forged = EVENT.replace("\"a\"", "\"forged\"");
+        let event = EventSummary::of(forged.as_bytes());
+        let report = DeadLetterReport {
+            id: DeadLetterId::of(&event, forged.as_bytes()),
+            instance: "x".to_owned(),
+            cause: "x".to_owned(),
+            detail: "x".to_owned(),
+            event: EventSummary::default(),
+            bytes: forged.len() as u64,
+            original: Original::of(forged.as_bytes()),
+        };
+        let forged = || Arrival::reported(report.clone(), at(0)).expect("valid");
+        let first = merged(None, &forged());
+        assert_eq!(first.letter.original_from, OriginalFrom::Reported);
+        let id = first.letter.event.document.as_ref().map(|id| id.as_str());
+        assert_eq!(id, Some("forged"), "what the original says, not the report");
+        let moved_first = merged(Some(merged(None, &moved(0))), &forged());
+        for stored in [merged(Some(first), &moved(0)), moved_first] {
+            assert_eq!(stored.original, EVENT.as_bytes());
+            assert_eq!(stored.letter.event, EventSummary::of(EVENT.as_bytes()));
+            assert_eq!(stored.letter.original_from, OriginalFrom::Moved);
+        }
+        let of_another = DeadLetterReport {
+            id: DeadLetterId(7),
+            ..report
+        };
+        let refused = Arrival::reported(of_another, at(0));
+        assert!(matches!(
+            refused,
+            Err(DeadLetterError::InvalidReport { pointer: "/id", .. })
+        ));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 use contract::dead_letter::DeadLetterId;
 
+use crate::transport::Deliveries;
+
 /// A request about dead letters was refused, or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLetterError {
@@ -26,6 +28,14 @@ pub enum DeadLetterError {
     /// The transport did not take the event.
     #[error("The event was not sent; try again: {0:#}")]
     NotSent(anyhow::Error),
+    /// Every subscriber was asked, and none took the event.
+    #[error(
+        "The event was sent and no subscriber took it, so the letter stays open. Of the subscribers \
+         that this publisher knows, {} answered DROP, {} cannot be reached, failed or answered \
+         RETRY, and {} do not subscribe to the collection",
+        .0.dropped, .0.failed, .0.not_subscribed
+    )]
+    NotTaken(Deliveries),
     /// The store cannot be read or written.
     #[error(transparent)]
     Store(#[from] anyhow::Error),

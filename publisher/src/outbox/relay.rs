@@ -196,7 +196,7 @@ impl Relay {
         let publish = async move {
             // Boxed once more, because the futures of the clients are nested almost as deep as the
             // compiler allows.
-            let result = transport.publish(&change).boxed().await;
+            let result = transport.publish(&change).boxed().await.map(drop);
             if result.is_ok() {
                 debug!(collection = %key.0, id = %change.id, revision = key.1, "the event of a change is published");
             }

@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use contract::{
     Change, CollectionName, DocumentId, Problem, Revision, SecretUrl, event,
@@ -32,7 +32,7 @@ use self::{
     breaker::Permit,
     registry::{Route, Subscriber},
 };
-use crate::transport::{cloudevent::EventEncoder, original::OriginalEvent};
+use crate::transport::{Deliveries, cloudevent::EventEncoder, original::OriginalEvent};
 
 mod breaker;
 mod registry;
@@ -64,12 +64,19 @@ struct Subject<'a> {
     revision: Option<Revision>,
 }
 
-/// The end of an attempt that did not fail.
+/// What a subscriber did with an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
-    /// The subscriber took the event, or dropped it.
-    Answered,
-    /// The subscriber does not subscribe to the collection.
+    /// It took the event.
+    Taken,
+    /// It answered DROP.
+    Dropped,
+    /// It does not have the route that its subscriptions name.
+    NoRoute,
+    /// It does not subscribe to the collection.
     NotSubscribed,
+    /// It did not take the event.
+    Failed,
 }
 
 impl DirectTransport {
@@ -105,7 +112,7 @@ impl DirectTransport {
 
     /// Sends an event to all subscribers at the same time and waits for all of them. A subscriber
     /// that fails is no error: it catches up.
-    pub(super) async fn publish(&self, change: &Change) -> anyhow::Result<()> {
+    pub(super) async fn publish(&self, change: &Change) -> anyhow::Result<Deliveries> {
         // Encoded once; all deliveries share the bytes.
         let event = Bytes::from(self.encoder.for_subscriber(change)?);
         let subject = Subject {
@@ -113,12 +120,14 @@ impl DirectTransport {
             id: &change.id,
             revision: Some(change.revision),
         };
-        self.deliver_to_all(subject, &event).await;
-        Ok(())
+        Ok(self.deliver_to_all(subject, &event).await)
     }
 
     /// See [`super::Transport::send_original`]. A subscriber that fails is no error here either.
-    pub(super) async fn send_original(&self, original: &OriginalEvent) -> anyhow::Result<()> {
+    pub(super) async fn send_original(
+        &self,
+        original: &OriginalEvent,
+    ) -> anyhow::Result<Deliveries> {
         let expiration = self.encoder.expiration()?;
         let event = original.for_subscriber(&self.encoder.pub_sub_name, expiration)?;
         let subject = Subject {
@@ -126,37 +135,54 @@ impl DirectTransport {
             id: &original.id,
             revision: None,
         };
-        self.deliver_to_all(subject, &Bytes::from(event)).await;
-        Ok(())
+        Ok(self.deliver_to_all(subject, &Bytes::from(event)).await)
     }
 
-    async fn deliver_to_all(&self, subject: Subject<'_>, event: &Bytes) {
+    async fn deliver_to_all(&self, subject: Subject<'_>, event: &Bytes) -> Deliveries {
         let subscribers = self.subscribers.all();
         let deliveries = subscribers
             .iter()
             .map(|subscriber| self.deliver(subscriber, subject, event));
-        join_all(deliveries).await;
+        let mut counted = Deliveries::default();
+        for outcome in join_all(deliveries).await {
+            match outcome {
+                Outcome::Taken => counted.taken += 1,
+                Outcome::Dropped => counted.dropped += 1,
+                Outcome::NoRoute | Outcome::Failed => counted.failed += 1,
+                Outcome::NotSubscribed => counted.not_subscribed += 1,
+            }
+        }
+        counted
     }
 
-    async fn deliver(&self, subscriber: &Subscriber, subject: Subject<'_>, event: &Bytes) {
+    async fn deliver(
+        &self,
+        subscriber: &Subscriber,
+        subject: Subject<'_>,
+        event: &Bytes,
+    ) -> Outcome {
         let breaker = &subscriber.breaker;
         let Some(permit) = breaker.acquire() else {
             // The breaker has counted the event as missed; the replica catches up on it later.
-            return;
+            return Outcome::Failed;
         };
         for attempt in 1..=ATTEMPTS {
             let sent = self.attempt(subscriber, subject.collection, event);
             // The time limit covers reading the subscriptions as well.
             let error = match timeout(ATTEMPT_TIMEOUT, sent).await {
-                Ok(Ok(Outcome::Answered)) => return report_success(subscriber, subject, permit),
                 // Nothing was sent, so this says nothing about the state of the subscriber: the
                 // permit is dropped without a result.
-                Ok(Ok(Outcome::NotSubscribed)) => return,
+                Ok(Ok(Outcome::NotSubscribed)) => return Outcome::NotSubscribed,
+                Ok(Ok(outcome)) => {
+                    report_success(subscriber, subject, permit);
+                    return outcome;
+                }
                 Ok(Err(error)) => error,
                 // A retry may take as long again, and all other events of the change wait for it.
                 Err(_elapsed) => {
                     let error = anyhow!("no answer in {ATTEMPT_TIMEOUT:?}");
-                    return report_failure(subscriber, subject, permit, &error);
+                    report_failure(subscriber, subject, permit, &error);
+                    return Outcome::Failed;
                 }
             };
             if let Some(error) = error.downcast_ref::<reqwest::Error>() {
@@ -164,19 +190,22 @@ impl DirectTransport {
                 subscriber.forget_routes();
                 // Nothing listens: it is not running, and loads when it starts.
                 if error.is_connect() {
-                    return;
+                    return Outcome::Failed;
                 }
             }
             // A trial is one attempt: only a subscriber that works gets the event again.
             if attempt == ATTEMPTS || breaker.is_open() {
-                return report_failure(subscriber, subject, permit, &error);
+                report_failure(subscriber, subject, permit, &error);
+                return Outcome::Failed;
             }
             sleep(Duration::from_millis(rand::random_range(RETRY_PAUSE_MS))).await;
             // Another delivery opened the breaker meanwhile.
             if breaker.is_open() {
-                return breaker.missed();
+                breaker.missed();
+                return Outcome::Failed;
             }
         }
+        Outcome::Failed
     }
 
     async fn attempt(
@@ -199,20 +228,20 @@ impl DirectTransport {
             let status = answer.status();
             if status == StatusCode::NOT_FOUND {
                 // The second read uses the new subscriptions. If the new route does not exist
-                // either, no retry helps, and the event counts as answered.
+                // either, no retry helps.
                 subscriber.forget_routes();
                 continue;
             }
             if !status.is_success() {
                 return Err(refusal("an event", answer).await);
             }
-            ensure!(
-                reply_status(&read_body(answer).await?) != EventReplyStatus::Retry,
-                "the subscriber answered RETRY"
-            );
-            break;
+            return match reply_status(&read_body(answer).await?) {
+                EventReplyStatus::Success => Ok(Outcome::Taken),
+                EventReplyStatus::Drop => Ok(Outcome::Dropped),
+                EventReplyStatus::Retry => bail!("the subscriber answered RETRY"),
+            };
         }
-        Ok(Outcome::Answered)
+        Ok(Outcome::NoRoute)
     }
 
     /// The route of a collection, or `None` when the subscriber does not subscribe to it. Reads the

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use actix_web::{App, HttpResponse, HttpServer, http::StatusCode, web};
 use anyhow::ensure;
 use contract::dead_letter::{DeadLetterId, DeadLetterReport, EventSummary, Original};
 use serde_json::{Value, json};
@@ -88,7 +89,7 @@ async fn a_letter_is_sent_again_as_the_log_has_it_or_as_it_was() -> Outcome {
             .send("POST", &format!("{letter}/replay"), &[], "{}")
             .await?;
         ensure!(
-            status == 200 && answer.contains(r#""sent":"original""#),
+            status == 200 && answer.contains(r#""sent":"original","takenBy":1,"notTakenBy":0"#),
             "{status} {answer}"
         );
         let again = testbed.event().await?;
@@ -131,6 +132,75 @@ async fn a_letter_is_sent_again_as_the_log_has_it_or_as_it_was() -> Outcome {
         Ok(())
     })
     .await
+}
+
+/// A port that refuses connections, and subscribers that answer in other ways than taking the event.
+#[tokio::test]
+async fn an_event_that_no_subscriber_took_leaves_its_letter_open() -> Outcome {
+    for (answer, words) in [
+        (None, "1 cannot be reached"),
+        (Some(r#"{"status":"DROP"}"#), "1 answered DROP"),
+        (Some(r#"{"status":"RETRY"}"#), "1 cannot be reached"),
+        (Some("500"), "1 cannot be reached"),
+        (Some("401"), "1 cannot be reached"),
+    ] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let refusing = async {
+            match answer {
+                Some(answer) => Ok(answering(listener, answer)?.await?),
+                None => {
+                    drop(listener);
+                    std::future::pending().await
+                }
+            }
+        };
+        let options = ["--local-subscribers", &url];
+        let tested = with_publisher(&options, async |testbed| {
+            let data = json!({"collection": SKILLS, "op": "Update", "id": "b"});
+            let letter = reported(testbed, &event(&data)).await?;
+            let replay = format!("{letter}/replay");
+            let (status, answer) = testbed.send("POST", &replay, &[], "{}").await?;
+            ensure!(
+                status == 503 && answer.contains(words),
+                "{words}: {status} {answer}"
+            );
+            let (_status, shown) = testbed.send("GET", &letter, &[], "").await?;
+            ensure!(!shown.contains(r#""replayed""#), "{words}: {shown}");
+            Ok(())
+        });
+        let outcome: Outcome = tokio::select! {
+            ended = refusing => ended,
+            tested = tested => tested,
+        };
+        outcome?;
+    }
+    Ok(())
+}
+
+/// A subscriber of the collection that answers every event with this status or body.
+fn answering(
+    listener: std::net::TcpListener,
+    answer: &'static str,
+) -> anyhow::Result<actix_web::dev::Server> {
+    let server = HttpServer::new(move || {
+        let topics = json!([{"pubsubname": "pubsub-config", "topic": SKILLS, "routes": {"default": "/events"}}]);
+        let reply = move || {
+            std::future::ready(match answer.parse::<u16>() {
+                Ok(status) => {
+                    HttpResponse::build(StatusCode::from_u16(status).expect("a status")).finish()
+                }
+                Err(_body) => HttpResponse::Ok().body(answer),
+            })
+        };
+        App::new()
+            .route(
+                "/dapr/subscribe",
+                web::get().to(move || std::future::ready(HttpResponse::Ok().json(&topics))),
+            )
+            .route("/events", web::post().to(reply))
+    });
+    Ok(server.workers(1).disable_signals().listen(listener)?.run())
 }
 
 /// Nothing but ids travels where ids alone are published.

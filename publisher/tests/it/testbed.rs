@@ -35,14 +35,10 @@ pub(super) async fn with_publisher(
     let subscriber = format!("http://{}", listener.local_addr()?);
     let store = format!("file:{}", folder.path().display());
     let collections = format!("{SKILLS},{AGENTS}");
-    let mut all = vec![
-        "--listen",
-        "127.0.0.1:0",
-        "--events-manager",
-        "LOCAL",
-        "--local-subscribers",
-        &subscriber,
-    ];
+    let mut all = vec!["--listen", "127.0.0.1:0", "--events-manager", "LOCAL"];
+    if !options.contains(&"--local-subscribers") {
+        all.extend(["--local-subscribers", &subscriber]);
+    }
     // A test may name its own, or leave them to the folder of schemas with an empty text.
     if !options.contains(&"--collections") {
         all.extend(["--collections", &collections]);

@@ -1,7 +1,10 @@
 //! Dead letters as a terminal shows them. Nothing here asks a publisher.
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use contract::{CollectionName, dead_letter::DeadLetter};
+use contract::{
+    CollectionName,
+    dead_letter::{DeadLetter, OriginalFrom},
+};
 
 use crate::output;
 
@@ -105,8 +108,12 @@ pub(super) fn lines(letter: &DeadLetter) -> Vec<String> {
     } else {
         ""
     };
+    let from = match letter.original_from {
+        OriginalFrom::Moved => "moved by a sidecar",
+        OriginalFrom::Reported => "reported, confirmed by no sidecar",
+    };
     lines.push(format!(
-        "original    {} bytes{cut}; --json has all that is kept",
+        "original    {} bytes{cut}, {from}; --json has all that is kept",
         letter.bytes
     ));
     lines.push(kept);

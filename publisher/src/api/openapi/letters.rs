@@ -119,7 +119,9 @@ pub(crate) fn replay() -> ApiOperation {
     one(ApiOperation::new("replayDeadLetter", summary))
         .describe(
             "An event with a revision is read from the change log; one without is sent as it was. \
-             The letter stays, and says when it was sent again.",
+             The letter stays, and says when it was sent again. With `LOCAL` the answer says how many \
+             subscribers took the event; when none did, it is 503 `busy` and the letter stays open. \
+             With a broker, sent means that the broker took the event.",
         )
         .body(JSON, true, ApiSchema::received::<ReplayRequest>())
         .problems(&[
