@@ -93,12 +93,20 @@ impl Database {
         Ok(())
     }
 
-    /// Refuses a collection that has no position and has documents: they are of somebody else.
+    /// Refuses a collection that has no position and has documents that are no rows of a projection:
+    /// they are of somebody else. Rows whose position was removed are compared.
     ///
     /// # Errors
     /// As [`Database::check`].
     pub(crate) async fn check_blank(&self, name: &CollectionName) -> Result<(), ProjectionError> {
-        if call(self.table(name.as_str()).find_one(doc! {}))
+        let not = |member: &str, kind: &str| doc! { member: { "$not": { "$type": kind } } };
+        let foreign = doc! { "$or": [
+            not("_id", "string"),
+            not("revision", "long"),
+            { "crc": { "$not": { "$regex": "^[0-9a-f]{8}$" } } },
+            not("configData", "object"),
+        ] };
+        if call(self.table(name.as_str()).find_one(foreign))
             .await?
             .is_none()
         {
@@ -235,6 +243,24 @@ impl Database {
             return Err(ProjectionError::NotHeld);
         }
         Ok(())
+    }
+
+    /// Whether the row of a collection says this position.
+    ///
+    /// # Errors
+    /// As the driver.
+    pub(crate) async fn has_position(
+        &self,
+        session: &mut ClientSession,
+        name: &CollectionName,
+        position: &Position,
+    ) -> Result<bool, ProjectionError> {
+        let found = self
+            .positions_table()
+            .find_one(doc! { "_id": name.as_str() })
+            .session(session)
+            .await?;
+        Ok(found.as_ref().and_then(Position::of_row) == Some(*position))
     }
 
     /// Runs the commands of [`Writes`].

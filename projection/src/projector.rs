@@ -20,7 +20,7 @@ use crate::{
     database::Database,
     hold::{BEAT, Hold, LOOK},
     state::SharedState,
-    writer::{Writer, readable},
+    writer::{Writer, readable, works},
 };
 
 /// The first wait after a failure; it doubles up to [`LONGEST_WAIT`].
@@ -117,8 +117,10 @@ impl Projection {
         database.create_positions().await?;
         let mut seen = None;
         while !self.hold.look(&database, &mut seen).await? {
-            self.state.set(ProjectionState::Standby);
             let positions = database.positions().await?;
+            // The mistake would show only when the writer stops.
+            works(&positions, &self.replica.view())?;
+            self.state.set(ProjectionState::Standby);
             self.state.positions(readable(&positions));
             sleep(LOOK).await;
         }

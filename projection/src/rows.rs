@@ -1,12 +1,9 @@
 //! How rows and positions are stored. Nothing here speaks to a server.
 
-use contract::{CanonicalJson, Crc, Digest, Document, DocumentId, Epoch, Revision};
+use contract::{Crc, Digest, Document, DocumentId, Epoch, Revision};
 use mongodb::bson::{Document as Bdoc, RawDocument, doc};
 
 use crate::ProjectionError;
-
-/// Members of a row.
-const MEMBERS: usize = 4;
 
 /// Which revision the rows of a collection are of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,22 +79,14 @@ pub(crate) fn row_of(
     })
 }
 
-/// Whether a row is the row of a document: its value is compared, and not only its checksum.
+/// Whether a row is the row of a document: all of its bytes are compared, so that a number of another
+/// BSON type is found as well, and not only its checksum.
 pub(crate) fn is_row_of(row: &RawDocument, document: &Document) -> bool {
-    let same = || -> Option<bool> {
-        let config = row.get_document("configData").ok()?;
-        let text = mongo_json::to_text(config).ok()?;
-        let value = CanonicalJson::parse(text.as_bytes()).ok()?;
-        let revision = u64::try_from(row.get_i64("revision").ok()?).ok()?;
-        Some(
-            row.get_str("_id").ok()? == document.id().as_str()
-                && revision == document.revision()
-                && row.get_str("crc").ok()? == document.crc().to_string()
-                && value.as_str().as_bytes() == document.config_data().as_ref()
-                && row.iter().count() == MEMBERS,
-        )
-    };
-    same().unwrap_or(false)
+    let config = document.config_data();
+    row_of(document.id(), document.revision(), document.crc(), &config)
+        .ok()
+        .and_then(|expected| expected.to_vec().ok())
+        .is_some_and(|expected| expected == row.as_bytes())
 }
 
 /// Revision and checksum of a row; `None` when it is not one of a projection.
@@ -110,6 +99,7 @@ pub(crate) fn head_of_row(row: &Bdoc) -> Option<(DocumentId, Revision, Crc)> {
 
 #[cfg(test)]
 mod tests {
+    use contract::CanonicalJson;
     use mongodb::bson::RawDocumentBuf;
 
     use super::*;
@@ -131,6 +121,13 @@ mod tests {
             ("revision", 8_i64.into()),
             ("crc", "00000000".into()),
             ("configData", doc! { "a": 1_i64 }.into()),
+            // The same number of another type.
+            (
+                "configData",
+                doc! { "a": { "$set": 1.0, "b.c": [0.1, 9_007_199_254_740_993_i64] }, "n": null }
+                    .into(),
+            ),
+            ("revision", 7_i32.into()),
             ("added", true.into()),
         ] {
             let mut row = row.clone();

@@ -90,7 +90,7 @@ impl<'a> Writer<'a> {
             self.load = None;
             self.base = None;
         }
-        let works = self.works(view)?;
+        let works = works(&self.positions, view)?;
         let needs_load = works
             .iter()
             .any(|(_name, work)| matches!(work, Work::Compare | Work::Missed));
@@ -111,38 +111,6 @@ impl<'a> Writer<'a> {
         }
         self.note_base(root);
         self.verify_next(view).await
-    }
-
-    /// What is to be done for each collection that is loaded and counts revisions.
-    ///
-    /// # Errors
-    /// When the database has rows of another store.
-    fn works(&self, view: &View) -> Result<Vec<(CollectionName, Work)>, ProjectionError> {
-        let Some(epoch) = view.root().epoch() else {
-            return Ok(Vec::new());
-        };
-        let mut works = Vec::new();
-        for (name, held) in projected(view.root()) {
-            let held = Held {
-                epoch,
-                replaces: view.root().replaces(),
-                revision: held.watermark(),
-                settled: held.settled().then(|| (held.count(), held.digest())),
-                changes_after: view
-                    .changes(name)
-                    .map_or(u64::MAX, |changes| changes.oldest().saturating_sub(1)),
-            };
-            match work(self.positions.get(name).copied(), &held) {
-                Work::OtherStore(other) => {
-                    return Err(ProjectionError::Refused(format!(
-                        "the rows of {name} are of the store {other}, and this replica follows \
-                         {epoch}: drop the database of the projection, or name another one"
-                    )));
-                }
-                work => works.push((name.clone(), work)),
-            }
-        }
-        Ok(works)
     }
 
     /// Writes one transaction of changes. Returns whether there were any.
@@ -222,8 +190,19 @@ impl<'a> Writer<'a> {
             let mut session = database.begin(self.token).await?;
             let (writes, next) =
                 compare(database, &mut session, &name, held, &self.verified).await?;
-            let rows = writes.rows;
+            let mut rows = writes.rows;
             database.write(&mut session, writes).await?;
+            // A reader relies on the position: it is verified with the last of its rows.
+            if next.is_none()
+                && !database
+                    .has_position(&mut session, &name, &position)
+                    .await?
+            {
+                rows += 1;
+                database
+                    .write_position(&mut session, &name, None, &position)
+                    .await?;
+            }
             database.commit(session).await?;
             Ok((rows, next))
         })
@@ -235,8 +214,8 @@ impl<'a> Writer<'a> {
                 collection = %name,
                 rows,
                 revision,
-                "{rows} rows of {name} in the projection were not those of revision {revision}: \
-                 somebody else has changed them, and they are written again"
+                "{rows} rows of {name} in the projection, or of its position, were not those of \
+                 revision {revision}: somebody else has changed them, and they are written again"
             );
         }
         match next {
@@ -299,6 +278,41 @@ impl<'a> Writer<'a> {
             ProjectionState::Behind
         }
     }
+}
+
+/// What is to be done for each collection that is loaded and counts revisions, by these positions.
+///
+/// # Errors
+/// [`ProjectionError::Refused`] when the database has rows of another store.
+pub(crate) fn works(
+    positions: &Positions,
+    view: &View,
+) -> Result<Vec<(CollectionName, Work)>, ProjectionError> {
+    let Some(epoch) = view.root().epoch() else {
+        return Ok(Vec::new());
+    };
+    let mut works = Vec::new();
+    for (name, held) in projected(view.root()) {
+        let held = Held {
+            epoch,
+            replaces: view.root().replaces(),
+            revision: held.watermark(),
+            settled: held.settled().then(|| (held.count(), held.digest())),
+            changes_after: view
+                .changes(name)
+                .map_or(u64::MAX, |changes| changes.oldest().saturating_sub(1)),
+        };
+        match work(positions.get(name).copied(), &held) {
+            Work::OtherStore(other) => {
+                return Err(ProjectionError::Refused(format!(
+                    "the rows of {name} are of the store {other}, and this replica follows \
+                     {epoch}: drop the database of the projection, or name another one"
+                )));
+            }
+            work => works.push((name.clone(), work)),
+        }
+    }
+    Ok(works)
 }
 
 /// Whether the rows of a position are exactly the documents that are held.

@@ -1,7 +1,11 @@
 //! `confcast dead-letters` at a real publisher, for people and for scripts.
 
-use std::process::{Command, Output};
+use std::{
+    net::TcpListener,
+    process::{Command, Output},
+};
 
+use actix_web::{App, HttpResponse, HttpServer, dev::Server, web};
 use anyhow::ensure;
 use contract::dead_letter::{DeadLetterId, DeadLetterReport, EventSummary, Original};
 use e2e::testbed::{FREE, dependencies, services::Service};
@@ -25,9 +29,27 @@ fn succeeds(publisher: &Service, arguments: &[&str]) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// A subscriber that takes every event. Its threads run as long as the process of the tests.
+fn subscriber(listener: TcpListener) -> anyhow::Result<Server> {
+    let server = HttpServer::new(|| {
+        let routes = json!({"default": "/events"});
+        let topics = json!([{"pubsubname": "pubsub-config", "topic": FREE, "routes": routes}]);
+        let subscribe = move || std::future::ready(HttpResponse::Ok().json(&topics));
+        let take = || async { HttpResponse::Ok().json(json!({"status": "SUCCESS"})) };
+        App::new()
+            .route("/dapr/subscribe", web::get().to(subscribe))
+            .route("/events", web::post().to(take))
+    });
+    Ok(server.workers(1).disable_signals().listen(listener)?.run())
+}
+
 #[tokio::test]
 async fn confcast_lists_shows_replays_and_discards_dead_letters() -> Outcome {
-    let mut publisher = Service::publisher()?.with("AURA_CONFIGURATION_COLLECTIONS", FREE);
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let subscribers = format!("http://{}", listener.local_addr()?);
+    let mut publisher = Service::publisher()?
+        .with("AURA_CONFIGURATION_COLLECTIONS", FREE)
+        .with("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", &subscribers);
     publisher.start().await?;
     let mut ids = Vec::new();
     for (number, id) in [json!("a"), json!(7), json!("c")].into_iter().enumerate() {
@@ -81,7 +103,18 @@ async fn confcast_lists_shows_replays_and_discards_dead_letters() -> Outcome {
             "{reason}"
         );
     }
-    succeeds(&publisher, &["replay", &ids[0], "--yes"])?;
+    // Nobody listens yet, so that no one takes the event.
+    drop(listener);
+    let refused = confcast(&publisher, &["replay", &ids[0], "--yes"])?;
+    let reason = String::from_utf8_lossy(&refused.stderr);
+    ensure!(
+        refused.status.code() == Some(1) && reason.contains("no subscriber took it"),
+        "{reason}"
+    );
+    let listener = TcpListener::bind(subscribers.trim_start_matches("http://"))?;
+    let _running = subscriber(listener)?;
+    let sent = succeeds(&publisher, &["replay", &ids[0], "--yes"])?;
+    ensure!(sent.contains("subscribers that took it: 1"), "{sent}");
     let refused = confcast(&publisher, &["replay", &ids[1], &ids[2], "--yes"])?;
     let reason = String::from_utf8_lossy(&refused.stderr);
     ensure!(

@@ -77,7 +77,33 @@ async fn an_edit_by_hand_is_found_and_written_again() -> Outcome {
                 table.insert_one(doc! { "_id": ObjectId::new() }).await?;
                 until_status(projection, |status| status.mended == 4).await?;
                 testbed.until_equal(SKILLS).await?;
-                Ok(())
+                // The same number of another type.
+                let forged = doc! { "$set": { "configData.n": 1.0 } };
+                table.update_one(of("a"), forged).await?;
+                until_status(projection, |status| status.mended == 5).await?;
+                let row = table.find_one(of("a")).await?.unwrap_or_default();
+                ensure!(
+                    row.get_document("configData")?
+                        .get_i64("n")
+                        .is_ok_and(|n| n == 1),
+                    "{row}"
+                );
+                // Readers rely on the position as well.
+                let positions = testbed.table("_projection").await?;
+                positions.delete_one(of(SKILLS)).await?;
+                until_status(projection, |status| status.mended == 6).await?;
+                testbed.until_equal(SKILLS).await?;
+                let forged = doc! { "$set": { "count": 7_i64 } };
+                positions.update_one(of(SKILLS), forged).await?;
+                testbed.until_equal(SKILLS).await
+            })
+            .await?;
+        // The position is removed while nobody writes.
+        let positions = testbed.table("_projection").await?;
+        positions.delete_one(doc! { "_id": SKILLS }).await?;
+        testbed
+            .projecting("one", None, async |_projection| {
+                testbed.until_equal(SKILLS).await
             })
             .await
     })

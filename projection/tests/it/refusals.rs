@@ -107,6 +107,32 @@ async fn the_projection_of_another_store_is_refused_and_stays() -> Outcome {
     .await
 }
 
+/// Not only when the writer stops and this replica takes over.
+#[tokio::test]
+async fn the_projection_of_another_store_is_refused_while_its_writer_runs() -> Outcome {
+    with_publisher(async |testbed| {
+        testbed
+            .commit(vec![create(SKILLS, "a", &json!({}))])
+            .await?;
+        testbed
+            .projecting("one", None, async |_projection| {
+                testbed.until_equal(SKILLS).await
+            })
+            .await?;
+        let positions = testbed.table("_projection").await?;
+        let other = doc! { "$set": { "epoch": "00000001-1" } };
+        positions.update_one(doc! { "_id": SKILLS }, other).await?;
+        let writer = doc! { "_id": "_writer" };
+        let of_another =
+            doc! { "_id": "_writer", "token": "other", "instance": "other", "beat": 0_i64 };
+        positions.replace_one(writer, of_another.clone()).await?;
+        refused(testbed, "are of the store 00000001-1").await?;
+        ensure!(testbed.position("_writer").await? == of_another);
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_publisher_does_not_store_in_the_database_of_a_projection() -> Outcome {
     with_publisher(async |testbed| {

@@ -199,9 +199,21 @@ impl Args {
     fn broadcast(&self, checks: &mut SettingChecks) -> Option<Broadcast> {
         let id_only = match self.id_only_collections.as_str() {
             "*" => Some(IdOnly::All),
+            named if listed(named).any(|entry| entry == "*") => {
+                let reason = "* stands for all collections, so it stands alone";
+                checks.error(ID_ONLY_COLLECTIONS, reason);
+                None
+            }
             named => list(checks, ID_ONLY_COLLECTIONS, named).map(IdOnly::Named),
         };
-        let without_topic = list(checks, NO_TOPIC_COLLECTIONS, &self.no_topic_collections);
+        let without_topic = if listed(&self.no_topic_collections).any(|entry| entry == "*") {
+            let reason = "* is no name of a collection here: AURA_CONFIGURATION_EVENTS_ENABLED=false \
+                          switches all events off";
+            checks.error(NO_TOPIC_COLLECTIONS, reason);
+            None
+        } else {
+            list(checks, NO_TOPIC_COLLECTIONS, &self.no_topic_collections)
+        };
         Some(Broadcast::On {
             without_topic: without_topic?,
             id_only: id_only?,
@@ -301,6 +313,13 @@ fn check_served(
     check(NO_TOPIC_COLLECTIONS, without_topic);
     if let IdOnly::Named(named) = id_only {
         check(ID_ONLY_COLLECTIONS, named);
+        for name in named.intersection(without_topic) {
+            let reason = format_args!(
+                "{:?} is in {NO_TOPIC_COLLECTIONS} too, and has no events then: name it in one list",
+                name.as_str()
+            );
+            checks.error(ID_ONLY_COLLECTIONS, reason);
+        }
     }
 }
 

@@ -197,6 +197,25 @@ fn a_collection_that_is_not_served_is_a_mistake_in_the_lists_of_events() {
         assert!(mistakes[0].starts_with(&expected), "{mistakes:?}");
         assert!(mistakes[0].contains("Skills"), "{mistakes:?}");
     }
+    let both = [
+        "--id-only-collections=Skills",
+        "--no-topic-collections=Skills",
+    ];
+    let served = ["--collections=Skills", "--schemas-dir="];
+    let found = mistakes(&[served, both].concat());
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("name it in one list"), "{found:?}");
+    for (option, words) in [
+        ("--id-only-collections=Skills,*", "stands alone"),
+        ("--no-topic-collections=*", "switches all events off"),
+    ] {
+        let found = mistakes(&[served[0], served[1], option]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains(words), "{found:?}");
+    }
+    // All others are id-only.
+    let all = ["--id-only-collections=*", "--no-topic-collections=Skills"];
+    assert!(Settings::read(&[served, all].concat()).is_ok());
     let read = Settings::read(&["--id-only-collections=*"]).expect("valid settings");
     let broadcast = read.events.expect("events").broadcast;
     assert!(broadcast.is_id_only(&"Later".parse().expect("a name")));
