@@ -48,6 +48,10 @@ def fit(case):
     if case.query and "limit" in case.query:
         case.query["limit"] = small(case.query["limit"])
     path, places, body = case.path, case.path_parameters, case.body
+    for name in {"user", "set", "text"} & set(case.query or {}):
+        # A schema counts characters, our API counts bytes.
+        if len(str(case.query[name]).encode()) > 128:
+            case.query[name] = name
     if path in FEEDS and case.method.upper() == "GET":
         # A page needs a position, a stream does not, and both are one operation.
         case.query = {**(case.query or {}), "since": FEEDS[path]}
