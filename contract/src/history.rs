@@ -136,9 +136,26 @@ pub struct HistoryFilter {
 pub struct HistoryPage {
     /// The changes. A page may be empty and have `next`: the work for one page is bounded.
     pub items: Vec<HistoryItem>,
+    /// Changes that the page lacks, because their records are damaged or gone. Gaps among the changes of
+    /// one document are not listed; the changes after them have no `diff`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<UnreadableChanges>,
     /// Where the next page begins: the parameter `before`. Absent after the last page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+}
+
+/// Changes whose records cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct UnreadableChanges {
+    /// Their collection.
+    pub collection: CollectionName,
+    /// The first revision.
+    pub first: Revision,
+    /// The last revision.
+    pub last: Revision,
 }
 
 /// One change, without its value: [`Change`] for people.

@@ -57,7 +57,8 @@ pub struct CollectionRepair {
     pub state: RepairState,
     /// Rows that were read.
     pub rows: u64,
-    /// Rows that were restored or deleted by the change log.
+    /// Rows that were restored or deleted by the change log, and base records that were restored by the
+    /// rows of their documents.
     pub from_log: DamagedRows,
     /// Rows that are no documents, moved aside.
     pub stray: DamagedRows,

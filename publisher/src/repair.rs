@@ -21,6 +21,7 @@ use crate::store::{
     repair::{RowKey, StoredHead},
 };
 
+mod past;
 mod scrub;
 mod task;
 
@@ -54,7 +55,8 @@ pub async fn repair(
 ) -> anyhow::Result<Repaired> {
     for _attempt in 0..ATTEMPTS {
         let examination = Examination::new(store, collection, request);
-        if let Some(repaired) = examination.run().await? {
+        if let Some(mut repaired) = examination.run().await? {
+            past::examine(store, request, &mut repaired.report).await?;
             let report = &repaired.report;
             if report.state == RepairState::Repaired {
                 store.check_absence(collection).await?;

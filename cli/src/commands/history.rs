@@ -181,6 +181,12 @@ impl<'a> Pages<'a> {
             self.position = page.next.map_or(Position::End, Position::Before);
             page.items.truncate(self.left);
             self.left -= page.items.len();
+            for gap in &page.unreadable {
+                eprintln!(
+                    "warning: revisions {} to {} of {} are damaged or gone, and not listed",
+                    gap.first, gap.last, gap.collection
+                );
+            }
             if !page.items.is_empty() {
                 return Ok(Some(page.items));
             }

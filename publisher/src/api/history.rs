@@ -90,7 +90,8 @@ async fn page(
     let _slot = api.history_slot(request).await?;
     let page = api.store.history(&query).await?;
     let bytes = page.items.iter().map(bytes).sum();
-    let describe = move || page.items.iter().map(item).collect();
+    let found = page.items;
+    let describe = move || found.iter().map(item).collect();
     let items = api
         .writer
         .large_work()
@@ -98,6 +99,7 @@ async fn page(
         .await?;
     Ok(HttpResponse::Ok().json(HistoryPage {
         items,
+        unreadable: page.unreadable,
         next: page.next.map(|next| next.to_string()),
     }))
 }

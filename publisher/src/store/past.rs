@@ -144,6 +144,17 @@ pub(super) struct ValueRecord {
 }
 
 impl ValueRecord {
+    /// The record of a document as it is now.
+    pub(super) fn of(collection: &CollectionName, document: &Document) -> anyhow::Result<Self> {
+        let text = std::str::from_utf8(&document.config_data())?.to_owned();
+        Ok(Self {
+            collection: collection.clone(),
+            id: document.id().clone(),
+            revision: document.revision(),
+            config_data: Some(CanonicalJson::from_canonical(text)?),
+        })
+    }
+
     /// The document after the record; `None` when it was deleted.
     pub(super) fn document(&self) -> Option<Document> {
         let value = self.config_data.as_ref()?;
@@ -399,7 +410,7 @@ impl Store {
         }
     }
 
-    async fn past_view(&self, collection: &CollectionName) -> anyhow::Result<PastView> {
+    pub(super) async fn past_view(&self, collection: &CollectionName) -> anyhow::Result<PastView> {
         match self {
             Self::Embedded(store) => store.past_view(collection).await,
             Self::Mongo(store) => store.opened()?.past_view(collection).await,

@@ -7,8 +7,12 @@ use contract::{CollectionName, Document, DocumentId, Head};
 
 use crate::store::{
     Store,
-    integrity::{Damage, SumMismatch, Verdict},
+    integrity::{Damage, DamagedPast, SumMismatch, Verdict, is_damage},
+    past::ValueRecord,
 };
+
+/// Damaged base records that one reading names.
+pub(super) const MAX_BASES: usize = 1_000;
 
 /// The key of a stored row, of any type.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,6 +129,66 @@ impl Store {
         match self {
             Self::Embedded(store) => store.replace_head(read, head).await,
             Self::Mongo(store) => store.opened()?.replace_head(read, head).await,
+        }
+    }
+
+    /// What is wrong with the row that says what base records cover.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn damaged_coverage(
+        &self,
+        collection: &CollectionName,
+    ) -> anyhow::Result<Option<DamagedPast>> {
+        match self.past_view(collection).await {
+            Ok(_view) => Ok(None),
+            Err(error) => match error.root_cause().downcast_ref::<DamagedPast>() {
+                Some(damaged) => Ok(Some(damaged.clone())),
+                // Of the head, or another failure: the rest of a repair reports it.
+                None if is_damage(&error) => Ok(None),
+                None => Err(error),
+            },
+        }
+    }
+
+    /// Removes the row that says what base records cover: they are made again of what is there.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn discard_coverage(&self, collection: &CollectionName) -> anyhow::Result<()> {
+        match self {
+            Self::Embedded(store) => store.discard_coverage(collection).await,
+            Self::Mongo(store) => store.opened()?.discard_coverage(collection).await,
+        }
+    }
+
+    /// The base records of a collection that are not what a publisher wrote, the first 1,000 of them.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn damaged_bases(
+        &self,
+        collection: &CollectionName,
+    ) -> anyhow::Result<Vec<DamagedPast>> {
+        match self {
+            Self::Embedded(store) => store.damaged_bases(collection).await,
+            Self::Mongo(store) => store.opened()?.damaged_bases(collection).await,
+        }
+    }
+
+    /// Makes the base record of a document and its revision again, if there is one.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn restore_base(
+        &self,
+        collection: &CollectionName,
+        document: &Document,
+    ) -> anyhow::Result<()> {
+        let record = ValueRecord::of(collection, document)?;
+        match self {
+            Self::Embedded(store) => store.restore_base(record).await,
+            Self::Mongo(store) => store.opened()?.restore_base(record).await,
         }
     }
 

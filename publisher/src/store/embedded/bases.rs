@@ -14,11 +14,12 @@ use crate::store::{
         connections::{Durability, End},
         rows, tables,
     },
-    integrity::DamagedDocument,
+    integrity::{Damage, DamagedDocument, DamagedPast},
     past::{
         PastPoint, ValueRecord,
         bases::{Coverage, needed},
     },
+    repair::MAX_BASES,
 };
 
 /// Documents whose base records are examined in one transaction.
@@ -77,14 +78,7 @@ impl Embedded {
                 id: id.clone(),
                 damage,
             })?;
-            let text = std::str::from_utf8(&document.config_data())?.to_owned();
-            let record = ValueRecord {
-                collection: collection.clone(),
-                id: document.id().clone(),
-                revision: document.revision(),
-                config_data: Some(contract::CanonicalJson::from_canonical(text)?),
-            };
-            put_base(transaction, &record)?;
+            put_base(transaction, &ValueRecord::of(collection, &document)?)?;
             remaining.remove(&id);
         }
         for id in remaining {
@@ -213,6 +207,69 @@ impl Embedded {
             tables::put_coverage(transaction, collection, &coverage)?;
         }
         Ok(last)
+    }
+}
+
+impl Embedded {
+    pub(in crate::store) async fn discard_coverage(
+        &self,
+        collection: &CollectionName,
+    ) -> anyhow::Result<()> {
+        let name = collection.clone();
+        let removed = self.write(Durability::Synced, move |_store, transaction| {
+            let sql = "DELETE FROM coverage WHERE collection = ?1";
+            transaction.execute(sql, [name.as_str()])?;
+            Ok(End::Commit(()))
+        });
+        Ok(removed.await?)
+    }
+
+    pub(in crate::store) async fn damaged_bases(
+        &self,
+        collection: &CollectionName,
+    ) -> anyhow::Result<Vec<DamagedPast>> {
+        let name = collection.clone();
+        self.read(move |_store, transaction| {
+            let mut statement = transaction.prepare_cached(
+                "SELECT revision, crc, record, id FROM bases WHERE collection = ?1",
+            )?;
+            let mut found = statement.query([name.as_str()])?;
+            let mut damaged = Vec::new();
+            while let Some(row) = found.next()?
+                && damaged.len() < MAX_BASES
+            {
+                let id: String = row.get(3).unwrap_or_default();
+                let damage = match rows::value_record(&name, row) {
+                    Ok(record) if record.id.as_str() == id => continue,
+                    Ok(_other) => Damage::Checksum,
+                    Err(damaged) => damaged.damage,
+                };
+                damaged.push(DamagedPast::Base {
+                    collection: name.clone(),
+                    id,
+                    revision: row.get(0).unwrap_or_default(),
+                    damage,
+                });
+            }
+            Ok(damaged)
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn restore_base(&self, record: ValueRecord) -> anyhow::Result<()> {
+        let restored = self.write(Durability::Synced, move |_store, transaction| {
+            let sql = "DELETE FROM bases WHERE collection = ?1 AND id = ?2 AND revision = ?3";
+            let key = params![
+                record.collection.as_str(),
+                record.id.as_str(),
+                record.revision
+            ];
+            if transaction.execute(sql, key)? > 0 {
+                put_base(transaction, &record)?;
+            }
+            Ok(End::Commit(()))
+        });
+        Ok(restored.await?)
     }
 }
 

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::ensure;
-use contract::{CanonicalJson, Change, CollectionName, DocumentId, Operation, Revision};
+use contract::{Change, CollectionName, DocumentId, Operation, Revision};
 use mongodb::{
     ClientSession,
     bson::{Document as Bdoc, RawDocument, doc},
@@ -28,6 +28,7 @@ use crate::store::{
         PastPoint, ValueRecord,
         bases::{Coverage, needed},
     },
+    repair::MAX_BASES,
 };
 
 /// Documents whose base records are examined in one transaction.
@@ -376,13 +377,7 @@ impl Mongo {
             })?;
             last = Some(id);
             if document.revision() <= lost {
-                let text = std::str::from_utf8(&document.config_data())?.to_owned();
-                records.push(ValueRecord {
-                    collection: collection.clone(),
-                    id: document.id().clone(),
-                    revision: document.revision(),
-                    config_data: Some(CanonicalJson::from_canonical(text)?),
-                });
+                records.push(ValueRecord::of(collection, &document)?);
             }
         }
         let ids: Vec<_> = records.iter().map(|record| record.id.clone()).collect();
@@ -542,6 +537,42 @@ impl Mongo {
                 .session(session)
                 .await?;
         }
+        Ok(())
+    }
+}
+
+impl Mongo {
+    pub(in crate::store) async fn discard_coverage(
+        &self,
+        collection: &CollectionName,
+    ) -> anyhow::Result<()> {
+        let row = doc! { "_id": collection.as_str() };
+        call(self.table(COVERAGE).delete_one(row)).await?;
+        Ok(())
+    }
+
+    pub(in crate::store) async fn damaged_bases(
+        &self,
+        collection: &CollectionName,
+    ) -> anyhow::Result<Vec<DamagedPast>> {
+        let table = Self::raw(self.table(BASES));
+        let mut found = call(table.find(doc! { "collection": collection.as_str() })).await?;
+        let mut damaged = Vec::new();
+        while damaged.len() < MAX_BASES && call(found.advance()).await? {
+            damaged.extend(super::past::base(collection, found.current()).err());
+        }
+        Ok(damaged)
+    }
+
+    pub(in crate::store) async fn restore_base(&self, record: ValueRecord) -> anyhow::Result<()> {
+        let key = doc! {
+            "collection": record.collection.as_str(),
+            "id": record.id.as_str(),
+            "revision": as_number(record.revision),
+        };
+        // Only if it is still there.
+        let table = self.table(BASES);
+        call(table.replace_one(key, base_of(&record)?)).await?;
         Ok(())
     }
 }

@@ -406,18 +406,34 @@ impl Mongo {
                 .limit(i64::try_from(limits.records)?)
                 .await?;
             let mut step = Step::default();
+            // Every revision before it has a record. Those of one document have gaps.
+            let mut expected = before.min(view.head.revision + 1);
+            let is_whole = filter.id.is_none();
+            if !is_whole && before > view.head.revision && view.head.revision >= view.head.oldest {
+                let newest = doc! {
+                    "collection": collection.as_str(),
+                    "revision": as_number(view.head.revision),
+                };
+                if self.table(CHANGES).find_one(newest).await?.is_none() {
+                    step.leave_out(view.head.revision, view.head.revision);
+                }
+            }
             while found.advance().await? {
                 let row = found.current();
                 step.records += 1;
                 step.bytes += row.as_bytes().len();
                 step.reached = rows::revision(row).unwrap_or(step.reached);
+                if is_whole {
+                    step.pass(step.reached, expected);
+                }
+                expected = step.reached;
                 // A row without the text of a record is reported as damaged.
                 let text = row.get_str("change").unwrap_or_default();
                 if history::fits(filter, text).unwrap_or(true) {
                     match rows::change(collection, row) {
                         Ok(change) => step.found.push(change),
                         Err(damaged) => {
-                            step.damaged = true;
+                            step.leave_out(damaged.revision, damaged.revision);
                             self.damage.report_record(&damaged);
                         }
                     }
@@ -426,10 +442,20 @@ impl Mongo {
                     return Ok(step);
                 }
             }
+            // Otherwise the records ended by their number.
+            if is_whole && step.records < limits.records {
+                step.pass(view.head.oldest.saturating_sub(1), expected);
+            }
             step.reached = 0;
             anyhow::Ok(step)
         };
-        timeout(CALL_TIMEOUT, read).await.context(TIMED_OUT)?
+        let mut step = timeout(CALL_TIMEOUT, read).await.context(TIMED_OUT)??;
+        if !step.unreadable.is_empty() {
+            // What was trimmed meanwhile is no gap.
+            let oldest = self.past_view(collection).await?.head.oldest;
+            step.unreadable.retain(|(_first, last)| *last >= oldest);
+        }
+        Ok(step)
     }
 
     pub(in crate::store) async fn records_of_set(&self, set: &str) -> anyhow::Result<Vec<Change>> {
@@ -458,7 +484,10 @@ impl Mongo {
 }
 
 /// The base record of a row.
-fn base(collection: &CollectionName, row: &RawDocument) -> Result<ValueRecord, DamagedPast> {
+pub(super) fn base(
+    collection: &CollectionName,
+    row: &RawDocument,
+) -> Result<ValueRecord, DamagedPast> {
     rows::value_record(collection, row).map_err(|damaged| DamagedPast::Base {
         collection: collection.clone(),
         id: row.get_str("id").unwrap_or_default().to_owned(),

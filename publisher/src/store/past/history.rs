@@ -14,7 +14,8 @@ use std::{
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use contract::{
-    CanonicalJson, Change, CollectionName, Operation, Revision, history::HistoryFilter,
+    CanonicalJson, Change, CollectionName, Operation, Revision,
+    history::{HistoryFilter, UnreadableChanges},
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -34,6 +35,9 @@ const PAGE_VALUE_BYTES: usize = 1 << 20;
 /// Records that one call of a store reads, at most: writers of MongoDB do not wait for it, but other
 /// readers of this process do.
 const STEP_RECORDS: usize = 1_000;
+
+/// Ranges of unreadable changes that a page names.
+pub const MAX_UNREADABLE: usize = 100;
 
 /// Which history is asked for.
 #[derive(Debug, Clone)]
@@ -90,6 +94,9 @@ impl FromStr for HistoryCursor {
 pub struct HistoryPage {
     /// The changes.
     pub items: Vec<HistoryChange>,
+    /// Changes that are left out, because their records are damaged or gone: at most
+    /// [`MAX_UNREADABLE`] ranges.
+    pub unreadable: Vec<UnreadableChanges>,
     /// Where the next page begins; `None` after the last page.
     pub next: Option<HistoryCursor>,
 }
@@ -123,8 +130,23 @@ pub(in crate::store) struct Step {
     pub(in crate::store) reached: Revision,
     pub(in crate::store) records: usize,
     pub(in crate::store) bytes: usize,
-    /// Whether a damaged record was left out.
-    pub(in crate::store) damaged: bool,
+    /// The first and the last revision of what was left out, because records are damaged or gone.
+    pub(in crate::store) unreadable: Vec<(Revision, Revision)>,
+}
+
+impl Step {
+    /// The next row is of a revision, and every one before `expected` is expected to be there.
+    pub(in crate::store) fn pass(&mut self, revision: Revision, expected: Revision) {
+        if revision + 1 < expected {
+            self.leave_out(revision + 1, expected - 1);
+        }
+    }
+
+    pub(in crate::store) fn leave_out(&mut self, first: Revision, last: Revision) {
+        if self.unreadable.len() < MAX_UNREADABLE {
+            self.unreadable.push((first, last));
+        }
+    }
 }
 
 /// What a step may read.
@@ -191,8 +213,8 @@ struct Source {
     before: Revision,
     /// Changes that were read and are not part of the page yet.
     ahead: VecDeque<Change>,
-    /// Whether a damaged record was left out.
-    damaged: bool,
+    /// What was left out.
+    unreadable: Vec<(Revision, Revision)>,
 }
 
 impl Source {
@@ -224,7 +246,7 @@ impl Store {
                 collection: collection.clone(),
                 before,
                 ahead: VecDeque::new(),
-                damaged: false,
+                unreadable: Vec::new(),
             });
         }
         let merged = self.merge(&mut sources, query).await?;
@@ -241,8 +263,17 @@ impl Store {
         let positions: BTreeMap<_, _> = positions
             .map(|source| (source.collection.clone(), source.position()))
             .collect();
+        let unreadable = sources.iter().flat_map(|source| {
+            let ranges = source.unreadable.iter();
+            ranges.map(|(first, last)| UnreadableChanges {
+                collection: source.collection.clone(),
+                first: *first,
+                last: *last,
+            })
+        });
         Ok(HistoryPage {
             items: page.items,
+            unreadable: unreadable.take(MAX_UNREADABLE).collect(),
             next: (!positions.is_empty()).then_some(HistoryCursor(positions)),
         })
     }
@@ -317,7 +348,7 @@ impl Store {
         left.records = left.records.saturating_sub(step.records);
         left.bytes = left.bytes.saturating_sub(step.bytes);
         source.before = step.reached;
-        source.damaged |= step.damaged;
+        source.unreadable.extend(step.unreadable);
         source.ahead = step.found.into();
         Ok(())
     }

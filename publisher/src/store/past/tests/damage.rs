@@ -1,5 +1,7 @@
 //! Rows of the past that were changed or removed by other means: no answer is a wrong one.
 
+use contract::repair::{RepairRequest, RepairState};
+
 use super::*;
 use crate::store::integrity::is_damage;
 
@@ -192,6 +194,16 @@ fn damage<T: std::fmt::Debug>(answer: Result<T, PastError>) -> String {
     }
 }
 
+async fn repair(model: &Model, how: &str) -> RepairState {
+    let request = RepairRequest {
+        apply: how != "",
+        discard: how == "discard",
+        collections: Vec::new(),
+    };
+    let repaired = crate::repair::repair(&model.store, &name(), &request).await;
+    repaired.expect("examined").report.state
+}
+
 #[tokio::test]
 async fn a_damaged_named_snapshot_concerns_no_other_one() {
     for mut place in Place::all().await {
@@ -234,6 +246,10 @@ async fn damaged_rows_of_the_past_are_named_and_nothing_is_given_up_for_them() {
             "{refused}"
         );
         assert_eq!(refused, damage(model.state(&point).await));
+        assert_eq!(repair(&model, "").await, RepairState::Repairable);
+        assert_eq!(repair(&model, "apply").await, RepairState::Repaired);
+        assert_eq!(repair(&model, "").await, RepairState::Whole);
+        assert_eq!(model.state(&point).await.expect("kept").len(), 3);
 
         let model = place.trimmed().await;
         let model = edited(&place, model, &[Edit::DamageCoverage]).await;
@@ -244,6 +260,14 @@ async fn damaged_rows_of_the_past_are_named_and_nothing_is_given_up_for_them() {
             model.store.cover(&name()).await.expect_err("not covered");
             (model.store.trim(&name(), 0, before, 3).await).expect_err("not trimmed");
         }
+        assert_eq!(repair(&model, "apply").await, RepairState::Unrecoverable);
+        damage(model.state(&point).await);
+        assert_eq!(repair(&model, "discard").await, RepairState::Repaired);
+        model.store.cover(&name()).await.expect("covered");
+        assert_eq!(
+            model.state(&Point::Revision(12)).await.expect("kept").len(),
+            3
+        );
     }
 }
 
@@ -283,6 +307,28 @@ async fn change_sets_of_an_earlier_version_are_found_in_mongodb() {
         model.store.index_sets().await.expect("indexed");
         assert_eq!(model.store.set(&set).await.expect("kept").len(), 2);
         model.store.set("set-0").await.expect("asked");
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_history_names_the_changes_that_it_lacks() {
+    for mut place in Place::all().await {
+        let mut model = place.store().await;
+        for number in [0, 1, 0, 1, 0, 1] {
+            model.step(Step::Put(number)).await;
+        }
+        let whole = model.page(None).await;
+        assert!(whole.unreadable.is_empty(), "{:?}", whole.unreadable);
+        let removed = [1, 3, 4, 6].map(Edit::RemoveRecord);
+        let model = edited(&place, model, &removed).await;
+        for (of, expected) in [
+            (None, &[(6, 6), (3, 4), (1, 1)][..]),
+            (Some(id(0)), &[(6, 6)]),
+        ] {
+            let page = model.page(of).await;
+            let named = page.unreadable.iter().map(|gap| (gap.first, gap.last));
+            assert_eq!(named.collect::<Vec<_>>(), expected);
+        }
     }
 }
 
