@@ -40,7 +40,8 @@ pub struct RollbackRequest {
     #[cfg_attr(feature = "utoipa", schema(min_items = 1, max_items = 256))]
     pub ids: Option<Vec<DocumentId>>,
     /// Of a collection: when more documents would change than a change set may have, change only the
-    /// first ones, by id, and answer `more`. The same request again goes on.
+    /// first ones, by id, and answer `more`. The same request again goes on. A dry run of a part does
+    /// not check references, which may hold only after the other parts.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
     /// Whether the answer only shows what the rollback would do.

@@ -101,13 +101,14 @@ impl Rollbacks<'_> {
         restriction: &Restriction,
     ) -> Result<Plan, RollbackError> {
         let point = self.store.resolve(collection, point).await?;
-        let plan = match &restriction.ids {
+        let mut plan = match &restriction.ids {
             Some(ids) => self.of_documents(&point, ids, restriction.expected).await?,
             None => self.of_all(&point, restriction.expected).await?,
         };
         if plan.is_partial() && !restriction.partial {
             return Err(RollbackError::TooMany(plan.differing()));
         }
+        plan.one_of_parts = restriction.partial;
         Ok(plan)
     }
 
@@ -234,17 +235,10 @@ impl Rollbacks<'_> {
         if plan.steps.is_empty() {
             return Ok(plan.answer(None));
         }
-        let keys = plan.keys();
         let written = self.writer.write_set(plan.command(context)).await;
         let written = match written {
             Ok(written) => written,
-            Err(error) => {
-                // Pointers of the error are into a change set, which the caller did not send.
-                if error.kind() == ProblemKind::Schema {
-                    self.check(&plan).await?;
-                }
-                return Err(RollbackError::Write { error, keys });
-            }
+            Err(error) => return Err(self.refusal(&plan, error).await),
         };
         // Nothing else was written since `expected`, so the set is all that is new.
         let last = written.items.iter().map(|item| item.revision).max();
@@ -259,14 +253,32 @@ impl Rollbacks<'_> {
         Ok(plan.answer(Some(written)))
     }
 
-    /// Shows a plan, and checks its values by the rules of today. References to other documents are
-    /// checked when it is written.
+    /// Shows a plan that [`Self::write`] would write now; of one of several parts, without its
+    /// references to the others.
     ///
     /// # Errors
-    /// [`RollbackError::Refused`]
+    /// The refusals of [`Self::write`].
     pub async fn show(&self, plan: Plan) -> Result<Rollback, RollbackError> {
-        self.check(&plan).await?;
+        if !plan.steps.is_empty()
+            && let Err(error) = self.writer.judge(plan.command(&Context::default())).await
+            && !(plan.one_of_parts && error.kind() == ProblemKind::DanglingReference)
+        {
+            return Err(self.refusal(&plan, error).await);
+        }
         Ok(plan.answer(None))
+    }
+
+    /// The refusal of the change set of a plan.
+    async fn refusal(&self, plan: &Plan, error: WriteError) -> RollbackError {
+        // Pointers of the error are into a change set, which the caller did not send.
+        let is_value = matches!(error.kind(), ProblemKind::Schema | ProblemKind::TooLarge);
+        if is_value && let Err(refused) = self.check(plan).await {
+            return refused;
+        }
+        RollbackError::Write {
+            error,
+            keys: plan.keys(),
+        }
     }
 
     /// Checks the values of a plan by the rules of today.

@@ -154,6 +154,17 @@ impl Store {
         }
     }
 
+    /// What a commit of a command would answer now. Nothing is written.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) async fn judge(&self, command: Command) -> anyhow::Result<WriteResult> {
+        match self {
+            Self::Embedded(store) => store.judge(command).await,
+            Self::Mongo(store) => store.opened()?.judge(command).await,
+        }
+    }
+
     /// The heads of some collections, all from one snapshot, ordered by name.
     ///
     /// # Errors

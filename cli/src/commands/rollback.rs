@@ -230,6 +230,8 @@ fn request(
     let point = revision.map_or_else(|| point.clone(), Point::Revision);
     RollbackRequest {
         expected: shown.and_then(|shown| shown.expected),
+        // The references of a part may hold only after the other parts.
+        partial: ids.is_some() && shown.is_none(),
         ids,
         dry_run: shown.is_none(),
         ..RollbackRequest::to(point)

@@ -85,6 +85,13 @@ pub(super) async fn report(
             let detail = format!("The body is not the report of a dropped event: {reason}");
             Problem::new(ProblemKind::BadBody, detail).at(pointer)
         })?;
+    if let Some(revision) = report.event.revision
+        && i64::try_from(revision).is_err()
+    {
+        let detail = format!("{revision} is larger than the largest revision of a store");
+        let problem = Problem::new(ProblemKind::BadBody, detail).at("/event/revision");
+        return Err(problem.into());
+    }
     let id = api
         .dead_letters
         .add_reported(report)

@@ -33,7 +33,7 @@ pub(super) struct Parameters {
     to: Option<String>,
     text: Option<String>,
     set: Option<String>,
-    limit: Option<usize>,
+    limit: Option<String>,
     before: Option<String>,
 }
 
@@ -85,7 +85,7 @@ async fn page(
         collections,
         filter,
         before: before.transpose()?,
-        limit: parameters.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE),
+        limit: parameters.limit()?,
     };
     let _slot = api.history_slot(request).await?;
     let page = api.store.history(&query).await?;
@@ -122,6 +122,18 @@ impl Api {
 }
 
 impl Parameters {
+    fn limit(&self) -> Result<usize, ApiError> {
+        let Some(limit) = &self.limit else {
+            return Ok(DEFAULT_PAGE);
+        };
+        let number = limit.parse::<u64>().map_err(|_other| {
+            ProblemError::bad_request("limit", "expected a number of changes, 0 to 2^64 - 1")
+        })?;
+        Ok(usize::try_from(number)
+            .unwrap_or(MAX_PAGE)
+            .clamp(1, MAX_PAGE))
+    }
+
     fn filter(&self) -> Result<HistoryFilter, ApiError> {
         let time = |field, text: &Option<String>| {
             let text = text.as_deref();

@@ -2,7 +2,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, http::header};
 use contract::{
-    CollectionName, Problem, ProblemKind,
+    CollectionName, Problem, ProblemKind, Revision,
     history::{COUNT_HEADER, DIGEST_HEADER, Point, REVISION_HEADER},
     listing::ListFormat,
 };
@@ -18,6 +18,9 @@ use crate::{
     decide::DocumentKey,
     store::past::{PastError, PastPoint},
 };
+
+/// The largest revision that a store can hold.
+const MAX_REVISION: Revision = i64::MAX as Revision;
 
 /// The parameters of a read of the past. At most one of them is given.
 #[derive(Debug, Deserialize)]
@@ -41,8 +44,11 @@ impl PointQuery {
         Ok(match (revision, at, snapshot) {
             (None, None, None) => None,
             (Some(revision), None, None) => {
-                Some(Point::Revision(revision.parse().map_err(|_error| {
-                    ProblemError::bad_request("revision", "expected a number from 0")
+                let number = revision.parse().ok();
+                let number = number.filter(|number| *number <= MAX_REVISION);
+                Some(Point::Revision(number.ok_or_else(|| {
+                    let detail = format!("expected a number from 0 to {MAX_REVISION}");
+                    ProblemError::bad_request("revision", detail)
                 })?))
             }
             (None, Some(time), None) => Some(Point::Time(instant("at", time)?)),

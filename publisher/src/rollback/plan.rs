@@ -93,6 +93,8 @@ pub struct Plan {
     bytes: usize,
     /// Documents that have another value than then and did not fit.
     left_out: u64,
+    /// Whether it is one of several parts: its references may only hold after the others.
+    pub(super) one_of_parts: bool,
 }
 
 impl Plan {

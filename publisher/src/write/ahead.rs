@@ -130,19 +130,12 @@ impl Ahead {
         let permit = permit.map_err(|_elapsed| WriteError::Busy)?;
         // The search may outlive this request, and then keeps its permit.
         let found = self.store.search_ahead(sought, REFERRERS, permit).await;
+        // Not left to the transaction: there the search would hold up all other writes.
         let (searched, found) = found.map_err(|error| {
-            if integrity::is_damage(&error) {
-                return WriteError::Unreadable(error.root_cause().to_string());
-            }
-            static FAILURES: LogRate = LogRate::new();
-            if let Some(left_out) = FAILURES.due() {
-                tracing::warn!(
-                    "what refers to a document could not be searched before its deletion, which is \
-                     answered 503: {error:#}{left_out}"
-                );
-            }
-            // Not left to the transaction: there the search would hold up all other writes.
-            WriteError::NotCommitted
+            unread(
+                &error,
+                "what refers to a document could not be searched before its deletion",
+            )
         })?;
         if let Some(refusal) = references::refused(command, &found) {
             return Err(refusal);
@@ -154,6 +147,14 @@ impl Ahead {
             }
         }
         Ok(())
+    }
+
+    /// Whether a checked command would be accepted now.
+    pub(super) async fn judge(&self, command: Command) -> Result<(), WriteError> {
+        let judged = self.store.judge(command).await;
+        let judged = judged
+            .map_err(|error| unread(&error, "the outcome of a write could not be previewed"))?;
+        judged.map(drop)
     }
 
     /// Whether the document of a deletion exists and is as expected.
@@ -218,6 +219,18 @@ impl Ahead {
             WriteError::NotCommitted
         })
     }
+}
+
+/// The answer when the store cannot be read; `what` begins the line in the log.
+fn unread(error: &anyhow::Error, what: &str) -> WriteError {
+    if integrity::is_damage(error) {
+        return WriteError::Unreadable(error.root_cause().to_string());
+    }
+    static FAILURES: LogRate = LogRate::new();
+    if let Some(left_out) = FAILURES.due() {
+        tracing::warn!("{what}, so it is answered 503: {error:#}{left_out}");
+    }
+    WriteError::NotCommitted
 }
 
 /// Memory that a command takes in the queue and in a group, in bytes.

@@ -110,6 +110,20 @@ impl Writer {
         Ok(written(id, keys, outcomes))
     }
 
+    /// Whether a change set would be accepted now. Nothing is written, and nothing waits for it.
+    ///
+    /// # Errors
+    /// As [`Writer::write_set`], besides those of the queue.
+    pub async fn judge(&self, set: ChangeSetCommand) -> Result<(), WriteError> {
+        let since = Instant::now();
+        let mut command = Command::ChangeSet(set);
+        let mut memory = vec![self.ahead.reserve(size(&command))?];
+        self.ahead
+            .check(&mut command, true, since, &mut memory)
+            .await?;
+        self.ahead.judge(command).await
+    }
+
     /// Checks a command, puts it into the queue and waits for its result; again when its document
     /// changed in between.
     async fn submit(&self, mut command: Command, span: Span) -> WriteResult {

@@ -295,3 +295,47 @@ async fn a_deletion_of_what_is_in_use_is_refused_without_the_writer() -> Outcome
     publisher.run(async { outcome = test.await }).await?;
     outcome
 }
+
+/// A preview that promises what is refused afterwards is worse than none.
+#[tokio::test]
+async fn the_dry_run_of_a_rollback_refuses_what_would_leave_a_dangling_reference() -> Outcome {
+    on_both_stores(async |client| {
+        client
+            .expect(201, "POST", SKILLS, json!({"id": "s"}))
+            .await?;
+        let channel = json!({"id": "c", "skills": ["s"]});
+        client.expect(201, "POST", CHANNELS, channel).await?;
+        let skills = "/v1/collections/Skill/rollback";
+        // Before its first change the skill did not exist.
+        for dry_run in [true, false] {
+            let body = json!({"toRevision": 0, "dryRun": dry_run});
+            let (status, problem) = client.send("POST", skills, body).await?;
+            ensure!(status == 409, "{dry_run}: {problem}");
+            ensure!(problem["type"] == "urn:confcast:problem:dangling-reference");
+            ensure!(problem["references"][0]["id"] == "c", "{problem}");
+        }
+        // The channel comes back, and what it refers to is gone.
+        for path in [format!("{CHANNELS}/c"), format!("{SKILLS}/s")] {
+            client.expect(200, "DELETE", &path, json!(null)).await?;
+        }
+        let channel = format!("{CHANNELS}/c/rollback");
+        for dry_run in [true, false] {
+            let body = json!({"toRevision": 1, "dryRun": dry_run});
+            let (status, problem) = client.send("POST", &channel, body).await?;
+            ensure!(status == 409, "{dry_run}: {problem}");
+        }
+        client
+            .expect(201, "POST", SKILLS, json!({"id": "s"}))
+            .await?;
+        let body = json!({"toRevision": 1, "dryRun": true});
+        let (status, shown) = client.send("POST", &channel, body).await?;
+        ensure!(
+            status == 200 && shown["items"][0]["op"] == "Create",
+            "{shown}"
+        );
+        client
+            .expect(404, "GET", &format!("{CHANNELS}/c"), json!(null))
+            .await
+    })
+    .await
+}

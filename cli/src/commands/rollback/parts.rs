@@ -29,13 +29,13 @@ pub(super) async fn divided(
     while let Some(ids) = parts.pop_front() {
         let subject = Subject::Collection(collection.clone(), point.clone(), Some(ids.clone()));
         match subject.send(publisher, None).await {
-            Ok(rollback) => previews.push(Preview { subject, rollback }),
             // Few documents may have too many bytes.
-            Err(error) if error.kind() == Some(ProblemKind::SetTooLarge) && ids.len() > 1 => {
+            Ok(rollback) if rollback.more && ids.len() > 1 => {
                 let (first, second) = ids.split_at(ids.len() / 2);
                 parts.push_front(second.to_vec());
                 parts.push_front(first.to_vec());
             }
+            Ok(rollback) => previews.push(Preview { subject, rollback }),
             Err(error) => return Err(error.into()),
         }
     }

@@ -10,12 +10,12 @@ use std::{
 };
 
 use anyhow::Context;
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use contract::{Change, Document};
 use rusqlite::{Transaction, params};
 
 use crate::{
-    decide::{Command, DocumentKey, WorkingSet, references::Facts},
+    decide::{Command, DocumentKey, WorkingSet, WriteResult, references::Facts},
     policy::Broadcast,
     store::{
         CommitError, Committed,
@@ -56,17 +56,9 @@ impl Embedded {
         group: &[Command],
     ) -> anyhow::Result<End<(Committed, Option<impl Drop + Send + use<>>)>> {
         let policy = &self.0.policy;
-        let mut before = self
-            .working_set(transaction, group)
-            .context("reading heads and documents")?;
-        let documents = before.documents.clone();
         let now = Utc::now();
-        let wanted = policy.rules.wanted(&before, group, now);
-        if !wanted.is_empty() {
-            before.facts = self
-                .facts(transaction, wanted, before.epoch)
-                .context("reading references")?;
-        }
+        let before = self.before(transaction, group, now)?;
+        let documents = before.documents.clone();
         let decisions = policy.rules.evaluate(before, group, now);
         let (changes, after) = (decisions.changes, decisions.after);
         // A commit would cost a sync for nothing.
@@ -84,6 +76,40 @@ impl Embedded {
             changes,
         };
         Ok(End::Commit((committed, Some(ended))))
+    }
+
+    /// What a commit of a command would answer now.
+    pub(in crate::store) async fn judge(&self, command: Command) -> anyhow::Result<WriteResult> {
+        self.read(move |store, transaction| {
+            let group = [command];
+            let now = Utc::now();
+            let before = store.before(transaction, &group, now)?;
+            let mut decisions = store.0.policy.rules.evaluate(before, &group, now);
+            decisions
+                .results
+                .pop()
+                .context("a command without a result")
+        })
+        .await
+    }
+
+    /// All that a group is evaluated over.
+    fn before(
+        &self,
+        transaction: &Transaction<'_>,
+        group: &[Command],
+        now: DateTime<Utc>,
+    ) -> anyhow::Result<WorkingSet> {
+        let mut before = self
+            .working_set(transaction, group)
+            .context("reading heads and documents")?;
+        let wanted = self.0.policy.rules.wanted(&before, group, now);
+        if !wanted.is_empty() {
+            before.facts = self
+                .facts(transaction, wanted, before.epoch)
+                .context("reading references")?;
+        }
+        Ok(before)
     }
 
     /// The heads and documents that a group concerns.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use contract::{CollectionName, Document, DocumentId, Revision};
 use mongodb::{
     ClientSession,
@@ -22,7 +22,7 @@ use tracing::debug;
 use uuid::Uuid;
 
 use crate::{
-    decide::{Command, Decisions, DocumentKey, WorkingSet, references::Facts},
+    decide::{Command, Decisions, DocumentKey, WorkingSet, WriteResult, references::Facts},
     store::{
         CommitError, Committed,
         committed_heads::HeadPositions,
@@ -139,13 +139,7 @@ impl Mongo {
             RestoredError
         );
         let now = Utc::now();
-        let wanted = self.policy.rules.wanted(&before, group, now);
-        if !wanted.is_empty() {
-            before.facts = self
-                .facts(session, wanted, before.epoch)
-                .await
-                .context("reading references")?;
-        }
+        self.add_facts(session, &mut before, group, now).await?;
         let decisions = self.policy.rules.evaluate(before, group, now);
         // The empty transaction is committed all the same: that confirms what was read, and so the
         // results of the commands.
@@ -157,6 +151,46 @@ impl Mongo {
         self.write(session, commands, &decisions.referred, write_id)
             .await?;
         Ok(decisions)
+    }
+
+    /// What a commit of a command would answer now.
+    pub(in crate::store) async fn judge(&self, command: Command) -> anyhow::Result<WriteResult> {
+        let group = [command];
+        let now = Utc::now();
+        let read = async {
+            let mut session = self.snapshot_session().await?;
+            let (mut before, _head_rows) = self
+                .working_set(&mut session, &group)
+                .await
+                .context("reading heads and documents")?;
+            self.add_facts(&mut session, &mut before, &group, now)
+                .await?;
+            anyhow::Ok(before)
+        };
+        let before = timeout(CALL_TIMEOUT, read).await.context(TIMED_OUT)??;
+        let mut decisions = self.policy.rules.evaluate(before, &group, now);
+        decisions
+            .results
+            .pop()
+            .context("a command without a result")
+    }
+
+    /// Adds what a group needs besides its own documents.
+    async fn add_facts(
+        &self,
+        session: &mut ClientSession,
+        before: &mut WorkingSet,
+        group: &[Command],
+        now: DateTime<Utc>,
+    ) -> anyhow::Result<()> {
+        let wanted = self.policy.rules.wanted(before, group, now);
+        if !wanted.is_empty() {
+            before.facts = self
+                .facts(session, wanted, before.epoch)
+                .await
+                .context("reading references")?;
+        }
+        Ok(())
     }
 
     async fn write(

@@ -178,6 +178,12 @@ async fn a_point_that_cannot_be_answered_is_a_problem_that_says_why() -> Outcome
             ("revision=2", 404, "no-revision", ""),
             ("revision=-1", 400, "bad-request", "revision"),
             (
+                "revision=18446744073709551615",
+                400,
+                "bad-request",
+                "revision",
+            ),
+            (
                 "revision=1&at=2026-01-01T00:00:00Z",
                 400,
                 "bad-request",
@@ -208,7 +214,9 @@ async fn a_point_that_cannot_be_answered_is_a_problem_that_says_why() -> Outcome
             ("text=", "text"),
             ("before=x", "before"),
             ("id=a%20b", "id"),
-            ("limit=x", ""),
+            ("limit=x", "limit"),
+            ("limit=-1", "limit"),
+            ("limit=99999999999999999999", "limit"),
         ] {
             let answer = publisher
                 .ask(&format!("GET /v1/history?{query}"), "", "")
