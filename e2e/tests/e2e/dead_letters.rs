@@ -8,7 +8,7 @@ use std::{
 use actix_web::{App, HttpResponse, HttpServer, dev::Server, web};
 use anyhow::ensure;
 use contract::dead_letter::{DeadLetterId, DeadLetterReport, EventSummary, Original};
-use e2e::testbed::{FREE, dependencies, services::Service};
+use e2e::testbed::{FREE, dependencies, services::Service, wait::eventually};
 use serde_json::{Value, json};
 
 type Outcome = anyhow::Result<()>;
@@ -29,7 +29,7 @@ fn succeeds(publisher: &Service, arguments: &[&str]) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// A subscriber that takes every event. Its threads run as long as the process of the tests.
+/// A subscriber that takes every event, while it is polled.
 fn subscriber(listener: TcpListener) -> anyhow::Result<Server> {
     let server = HttpServer::new(|| {
         let routes = json!({"default": "/events"});
@@ -43,7 +43,8 @@ fn subscriber(listener: TcpListener) -> anyhow::Result<Server> {
     Ok(server.workers(1).disable_signals().listen(listener)?.run())
 }
 
-#[tokio::test]
+// With threads, because the commands block the one of the test.
+#[tokio::test(flavor = "multi_thread")]
 async fn confcast_lists_shows_replays_and_discards_dead_letters() -> Outcome {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let subscribers = format!("http://{}", listener.local_addr()?);
@@ -112,8 +113,16 @@ async fn confcast_lists_shows_replays_and_discards_dead_letters() -> Outcome {
         "{reason}"
     );
     let listener = TcpListener::bind(subscribers.trim_start_matches("http://"))?;
-    let _running = subscriber(listener)?;
-    let sent = succeeds(&publisher, &["replay", &ids[0], "--yes"])?;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it ends with the runtime of the test"
+    )]
+    let _running = tokio::spawn(subscriber(listener)?);
+    // The publisher pauses for a subscriber that could not be reached.
+    let sent = eventually("the subscriber takes the event", async || {
+        succeeds(&publisher, &["replay", &ids[0], "--yes"])
+    });
+    let sent = sent.await?;
     ensure!(sent.contains("subscribers that took it: 1"), "{sent}");
     let refused = confcast(&publisher, &["replay", &ids[1], &ids[2], "--yes"])?;
     let reason = String::from_utf8_lossy(&refused.stderr);
