@@ -182,10 +182,10 @@ impl<'a> Pages<'a> {
             page.items.truncate(self.left);
             self.left -= page.items.len();
             for gap in &page.unreadable {
-                eprintln!(
-                    "warning: revisions {} to {} of {} are damaged or gone, and not listed",
+                output::note(format_args!(
+                    "revisions {} to {} of {} are damaged or gone, and not listed",
                     gap.first, gap.last, gap.collection
-                );
+                ));
             }
             if !page.items.is_empty() {
                 return Ok(Some(page.items));

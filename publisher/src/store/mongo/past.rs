@@ -520,7 +520,9 @@ impl Mongo {
         use crate::store::past::tests::damage::Edit;
         let bases = self.table(BASES);
         match edit {
-            Edit::RemoveBase(id) => drop(bases.delete_many(doc! { "id": id }).await?),
+            Edit::RemoveBase(id) => {
+                bases.delete_many(doc! { "id": id }).await?;
+            }
             Edit::MoveBase(id) => {
                 let moved = doc! { "$inc": { "revision": 100_i64 } };
                 bases.update_many(doc! { "id": id }, moved).await?;

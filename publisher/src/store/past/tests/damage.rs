@@ -196,7 +196,7 @@ fn damage<T: std::fmt::Debug>(answer: Result<T, PastError>) -> String {
 
 async fn repair(model: &Model, how: &str) -> RepairState {
     let request = RepairRequest {
-        apply: how != "",
+        apply: !how.is_empty(),
         discard: how == "discard",
         collections: Vec::new(),
     };
