@@ -132,7 +132,7 @@ impl Store {
     /// The named snapshot of a name.
     ///
     /// # Errors
-    /// When the store cannot be read, or [`DamagedPast::Snapshot`].
+    /// When the store cannot be read, or `DamagedPast::Snapshot`.
     pub async fn snapshot(&self, name: &SnapshotName) -> anyhow::Result<Option<NamedSnapshot>> {
         let all = self.stored_snapshots().await?;
         let stored = all.into_iter().find(|stored| stored.name == name.as_str());

@@ -95,7 +95,7 @@ pub struct HistoryPage {
     /// The changes.
     pub items: Vec<HistoryChange>,
     /// Changes that are left out, because their records are damaged or gone: at most
-    /// [`MAX_UNREADABLE`] ranges.
+    /// `MAX_UNREADABLE` ranges.
     pub unreadable: Vec<UnreadableChanges>,
     /// Where the next page begins; `None` after the last page.
     pub next: Option<HistoryCursor>,
