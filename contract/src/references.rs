@@ -20,7 +20,7 @@ mod reader;
 use reader::Reader;
 
 /// The keyword of a schema.
-pub const KEYWORD: &str = "x-ref";
+const KEYWORD: &str = "x-ref";
 
 /// Most subschemas that the rules of a schema have.
 const MAX_NODES: usize = 10_000;
@@ -211,6 +211,25 @@ impl ReferenceRules {
             found.retain(|_reference, place| applied.contains(place));
         }
         found.into_keys().collect()
+    }
+
+    /// The references of a value, as the schema of `validator` applies to it: see
+    /// [`Self::references`].
+    #[cfg(feature = "jsonschema")]
+    pub fn references_by(
+        &self,
+        validator: &jsonschema::Validator,
+        value: &Value,
+    ) -> Vec<Reference> {
+        self.references(value, || {
+            let evaluation = validator.evaluate(value);
+            let annotations = evaluation.iter_annotations().filter_map(|found| {
+                let target = found.annotations.value().get(KEYWORD)?.as_str()?;
+                Some((found.instance_location.to_string(), target.to_owned()))
+            });
+            let is_valid = evaluation.is_valid();
+            is_valid.then(|| annotations.collect())
+        })
     }
 
     /// The paths of members at which values refer to a collection; an array on the way is not part

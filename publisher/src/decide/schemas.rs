@@ -12,7 +12,7 @@ use bytes::Bytes;
 use contract::{
     CollectionName, canonical,
     problem::Violation,
-    references::{KEYWORD, Reference, ReferenceRules},
+    references::{Reference, ReferenceRules},
 };
 use jsonschema::{ValidationError, Validator, error::ValidationErrorKind};
 use serde_json::{Value, value::RawValue};
@@ -150,18 +150,8 @@ impl Schema {
     /// The references of a document. Where the schema has alternatives, only those that the document
     /// matches count.
     pub fn references_of(&self, document: &Value) -> Vec<Reference> {
-        let Some(rules) = &self.references else {
-            return Vec::new();
-        };
-        rules.references(document, || {
-            let evaluation = self.validator.evaluate(document);
-            let annotations = evaluation.iter_annotations().filter_map(|found| {
-                let target = found.annotations.value().get(KEYWORD)?.as_str()?;
-                Some((found.instance_location.to_string(), target.to_owned()))
-            });
-            let valid = evaluation.is_valid();
-            valid.then(|| annotations.collect())
-        })
+        let rules = self.references.as_ref();
+        rules.map_or_else(Vec::new, |it| it.references_by(&self.validator, document))
     }
 
     /// Checks a document.

@@ -15,7 +15,7 @@ use anyhow::{Context, ensure};
 use client::Endpoint;
 use contract::{
     CollectionName, DocumentId, Revision,
-    references::{KEYWORD, Reference, ReferenceRules},
+    references::{Reference, ReferenceRules},
     snapshot::SnapshotItem,
 };
 use jsonschema::Validator;
@@ -184,18 +184,8 @@ struct Checks {
 impl Checks {
     /// The references of a document, as the publisher finds them.
     fn references_of(&self, document: &Value) -> Vec<Reference> {
-        let Some(rules) = &self.references else {
-            return Vec::new();
-        };
-        rules.references(document, || {
-            let evaluation = self.validator.evaluate(document);
-            let annotations = evaluation.iter_annotations().filter_map(|found| {
-                let target = found.annotations.value().get(KEYWORD)?.as_str()?;
-                Some((found.instance_location.to_string(), target.to_owned()))
-            });
-            let valid = evaluation.is_valid();
-            valid.then(|| annotations.collect())
-        })
+        let rules = self.references.as_ref();
+        rules.map_or_else(Vec::new, |it| it.references_by(&self.validator, document))
     }
 }
 
