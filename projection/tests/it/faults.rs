@@ -10,7 +10,8 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::testbed::{
-    AGENTS, Outcome, SKILLS, create, delete, until, until_status, update, with_publisher,
+    AGENTS, Outcome, SKILLS, create, delete, fifty, project, until, until_status, update,
+    with_publisher,
 };
 
 #[tokio::test]
@@ -25,8 +26,7 @@ async fn while_mongodb_is_away_the_replica_goes_on_and_the_projection_comes_back
             url,
             verify_every: None,
         };
-        let projection = projection::Projection::new(config, replica.clone());
-        let test = async {
+        project(&replica, config, async |projection| {
             testbed.until_equal(SKILLS).await?;
             testbed.mongod.kill()?;
             testbed
@@ -38,23 +38,14 @@ async fn while_mongodb_is_away_the_replica_goes_on_and_the_projection_comes_back
                 Ok(())
             })
             .await?;
-            until(&projection, ProjectionState::Unavailable).await?;
+            until(projection, ProjectionState::Unavailable).await?;
             ensure!(projection.status().last_error.is_some());
             replica.readiness()?;
             testbed.mongod.restart().await?;
             testbed.until_equal(SKILLS).await?;
-            until_status(&projection, |status| status.last_error.is_none()).await
-        };
-        let mut outcome = Ok(());
-        replica
-            .run(async {
-                tokio::select! {
-                    tested = test => outcome = tested,
-                    () = projection.clone().run(Default::default()) => {}
-                }
-            })
-            .await;
-        outcome
+            until_status(projection, |status| status.last_error.is_none()).await
+        })
+        .await
     })
     .await
 }
@@ -66,10 +57,7 @@ async fn changes_that_the_replica_keeps_no_more_are_told_by_the_difference() -> 
     with_publisher(async |testbed| {
         // The fail points of the tests are for this name.
         testbed.url_options = "&appName=confcast-publisher";
-        let ids: Vec<_> = (0..50).map(|id| format!("d{id}")).collect();
-        let of_all = |n: u64| ids.iter().map(move |id| (id.clone(), json!({ "n": n })));
-        let created = of_all(0).map(|(id, value)| create(SKILLS, &id, &value));
-        testbed.commit(created.collect()).await?;
+        testbed.commit(fifty(create, 0)).await?;
         testbed
             .projecting("one", None, async |projection| {
                 testbed.until_equal(SKILLS).await?;
@@ -78,8 +66,7 @@ async fn changes_that_the_replica_keeps_no_more_are_told_by_the_difference() -> 
                 let block = doc! { "blockConnection": true, "blockTimeMS": 4_000 };
                 testbed.mongod.fail("update", 1, block).await?;
                 for n in 1..=40 {
-                    let updates = of_all(n).map(|(id, value)| update(SKILLS, &id, &value));
-                    testbed.commit(updates.collect()).await?;
+                    testbed.commit(fifty(update, n)).await?;
                 }
                 testbed.until_equal(SKILLS).await?;
                 let after = projection.status();
@@ -102,10 +89,7 @@ async fn changes_that_the_replica_keeps_no_more_are_told_by_the_difference() -> 
 async fn a_document_that_came_and_went_between_two_loads_leaves_no_row() -> Outcome {
     with_publisher(async |testbed| {
         testbed.url_options = "&appName=confcast-publisher";
-        let ids: Vec<_> = (0..50).map(|id| format!("d{id}")).collect();
-        let of_all = |n: u64| ids.iter().map(move |id| (id.clone(), json!({ "n": n })));
-        let created = of_all(0).map(|(id, value)| create(SKILLS, &id, &value));
-        testbed.commit(created.collect()).await?;
+        testbed.commit(fifty(create, 0)).await?;
         testbed
             .projecting("one", None, async |projection| {
                 testbed.until_equal(SKILLS).await?;
@@ -123,8 +107,7 @@ async fn a_document_that_came_and_went_between_two_loads_leaves_no_row() -> Outc
                 testbed.mongod.until_failed(2).await?;
                 testbed.commit(vec![delete(SKILLS, "x")]).await?;
                 for n in 1..=25 {
-                    let updates = of_all(n).map(|(id, value)| update(SKILLS, &id, &value));
-                    testbed.commit(updates.collect()).await?;
+                    testbed.commit(fifty(update, n)).await?;
                 }
                 testbed.until_equal(SKILLS).await
             })
@@ -139,10 +122,7 @@ async fn a_document_that_came_and_went_between_two_loads_leaves_no_row() -> Outc
 async fn a_row_of_the_writer_before_is_removed_also_when_its_change_was_never_seen() -> Outcome {
     with_publisher(async |testbed| {
         testbed.url_options = "&appName=confcast-publisher";
-        let ids: Vec<_> = (0..50).map(|id| format!("d{id}")).collect();
-        let of_all = |n: u64| ids.iter().map(move |id| (id.clone(), json!({ "n": n })));
-        let created = of_all(0).map(|(id, value)| create(SKILLS, &id, &value));
-        testbed.commit(created.collect()).await?;
+        testbed.commit(fifty(create, 0)).await?;
         testbed
             .projecting("one", None, async |_projection| {
                 testbed.until_equal(SKILLS).await?;
@@ -174,8 +154,7 @@ async fn a_row_of_the_writer_before_is_removed_also_when_its_change_was_never_se
                 let block = doc! { "blockConnection": true, "blockTimeMS": 4_000 };
                 testbed.mongod.fail("update", 1, block).await?;
                 for n in 1..=40 {
-                    let updates = of_all(n).map(|(id, value)| update(SKILLS, &id, &value));
-                    testbed.commit(updates.collect()).await?;
+                    testbed.commit(fifty(update, n)).await?;
                 }
                 testbed.until_equal(SKILLS).await?;
                 let status = projection.status();

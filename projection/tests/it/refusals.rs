@@ -6,7 +6,9 @@ use e2e::testbed::mongod::Mongod;
 use mongodb::bson::doc;
 use serde_json::json;
 
-use super::testbed::{Outcome, SKILLS, Testbed, create, until, until_status, with_publisher};
+use super::testbed::{
+    Outcome, SKILLS, Testbed, create, project, until, until_status, with_publisher,
+};
 
 async fn refused(testbed: &Testbed, words: &str) -> Outcome {
     testbed
@@ -15,6 +17,18 @@ async fn refused(testbed: &Testbed, words: &str) -> Outcome {
             let error = projection.status().last_error.unwrap_or_default();
             ensure!(error.contains(words), "{error}");
             Ok(())
+        })
+        .await
+}
+
+/// Commits one document, and projects it.
+async fn one_projected(testbed: &Testbed) -> Outcome {
+    testbed
+        .commit(vec![create(SKILLS, "a", &json!({}))])
+        .await?;
+    testbed
+        .projecting("one", None, async |_projection| {
+            testbed.until_equal(SKILLS).await
         })
         .await
 }
@@ -31,20 +45,14 @@ async fn a_standalone_server_is_refused_with_the_remedy() -> Outcome {
             url,
             verify_every: None,
         };
-        let projection = projection::Projection::new(config, replica.clone());
-        let mut outcome = Ok(());
-        replica
-            .run(async {
-                tokio::select! {
-                    tested = until_status(&projection, |status| {
-                        let error = status.last_error.as_deref().unwrap_or_default();
-                        status.state == ProjectionState::Refused && error.contains("rs.initiate()")
-                    }) => outcome = tested,
-                    () = projection.clone().run(Default::default()) => {}
-                }
+        project(&replica, config, async |projection| {
+            until_status(projection, |status| {
+                let error = status.last_error.as_deref().unwrap_or_default();
+                status.state == ProjectionState::Refused && error.contains("rs.initiate()")
             })
-            .await;
-        outcome
+            .await
+        })
+        .await
     })
     .await
 }
@@ -88,14 +96,7 @@ async fn documents_of_somebody_else_are_refused_and_stay() -> Outcome {
 #[tokio::test]
 async fn the_projection_of_another_store_is_refused_and_stays() -> Outcome {
     with_publisher(async |testbed| {
-        testbed
-            .commit(vec![create(SKILLS, "a", &json!({}))])
-            .await?;
-        testbed
-            .projecting("one", None, async |_projection| {
-                testbed.until_equal(SKILLS).await
-            })
-            .await?;
+        one_projected(testbed).await?;
         let before = testbed.rows(SKILLS).await?;
         let other = doc! { "$set": { "epoch": "00000001-1" } };
         let positions = testbed.table("_projection").await?;
@@ -111,14 +112,7 @@ async fn the_projection_of_another_store_is_refused_and_stays() -> Outcome {
 #[tokio::test]
 async fn the_projection_of_another_store_is_refused_while_its_writer_runs() -> Outcome {
     with_publisher(async |testbed| {
-        testbed
-            .commit(vec![create(SKILLS, "a", &json!({}))])
-            .await?;
-        testbed
-            .projecting("one", None, async |_projection| {
-                testbed.until_equal(SKILLS).await
-            })
-            .await?;
+        one_projected(testbed).await?;
         let positions = testbed.table("_projection").await?;
         let other = doc! { "$set": { "epoch": "00000001-1" } };
         positions.update_one(doc! { "_id": SKILLS }, other).await?;

@@ -16,7 +16,7 @@ use publisher::{
     embed::{ChangeRequest, Changes, Context},
 };
 use replica::{Config, Events, Follow, Replica, Url};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) type Outcome = anyhow::Result<()>;
@@ -94,16 +94,7 @@ impl Testbed {
         let replica = self.replica(instance)?;
         let url = format!("{}{}", self.mongod.url(VIEWS), self.url_options).parse()?;
         let config = ProjectionConfig { url, verify_every };
-        let projection = Projection::new(config, replica.clone());
-        let mut outcome = Ok(());
-        let tested = async {
-            tokio::select! {
-                tested = Box::pin(test(&projection)) => outcome = tested,
-                () = Box::pin(projection.clone().run(CancellationToken::new())) => {}
-            }
-        };
-        Box::pin(replica.run(Box::pin(tested))).await;
-        outcome
+        project(&replica, config, test).await
     }
 
     pub(crate) async fn table(&self, name: &str) -> anyhow::Result<Collection<Document>> {
@@ -168,6 +159,24 @@ impl Testbed {
     }
 }
 
+/// As [`Testbed::projecting`], of a replica and a database of the test.
+pub(crate) async fn project(
+    replica: &Replica,
+    config: ProjectionConfig,
+    test: impl AsyncFnOnce(&Projection) -> Outcome,
+) -> Outcome {
+    let projection = Projection::new(config, replica.clone());
+    let mut outcome = Ok(());
+    let tested = async {
+        tokio::select! {
+            tested = Box::pin(test(&projection)) => outcome = tested,
+            () = Box::pin(projection.clone().run(CancellationToken::new())) => {}
+        }
+    };
+    Box::pin(replica.run(Box::pin(tested))).await;
+    outcome
+}
+
 /// Waits until a projection has this state.
 pub(crate) async fn until(projection: &Projection, state: ProjectionState) -> Outcome {
     until_status(projection, |status| status.state == state).await
@@ -191,6 +200,14 @@ pub(crate) fn create(collection: &str, id: &str, value: &Value) -> ChangeRequest
 
 pub(crate) fn update(collection: &str, id: &str, value: &Value) -> ChangeRequest {
     ChangeRequest::update(collection, id, value).expect("a change request")
+}
+
+/// One change for each of fifty documents, to the same value.
+pub(crate) fn fifty(change: fn(&str, &str, &Value) -> ChangeRequest, n: u64) -> Vec<ChangeRequest> {
+    let value = json!({ "n": n });
+    (0..50)
+        .map(|id| change(SKILLS, &format!("d{id}"), &value))
+        .collect()
 }
 
 pub(crate) fn delete(collection: &str, id: &str) -> ChangeRequest {
