@@ -32,6 +32,7 @@ mod bases;
 mod commit;
 mod connections;
 mod dead_letters;
+mod document_log;
 mod documents;
 mod epoch;
 mod failure;
@@ -112,15 +113,15 @@ impl Embedded {
             Ok(End::Commit(()))
         })?;
         let indexed = connections.write_blocking(|transaction| {
-            tables::index_log(transaction)?;
+            document_log::make(transaction)?;
             Ok(End::Commit(()))
         });
         if let Err(error) = indexed {
             // Without it all answers are the same.
             self.note(&error);
             tracing::error!(
-                "the change log of the embedded store has no index by document, so each read of a \
-                 damaged or absent document reads all of it: {error:#}"
+                "the embedded store has no table of the change log by document, so each read of a \
+                 damaged or absent document reads all of the log: {error:#}"
             );
         }
         let made = connections.write_blocking(|transaction| {

@@ -9,7 +9,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::store::{
     document_cursor::CHUNK_BYTES,
-    embedded::{Embedded, rows, tables},
+    embedded::{Embedded, document_log, rows, tables},
     integrity::{Damage, DamagedPast},
     past::{
         PastPiece, PastPoint, PastView, ValueRecord,
@@ -177,7 +177,7 @@ impl Embedded {
         let (collection, filter) = (collection.clone(), filter.clone());
         self.read(move |store, transaction| {
             let mut statement = match &filter.id {
-                Some(_) => tables::records_of_document(transaction)?,
+                Some(_) => document_log::records_of_document(transaction)?,
                 None => transaction.prepare_cached(
                     "SELECT revision, crc, record FROM changes
                      WHERE collection = ?1 AND revision < ?2 AND revision > ?3
@@ -321,7 +321,7 @@ fn newest_in_log(
     if revision <= after {
         return Ok(None);
     }
-    let record = tables::records_of_document(transaction)?
+    let record = document_log::records_of_document(transaction)?
         .query_row(
             params![
                 collection.as_str(),
@@ -336,15 +336,14 @@ fn newest_in_log(
     Ok(record.filter(|record| record.id == *id))
 }
 
-/// The first change of a document in the log after a revision. A record that is damaged is passed
-/// over.
+/// The first change of a document in the log after a revision.
 fn first_after(
     transaction: &Transaction<'_>,
     collection: &CollectionName,
     id: &DocumentId,
     after: Revision,
 ) -> anyhow::Result<Option<Change>> {
-    let mut statement = tables::next_record_of_document(transaction)?;
+    let mut statement = document_log::next_record_of_document(transaction)?;
     let record = statement
         .query_row(params![collection.as_str(), after, id.as_str()], |row| {
             Ok(rows::record(collection, row))
@@ -397,7 +396,7 @@ fn next_id(
     // No id is empty, so the empty id is before the first.
     let keys = [collection.as_str(), after.map_or("", DocumentId::as_str)];
     let mut first = None::<String>;
-    for sql in [tables::NEXT_IN_LOG, tables::NEXT_IN_BASES] {
+    for sql in [document_log::NEXT, tables::NEXT_IN_BASES] {
         let next = transaction
             .prepare_cached(sql)?
             .query_row(keys, |row| row.get(0))
@@ -421,7 +420,7 @@ fn sparse_piece(
         .as_ref()
         .map_or("", DocumentId::as_str)
         .to_owned();
-    let mut in_log = transaction.prepare_cached(tables::NEWEST_IN_LOG)?;
+    let mut in_log = transaction.prepare_cached(document_log::NEWEST)?;
     let mut in_bases = transaction.prepare_cached(tables::NEWEST_IN_BASES)?;
     let mut sources = [
         Newest::new(in_log.query(params![of, covered, to, after])?)?,

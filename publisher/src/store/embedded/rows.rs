@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::store::{
     StoreIdentity,
     damage::{DamagedPart, Outcome},
-    embedded::{Embedded, tables},
+    embedded::{Embedded, document_log, tables},
     integrity::{
         Damage, DamagedDocument, DamagedHead, DamagedRecord, DocumentSum, Verdict, examine,
         head_of_record, row_checksum, text_checksum,
@@ -197,7 +197,7 @@ impl Embedded {
         document: Document,
     ) -> anyhow::Result<Option<Document>> {
         let revision = document.revision();
-        match tables::newest_revision(transaction, collection, document.id())? {
+        match document_log::newest_revision(transaction, collection, document.id())? {
             Some(newest) if newest > revision => {
                 let id = document.id().to_string();
                 self.repaired(transaction, collection, &id, Ok(document), Some(revision))
@@ -317,7 +317,7 @@ impl Embedded {
         collection: &CollectionName,
         id: &DocumentId,
     ) -> anyhow::Result<Option<Change>> {
-        let newest = tables::newest_of_document(transaction)?
+        let newest = document_log::newest_of_document(transaction)?
             .query_row([collection.as_str(), id.as_str()], |row| {
                 Ok(record(collection, row))
             })

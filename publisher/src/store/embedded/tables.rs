@@ -5,8 +5,8 @@
 use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context, ensure};
-use contract::{CollectionName, DocumentId, Epoch, Head, Replaced, Revision};
-use rusqlite::{CachedStatement, OptionalExtension, Transaction, params};
+use contract::{CollectionName, Epoch, Head, Replaced};
+use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::store::{
     StoreIdentity, StoreSecret,
@@ -14,23 +14,6 @@ use crate::store::{
     integrity::{Damage, DamagedHead, DamagedPast, text_checksum},
     past::bases::Coverage,
 };
-
-/// The id of the document of a record. It is computed from the record itself, so that no edit by hand
-/// separates them; text that is no JSON has none. The index is of this very expression.
-macro_rules! record_id {
-    () => {
-        "CASE WHEN json_valid(record) THEN json_extract(record, '$.id') END"
-    };
-}
-const RECORD_ID: &str = record_id!();
-
-/// Whether a record is a deletion. It is in the index too, so that a list of a past state reads no
-/// record of a document that did not exist.
-macro_rules! record_deleted {
-    () => {
-        "CASE WHEN json_valid(record) THEN json_extract(record, '$.op') = 'Delete' END"
-    };
-}
 
 /// The version of the tables below.
 const FORMAT: u64 = 3;
@@ -79,40 +62,11 @@ CREATE TABLE IF NOT EXISTS snapshots (
 CREATE INDEX IF NOT EXISTS changes_by_set ON changes (set_id) WHERE set_id IS NOT NULL;
 ";
 
-/// The first document after an id in the change log.
-pub(super) const NEXT_IN_LOG: &str = concat!(
-    "SELECT ",
-    record_id!(),
-    " FROM changes INDEXED BY changes_of_documents WHERE collection = ?1 AND ",
-    record_id!(),
-    " > ?2 ORDER BY ",
-    record_id!(),
-    " LIMIT 1"
-);
-
-/// As [`NEXT_IN_LOG`], of the base records.
+/// The first document after an id that has base records.
 pub(super) const NEXT_IN_BASES: &str = "SELECT id FROM bases INDEXED BY bases_of_documents
      WHERE collection = ?1 AND id > ?2 ORDER BY id LIMIT 1";
 
-/// The newest revision of each document after an id, after a revision and at or before another one, in
-/// the change log, and whether it is a deletion, in the order of ids. It reads every revision, and for
-/// that no document alone.
-pub(super) const NEWEST_IN_LOG: &str = concat!(
-    "SELECT ",
-    record_id!(),
-    ", max(revision), ",
-    record_deleted!(),
-    " FROM changes INDEXED BY changes_of_documents
-     WHERE collection = ?1 AND revision > ?2 AND revision <= ?3 AND ",
-    record_id!(),
-    " > ?4
-     GROUP BY ",
-    record_id!(),
-    " ORDER BY ",
-    record_id!(),
-);
-
-/// As [`NEWEST_IN_LOG`], of the base records.
+/// As [`document_log::NEWEST`](super::document_log::NEWEST), of the base records.
 pub(super) const NEWEST_IN_BASES: &str = "SELECT id, max(revision), deleted
      FROM bases INDEXED BY bases_of_documents
      WHERE collection = ?1 AND revision > ?2 AND revision <= ?3 AND id > ?4
@@ -175,68 +129,6 @@ pub(super) fn add_past(transaction: &Transaction<'_>) -> anyhow::Result<()> {
     Ok(transaction.execute_batch(PAST)?)
 }
 
-/// Makes the index of the log where it is missing: in a new file, and in one of an earlier version.
-pub(super) fn index_log(transaction: &Transaction<'_>) -> anyhow::Result<()> {
-    // An earlier version had an index without deletions.
-    Ok(transaction.execute_batch(&format!(
-        "DROP INDEX IF EXISTS changes_by_document;
-         CREATE INDEX IF NOT EXISTS changes_of_documents ON changes (
-           collection, {RECORD_ID}, revision, {})",
-        record_deleted!()
-    ))?)
-}
-
-/// Uses the index of the log, or fails without it.
-const BY_DOCUMENT: &str = "INDEXED BY changes_of_documents";
-
-fn newest_by_id(columns: &str, by: &str) -> String {
-    format!(
-        "SELECT {columns} FROM changes {by} WHERE collection = ?1 AND {RECORD_ID} = ?2
-         ORDER BY revision DESC LIMIT 1"
-    )
-}
-
-/// The statement that finds the newest record of a document by collection and id: `revision, crc,
-/// record`.
-pub(super) fn newest_of_document<'a>(
-    transaction: &'a Transaction<'_>,
-) -> rusqlite::Result<CachedStatement<'a>> {
-    let columns = "revision, crc, record";
-    let prepare = |by| transaction.prepare_cached(&newest_by_id(columns, by));
-    // SQLite itself would read the log from its end, because the key is in that order. Without the
-    // index there is no other way.
-    prepare(BY_DOCUMENT).or_else(|_no_index| prepare(""))
-}
-
-/// The statement that finds the records of a document before a revision and after another one, the
-/// newest first, by collection, first revision, id and second revision: `revision, crc, record`.
-pub(super) fn records_of_document<'a>(
-    transaction: &'a Transaction<'_>,
-) -> rusqlite::Result<CachedStatement<'a>> {
-    let prepare = |by| {
-        transaction.prepare_cached(&format!(
-            "SELECT revision, crc, record FROM changes {by}
-             WHERE collection = ?1 AND revision < ?2 AND {RECORD_ID} = ?3 AND revision > ?4
-             ORDER BY revision DESC"
-        ))
-    };
-    prepare(BY_DOCUMENT).or_else(|_no_index| prepare(""))
-}
-
-/// As [`records_of_document`], the first record after a revision.
-pub(super) fn next_record_of_document<'a>(
-    transaction: &'a Transaction<'_>,
-) -> rusqlite::Result<CachedStatement<'a>> {
-    let prepare = |by| {
-        transaction.prepare_cached(&format!(
-            "SELECT revision, crc, record FROM changes {by}
-             WHERE collection = ?1 AND revision > ?2 AND {RECORD_ID} = ?3
-             ORDER BY revision LIMIT 1"
-        ))
-    };
-    prepare(BY_DOCUMENT).or_else(|_no_index| prepare(""))
-}
-
 /// What the base records of a collection cover.
 ///
 /// # Errors
@@ -279,23 +171,6 @@ pub(super) fn put_coverage(
 
 fn coverage_crc(collection: &CollectionName, text: &str) -> u32 {
     text_checksum(&format!("coverage {collection}"), text).0
-}
-
-/// The newest revision that the index of the log has of a document. It is as cheap as a look-up of a
-/// row. `None` when there is no record of it, or no index.
-pub(super) fn newest_revision(
-    transaction: &Transaction<'_>,
-    collection: &CollectionName,
-    id: &DocumentId,
-) -> rusqlite::Result<Option<Revision>> {
-    let statement = transaction.prepare_cached(&newest_by_id("revision", BY_DOCUMENT));
-    // Without an index this is the whole log for each read of a document.
-    let Ok(mut statement) = statement else {
-        return Ok(None);
-    };
-    statement
-        .query_row([collection.as_str(), id.as_str()], |row| row.get(0))
-        .optional()
 }
 
 /// Writes the heads of collections that are new, so that a head which is absent later is damage.

@@ -473,7 +473,9 @@ async fn a_file_of_an_earlier_version_gets_a_past() {
     rusqlite::Connection::open(&file)
         .and_then(|file| {
             file.execute_batch(
-                "DROP INDEX changes_by_set; DROP INDEX changes_of_documents;
+                "DROP INDEX changes_by_set; DROP TABLE document_log;
+                 DROP TRIGGER document_log_insert; DROP TRIGGER document_log_update;
+                 DROP TRIGGER document_log_delete;
                  ALTER TABLE changes DROP COLUMN set_id;
                  DROP TABLE bases; DROP TABLE coverage; DROP TABLE snapshots;",
             )

@@ -311,10 +311,10 @@ async fn opening_verifies_heads_and_leaves_documents_to_readers_and_the_scrub() 
 }
 
 #[tokio::test]
-async fn the_record_of_a_damaged_row_is_found_by_an_index_also_in_a_file_without_one() {
+async fn the_record_of_a_damaged_row_is_found_by_its_document_also_in_a_file_without_the_table() {
     let statement = async |store: &Embedded| {
         let prepared = store.read(|_store, transaction| {
-            let statement = tables::newest_of_document(transaction)?;
+            let statement = document_log::newest_of_document(transaction)?;
             Ok(statement.expanded_sql().expect("a text"))
         });
         prepared.await.expect("prepared")
@@ -324,17 +324,17 @@ async fn the_record_of_a_damaged_row_is_found_by_an_index_also_in_a_file_without
     fill(&store, 2, 0, 10).await;
     spoil(
         &store,
-        "DROP INDEX changes_of_documents; DELETE FROM documents WHERE id = 'd00001'",
+        "DROP TABLE document_log; DELETE FROM documents WHERE id = 'd00001'",
     )
     .await;
     let id = "d00001".parse().expect("an id");
     let read = store.document(&name(), &id).await;
-    assert!(read.expect("by the log").is_some(), "without the index");
-    assert!(!statement(&store).await.contains("INDEXED BY"));
+    assert!(read.expect("by the log").is_some(), "without the table");
+    assert!(!statement(&store).await.contains("document_log"));
     drop(store);
     let store = open(folder.path()).await.expect("a store");
-    // SQLite refuses the words where it cannot use the index.
-    assert!(statement(&store).await.contains("INDEXED BY"));
+    // SQLite refuses to prepare it where there is no such table.
+    assert!(statement(&store).await.contains("document_log"));
     // Text that is no JSON has no id, and keeps nothing from being written.
     spoil(&store, "UPDATE changes SET record = 'x' WHERE revision = 1").await;
 }
