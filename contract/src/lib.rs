@@ -11,6 +11,7 @@
 //! - [`fleet`], [`status`]: check-ins and the status of a replica;
 //! - [`dead_letter`]: events that no replica took;
 //! - [`references`]: what a document refers to, by its schema; [`problem`]: every error answer;
+//! - [`access`]: rights, roles, and what a caller may do;
 //! - [`text`], [`secret_url`], [`environment`], [`json_file`]: what all programs show and read alike.
 //!
 //! With the feature `utoipa`, the types describe themselves as JSON Schemas for OpenAPI documents.
@@ -18,6 +19,7 @@
 //! This crate is pure: it does no I/O, reads no clock, and depends on no web framework, database,
 //! runtime or SDK.
 
+pub mod access;
 pub mod canonical;
 pub mod change;
 pub mod context;
