@@ -22,9 +22,11 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+pub use certificate::PeerCertificate;
 use incoming::BodyLength;
 use progress::{Phase, Progress};
 
+mod certificate;
 pub(super) mod incoming;
 pub mod io;
 mod progress;

@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use super::{Connection, Connections, Place, incoming::Piece, refusal};
+use super::{Connection, Connections, PeerCertificate, Place, incoming::Piece, refusal};
 
 /// Bytes that the kernel keeps of an answer, before its reader is waited for. It bounds the memory of
 /// a connection, and a reader that stalls is noticed after this many bytes.
@@ -71,9 +71,10 @@ impl WatchedIo {
         })
     }
 
-    /// Puts the [`Connection`] into the extensions of its requests.
+    /// Puts the [`Connection`] and the [`PeerCertificate`] into the data of the connection.
     pub fn remember(&self, extensions: &mut Extensions) {
         extensions.insert(Connection(self.place.state.clone()));
+        extensions.insert(PeerCertificate::default());
     }
 
     /// Whether the deadline is over. Otherwise the task is woken at the deadline at the latest.
