@@ -193,6 +193,8 @@ pub enum ProblemKind {
     BadSet,
     /// The token of the caller is missing or wrong.
     Unauthorized,
+    /// The caller is not known: the request has no credential, or none that is accepted.
+    Unauthenticated,
     /// The request comes from a web page of another origin, which may not do this.
     ForeignOrigin,
     /// Nothing is served at the path.
@@ -286,6 +288,7 @@ impl ProblemKind {
         Self::BadBody,
         Self::BadSet,
         Self::Unauthorized,
+        Self::Unauthenticated,
         Self::ForeignOrigin,
         Self::NoSuchRoute,
         Self::UnknownCollection,
@@ -350,6 +353,7 @@ impl ProblemKind {
             Self::BadBody => ("bad-body", 400, "The body cannot be read"),
             Self::BadSet => ("bad-set", 400, "The change set is not valid"),
             Self::Unauthorized => ("unauthorized", 401, "Unauthorized"),
+            Self::Unauthenticated => ("unauthenticated", 401, "The caller is not known"),
             Self::ForeignOrigin => ("foreign-origin", 403, "Not for pages of this origin"),
             Self::NoSuchRoute => ("no-such-route", 404, "No such route"),
             Self::UnknownCollection => ("unknown-collection", 404, "Unknown collection"),

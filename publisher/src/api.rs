@@ -3,7 +3,7 @@
 //!
 //! What the subscriber answers in the same way is in [`service::http`].
 
-use std::{collections::HashSet, rc::Rc};
+use std::{collections::HashSet, rc::Rc, sync::Arc};
 
 use actix_web::{
     Error,
@@ -13,6 +13,7 @@ use actix_web::{
     middleware::{Next, from_fn},
     web::{self, ServiceConfig},
 };
+use auth::Authenticator;
 use contract::{
     CollectionName, DocumentId,
     dead_letter::{self, MAX_REPORT},
@@ -20,6 +21,7 @@ use contract::{
 };
 use service::{
     http::{
+        access::authenticate,
         bodies,
         framing::frame_answers,
         guard::{GuardSettings, guard},
@@ -71,7 +73,7 @@ pub struct Api {
     /// Writes.
     pub writer: Writer,
     /// Collections and rules.
-    pub policy: std::sync::Arc<PublisherPolicy>,
+    pub policy: Arc<PublisherPolicy>,
     /// Replicas.
     pub fleet: crate::fleet::Fleet,
     /// Limit for snapshots.
@@ -89,7 +91,7 @@ pub struct Api {
     /// What the sidecar of this publisher does for it.
     pub sidecar: sidecar::SidecarAccess,
     /// Counters.
-    pub metrics: std::sync::Arc<Metrics>,
+    pub metrics: Arc<Metrics>,
     /// Repairs, one at a time.
     pub repairs: crate::repair::Repairs,
     /// Whether the store can be read and written.
@@ -100,8 +102,13 @@ pub struct Api {
 /// and escapes.
 const BODY_LIMIT: usize = 8 << 20;
 
-/// Adds all routes, behind the guard.
-pub fn configure(config: &mut ServiceConfig, settings: &GuardSettings) {
+/// Adds all routes, behind the guard and the authentication.
+pub fn configure(
+    config: &mut ServiceConfig,
+    settings: &GuardSettings,
+    authenticator: &Arc<Authenticator>,
+) {
+    let authenticator = Arc::clone(authenticator);
     let settings = Rc::new(settings.clone());
     let writes: Writes = table()
         .iter()
@@ -112,6 +119,9 @@ pub fn configure(config: &mut ServiceConfig, settings: &GuardSettings) {
     // The last one is the outermost: a refused body in chunks is received as well.
     let routes = routes::add(web::scope(""), table())
         .wrap(from_fn(answer_methods))
+        .wrap(from_fn(move |request, next| {
+            authenticate(Arc::clone(&authenticator), request, next)
+        }))
         .wrap(from_fn(move |request, next| {
             guard(Rc::clone(&settings), request, next)
         }))

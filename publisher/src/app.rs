@@ -25,6 +25,7 @@ use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use actix_web::{App, dev::Server, web};
 use anyhow::{Context, ensure};
+use auth::Authenticator;
 use contract::{CollectionName, fleet::MAX_SERVED};
 use service::{
     http::{
@@ -225,11 +226,12 @@ impl Publisher {
     fn listen(&mut self, listen: SocketAddr, guard: GuardSettings) -> anyhow::Result<()> {
         let api = self.api.clone();
         let bodies = web::Data::new(Bodies::new(BodyLimits::default(), &routes::table(), &[]));
+        let authenticator = Arc::new(Authenticator::open());
         let app = move || {
             App::new()
                 .app_data(api.clone())
                 .app_data(bodies.clone())
-                .configure(|config| routes::configure(config, &guard))
+                .configure(|config| routes::configure(config, &guard, &authenticator))
         };
         let stop = self.supervisor.stop();
         let bound = server::listen(listen).and_then(|listener| {

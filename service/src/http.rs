@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`routes`] | one table of routes, for the router and for the OpenAPI document |
 //! | [`guard`] | refuses requests of foreign web pages, and host names that are not known; CORS |
+//! | [`access`] | finds out who the caller is |
 //! | [`framing`] | answers to HEAD, and to HTTP/1.0 clients |
 //! | [`methods`] | HEAD as GET, 405 with `Allow`, 404 `no-such-route` |
 //! | [`problem`] | error answers: RFC 9457 problems |
@@ -24,6 +25,7 @@ use actix_web::HttpRequest;
 use problem::ProblemError;
 
 pub mod accept;
+pub mod access;
 pub mod bodies;
 pub mod connections;
 pub mod etag;

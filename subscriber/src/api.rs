@@ -12,6 +12,7 @@ use actix_web::{
     middleware::from_fn,
     web::{self, ServiceConfig},
 };
+use auth::Authenticator;
 use contract::{event, fleet::MAX_CHECK_IN, status::ReplicaStatus};
 use projection::Projection;
 use replica::{
@@ -19,6 +20,7 @@ use replica::{
     actix::{MAX_EVENT, Options},
 };
 use service::http::{
+    access::authenticate,
     bodies::{self, Bodies, BodyLimits},
     framing::frame_answers,
     guard::{GuardSettings, guard},
@@ -62,6 +64,7 @@ pub struct Api {
     lists: SnapshotSlots,
     bodies: web::Data<Bodies>,
     guard: GuardSettings,
+    authenticator: Arc<Authenticator>,
     role: web::Data<Role>,
 }
 
@@ -91,6 +94,7 @@ impl Api {
                 &[event::ROUTE],
             )),
             guard: settings.guard.clone(),
+            authenticator: Arc::new(Authenticator::open()),
             role: web::Data::new(role(settings)),
         }
     }
@@ -144,13 +148,17 @@ fn role(settings: &Settings) -> Role {
     }
 }
 
-/// Adds all routes, behind the guard.
+/// Adds all routes, behind the guard and the authentication.
 pub fn configure(config: &mut ServiceConfig, api: &Api) {
     let settings = Rc::new(api.guard.clone());
+    let authenticator = Arc::clone(&api.authenticator);
     let scope = web::scope("").service(replica::actix::scope(&api.replica, &api.dapr));
     let routes = routes::add(scope, table())
         .wrap(from_fn(answer_methods))
         .wrap(from_fn(headers::complete_refusals))
+        .wrap(from_fn(move |request, next| {
+            authenticate(Arc::clone(&authenticator), request, next)
+        }))
         .wrap(from_fn(move |request, next| {
             guard(Rc::clone(&settings), request, next)
         }))

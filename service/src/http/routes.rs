@@ -165,6 +165,7 @@ fn guarded(route: &ApiRoute) -> ApiOperation {
     ]);
     if route.route.is_some() {
         operation = operation.problems(&[
+            ProblemKind::Unauthenticated,
             ProblemKind::BodyLate,
             ProblemKind::TooLarge,
             ProblemKind::Busy,
