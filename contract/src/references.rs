@@ -190,6 +190,12 @@ impl ReferenceRules {
         targets.collect()
     }
 
+    /// Whether a collection is referred to.
+    pub fn has_target(&self, collection: &CollectionName) -> bool {
+        let mut nodes = self.nodes.iter();
+        nodes.any(|node| node.target.as_ref() == Some(collection))
+    }
+
     /// The references of a value, ordered by place.
     ///
     /// `applied` is asked only for a schema with alternatives, such as `oneOf` and `if`. It gives the

@@ -110,14 +110,15 @@ pub fn configure(
 ) {
     let authenticator = Arc::clone(authenticator);
     let settings = Rc::new(settings.clone());
-    let writes: Writes = table()
+    let table = table();
+    let writes: Writes = table
         .iter()
         .filter(|route| route.is_write())
         .map(|route| (route.method().clone(), route.path().to_owned()))
         .collect();
     let writes = Rc::new(writes);
     // The last one is the outermost: a refused body in chunks is received as well.
-    let routes = routes::add(web::scope(""), table())
+    let routes = routes::add(web::scope(""), table)
         .wrap(from_fn(answer_methods))
         .wrap(from_fn(move |request, next| {
             authenticate(Arc::clone(&authenticator), request, next)
@@ -288,15 +289,16 @@ async fn count_writes(
     request: ServiceRequest,
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let metrics = request
-        .app_data::<web::Data<Api>>()
-        .map(|api| api.metrics.clone());
-    let pattern = request.match_pattern();
-    let is_write =
-        pattern.is_some_and(|pattern| writes.contains(&(request.method().clone(), pattern)));
+    let is_write = !request.method().is_safe()
+        && request
+            .match_pattern()
+            .is_some_and(|pattern| writes.contains(&(request.method().clone(), pattern)));
+    let metrics = request.app_data::<web::Data<Api>>();
+    let metrics = metrics.filter(|_api| is_write);
+    let metrics = metrics.map(|api| api.metrics.clone());
     let answer = next.call(request).await?;
     // Here and not in the handlers, so that writes which no handler sees are counted as well.
-    if let Some(metrics) = metrics.filter(|_metrics| is_write) {
+    if let Some(metrics) = metrics {
         metrics.write(answer.status().as_u16());
     }
     Ok(answer)

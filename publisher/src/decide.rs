@@ -10,7 +10,7 @@
 //!
 //! Nothing here reads or writes a store or a file, knows HTTP or logs.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use contract::{Change, Document, Expected, Operation, Written};
@@ -90,11 +90,7 @@ impl Rules {
     ) -> Decisions {
         let mut references = ReferenceCheck::new(self.schemas.all(), group);
         let mut decisions = self.evaluate_with(working_set, group, now, &mut references);
-        let changes = decisions.changes.iter();
-        let changed: HashSet<_> = changes
-            .map(|change| (change.collection.clone(), change.id.clone()))
-            .collect();
-        decisions.referred = references.referred(&changed);
+        decisions.referred = references.referred(&decisions.changes);
         decisions
     }
 

@@ -16,7 +16,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use contract::{
-    CollectionName, Document, Revision, canonical,
+    Change, CollectionName, Document, Revision, canonical,
     references::{Reference, Referrer},
 };
 
@@ -86,11 +86,7 @@ impl Rules {
         now: DateTime<Utc>,
     ) -> Wanted {
         let mut check = ReferenceCheck::new(self.schemas.all(), group);
-        if !group
-            .iter()
-            .flat_map(Command::writes)
-            .any(|write| check.concerns(write))
-        {
+        if check.group.is_empty() {
             return Wanted::default();
         }
         check.collected = Some(Wanted {
@@ -106,9 +102,8 @@ impl Rules {
 pub(super) struct ReferenceCheck {
     /// The same ones for the whole group.
     schemas: Arc<SchemaMap>,
-    /// The collections that some schema refers to.
-    targets: BTreeSet<CollectionName>,
-    /// The documents that the group writes: the working set has those that exist.
+    /// The documents that the group writes: the working set has those that exist. Empty when no write
+    /// of the group concerns the rule.
     group: HashSet<DocumentKey>,
     /// The references of documents of the working set, where they were needed.
     references: HashMap<(DocumentKey, Revision), Arc<[Reference]>>,
@@ -122,31 +117,28 @@ pub(super) struct ReferenceCheck {
 
 impl ReferenceCheck {
     pub(super) fn new(schemas: Arc<SchemaMap>, group: &[Command]) -> Self {
-        let rules = schemas.values().filter_map(|schema| schema.references());
-        let targets: BTreeSet<_> = rules.flat_map(|rules| rules.targets()).cloned().collect();
-        let writes = group.iter().flat_map(Command::writes);
-        let group = if targets.is_empty() {
-            HashSet::new()
-        } else {
-            writes.map(Write::key).collect()
-        };
-        Self {
+        let mut check = Self {
             schemas,
-            targets,
-            group,
+            group: HashSet::new(),
             references: HashMap::new(),
             referred: BTreeSet::new(),
             collected: None,
             lacks_facts: false,
+        };
+        // Most groups do not concern the rule: their keys are not copied.
+        let mut writes = group.iter().flat_map(Command::writes);
+        if writes.any(|write| check.concerns(write)) {
+            let writes = group.iter().flat_map(Command::writes);
+            check.group = writes.map(Write::key).collect();
         }
+        check
     }
 
     /// Whether a write can add or take away what the rule is about.
     pub(super) fn concerns(&self, write: &Write) -> bool {
-        !self.targets.is_empty()
-            && (self.has_rules(&write.collection)
-                || (matches!(write.action, Action::Delete)
-                    && self.targets.contains(&write.collection)))
+        self.has_rules(&write.collection)
+            || (matches!(write.action, Action::Delete)
+                && is_referred_to(&self.schemas, &write.collection))
     }
 
     fn has_rules(&self, collection: &CollectionName) -> bool {
@@ -166,11 +158,16 @@ impl ReferenceCheck {
         collected.is_some_and(|wanted| wanted.documents.len() >= ADDED_REFERENCES)
     }
 
-    /// The documents to which references were added and that the group does not write itself. A store
-    /// with several writers has to write them, so that nobody deletes one at the same time.
-    pub(super) fn referred(self, changed: &HashSet<DocumentKey>) -> BTreeSet<DocumentKey> {
-        let referred = self.referred.into_iter();
-        referred.filter(|key| !changed.contains(key)).collect()
+    /// The documents to which references were added and that `changes` do not write. A store with
+    /// several writers has to write them, so that nobody deletes one at the same time.
+    pub(super) fn referred(mut self, changes: &[Change]) -> BTreeSet<DocumentKey> {
+        if !self.referred.is_empty() {
+            for change in changes {
+                let key = (change.collection.clone(), change.id.clone());
+                self.referred.remove(&key);
+            }
+        }
+        self.referred
     }
 
     /// Checks the references after a command. `before` is the state before it, `after` has the
@@ -235,7 +232,7 @@ impl ReferenceCheck {
                         }
                     }
                 }
-                (Some(_deleted), None) if self.targets.contains(&key.0) => {
+                (Some(_deleted), None) if is_referred_to(&self.schemas, &key.0) => {
                     for (referrer, pointer) in self.referrers(&state, &key, write)? {
                         let reference = Reference {
                             pointer,
@@ -387,6 +384,12 @@ impl ReferenceCheck {
         self.references.insert(id, references.clone());
         Ok(references)
     }
+}
+
+/// Whether some schema refers to the documents of a collection.
+fn is_referred_to(schemas: &SchemaMap, collection: &CollectionName) -> bool {
+    let mut rules = schemas.values().filter_map(|schema| schema.references());
+    rules.any(|rules| rules.has_target(collection))
 }
 
 /// The references of a stored value, by the schema of its collection.

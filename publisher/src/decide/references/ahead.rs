@@ -11,7 +11,7 @@ use std::{
 
 use contract::{CollectionName, Epoch, Revision, references::Reference};
 
-use super::{Dangling, ReferenceCheck, ReferrersByDocument, WriteError};
+use super::{Dangling, ReferrersByDocument, WriteError, is_referred_to};
 use crate::decide::{Action, Command, DocumentKey, Write, schemas::SchemaMap};
 
 /// A search that found nothing which refers to a document, besides documents that the command writes
@@ -27,13 +27,12 @@ pub struct Searched {
 }
 
 /// The documents that a command deletes and to which others may refer.
-pub(crate) fn deleted_in_use(schemas: &Arc<SchemaMap>, command: &Command) -> BTreeSet<DocumentKey> {
-    let check = ReferenceCheck::new(schemas.clone(), &[]);
+pub(crate) fn deleted_in_use(schemas: &SchemaMap, command: &Command) -> BTreeSet<DocumentKey> {
     let writes = command.writes().iter();
     let deletes = writes.filter(|write| matches!(write.action, Action::Delete));
     deletes
+        .filter(|write| is_referred_to(schemas, &write.collection))
         .map(Write::key)
-        .filter(|(collection, _id)| check.targets.contains(collection))
         .collect()
 }
 
