@@ -37,8 +37,7 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct ProjectionConfig {
     /// The database.
     pub url: ProjectionUrl,
-    /// The time between two comparisons of all rows with all documents; `None` = only after a start
-    /// and a load.
+    /// The time between two comparisons of all rows with all documents; `None` = only after a load.
     pub verify_every: Option<Duration>,
 }
 

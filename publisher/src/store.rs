@@ -334,8 +334,8 @@ impl Store {
     /// and is not pending. Only a prefix of the log is removed: nothing after the first change that
     /// stays. What past states need of them stays as base records: see `past`. The `oldest` of the
     /// head is raised before the records are removed, or together with
-    /// them. Where events are disabled no change counts as pending, because this publisher will
-    /// never publish it.
+    /// them. Where this publisher sends no events of the collection no change counts as pending,
+    /// because it will never publish it.
     ///
     /// # Errors
     /// When the store cannot be written.

@@ -152,7 +152,7 @@ pub struct Options {
     projection_url: String,
 
     /// Time between two comparisons of all rows of the projection with all documents, in seconds.
-    /// What somebody else has changed is written again. 0 = only after a start and a load.
+    /// What somebody else has changed is written again. 0 = only after a load.
     #[arg(long, env = PROJECTION_VERIFY_SECONDS_NAME, value_name = "SECONDS", default_value = PROJECTION_VERIFY_SECONDS)]
     projection_verify_seconds: String,
 

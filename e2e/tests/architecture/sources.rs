@@ -29,9 +29,13 @@ const PRODUCT: &[&str] = &[
     "client/src",
     "service/src",
     "replica/src",
+    "projection/src",
+    "mongo-json/src",
     "publisher/src",
     "subscriber/src",
     "cli/src",
+    "tls/src",
+    "auth/src",
 ];
 
 const RULES: [Rule; 5] = [

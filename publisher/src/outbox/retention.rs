@@ -4,9 +4,10 @@
 //! log is removed, and a head never names a record that is gone. Every publisher does this; several
 //! at the same time do no harm.
 //!
-//! Where events are disabled no change is kept because it is pending: this publisher will never
-//! publish it, and the log would grow indefinitely. This includes changes that another publisher of
-//! the same store would publish. So disable events for all publishers of a store or for none.
+//! Where this publisher sends no events, of any collection or of one without a topic, no change is
+//! kept because it is pending: it will never be published here, and the log would grow indefinitely.
+//! This includes changes that another publisher of the same store would publish. So all publishers
+//! of a store have the same settings of events.
 
 use std::{
     collections::HashMap,

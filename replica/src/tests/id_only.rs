@@ -164,7 +164,7 @@ async fn without_revisions_the_document_is_read_by_its_id_and_404_is_no_error() 
         let late = Some(chrono::DateTime::UNIX_EPOCH);
         let late = replica.receive_id(&name("A"), &id("new"), late).await;
         assert_eq!((late, counts(&replica).expired), (EventOutcome::Success, 1));
-        // The list answers in its place, so nothing is lost.
+        // An answer that fails is asked for again, so nothing is lost.
         assert!(matches!(
             changed(&replica, "broken").await,
             EventOutcome::Retry { .. }

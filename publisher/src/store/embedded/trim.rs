@@ -116,8 +116,8 @@ fn remove(
     };
     store.make_bases(transaction, collection, last)?;
     tables::put_head(transaction, &trimmed)?;
-    // Where events are disabled a pending change is removed too. Without its record it could not be
-    // published when events are enabled again.
+    // Where no events of the collection are sent a pending change is removed too. Without its record
+    // it could not be published when they are sent again.
     for statement in [
         "DELETE FROM changes WHERE collection = ?1 AND revision <= ?2",
         "DELETE FROM pending WHERE collection = ?1 AND revision <= ?2",

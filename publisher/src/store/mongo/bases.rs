@@ -1,10 +1,11 @@
 //! Base records in MongoDB: making them before the log is trimmed, making them again after records
 //! were lost, and removing those that no state needs.
 //!
-//! Base records and coverage of a collection are written together, in transactions that all write
-//! the coverage: two publishers that trim at the same time, or a publisher that makes a named
-//! snapshot, do so one after the other. Otherwise a slow publisher could write an old base record
-//! again after a newer one of a deletion was removed, and the document would come back.
+//! Every transaction that adds or removes base records of a collection, or makes a named snapshot,
+//! writes its coverage too: two publishers do so one after the other. Otherwise a slow publisher could
+//! write an old base record again after a newer one of a deletion was removed, and the document would
+//! come back. Only a repair writes without the coverage: it replaces a base record that is there by
+//! the same record, and gives a damaged coverage up.
 
 use std::collections::{BTreeMap, BTreeSet};
 

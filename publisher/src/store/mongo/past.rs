@@ -1,7 +1,8 @@
 //! Reading the past: states of collections, and steps of their history.
 //!
-//! Head, coverage, log and base records are read in one snapshot session, so they belong together
-//! while another publisher trims the log.
+//! For a state, head, coverage, log and base records are read in one snapshot session, so they belong
+//! together while another publisher trims the log. A step of history reads the head and then the log:
+//! what is trimmed in between is no longer part of the history.
 
 use std::{collections::BTreeMap, sync::Arc};
 
