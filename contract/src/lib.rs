@@ -11,8 +11,8 @@
 //! - [`fleet`], [`status`]: check-ins and the status of a replica;
 //! - [`dead_letter`]: events that no replica took;
 //! - [`references`]: what a document refers to, by its schema; [`problem`]: every error answer;
-//! - [`access`]: rights, roles, and what a caller may do;
-//! - [`text`], [`secret_url`], [`environment`], [`json_file`]: what all programs show and read alike.
+//! - [`access`]: rights, roles, and what a caller may do; [`audit`]: the log of who did what;
+//! - [`text`], [`sha256`], [`secret_url`], [`environment`], [`json_file`]: what all programs show and read alike.
 //!
 //! With the feature `utoipa`, the types describe themselves as JSON Schemas for OpenAPI documents.
 //!
@@ -20,6 +20,7 @@
 //! runtime or SDK.
 
 pub mod access;
+pub mod audit;
 pub mod canonical;
 pub mod change;
 pub mod context;
@@ -47,6 +48,7 @@ pub mod rollback;
 pub mod schema;
 pub mod secret_url;
 pub mod set;
+pub mod sha256;
 pub mod sidecar;
 pub mod snapshot;
 pub mod status;
