@@ -13,17 +13,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{CollectionName, DocumentId};
-
-mod reader;
-
-use reader::Reader;
+use crate::{
+    CollectionName, DocumentId,
+    places::{Places, PlacesError},
+};
 
 /// The keyword of a schema.
 const KEYWORD: &str = "x-ref";
 
-/// Most subschemas that the rules of a schema have.
-const MAX_NODES: usize = 10_000;
 /// Most subschemas that are visited for the list of paths.
 const MAX_PATH_STEPS: usize = 10_000;
 /// Most paths that [`ReferenceRules::paths`] gives for one collection.
@@ -101,99 +98,29 @@ pub type AppliedPlaces = BTreeSet<(String, String)>;
 
 /// Where the values of a schema hold references.
 #[derive(Debug)]
-pub struct ReferenceRules {
-    nodes: Vec<Node>,
-    /// Whether some place applies only to some values: see [`Self::references`].
-    conditional: bool,
-}
-
-/// A subschema. Each list holds subschemas by their index.
-#[derive(Debug, Default)]
-struct Node {
-    /// The collection of its `x-ref`.
-    target: Option<CollectionName>,
-    /// Those of the same value.
-    same: Vec<usize>,
-    /// Those of the members of an object, by name.
-    members: BTreeMap<String, Vec<usize>>,
-    /// Those of the members that `members` does not name.
-    other_members: Vec<usize>,
-    /// Those of any member.
-    any_member: Vec<usize>,
-    /// Those of the first elements of an array, by position.
-    first_elements: Vec<Option<usize>>,
-    /// Those of the elements after `first_elements`.
-    other_elements: Vec<usize>,
-    /// Those of any element.
-    any_element: Vec<usize>,
-}
-
-impl Node {
-    fn next(&self) -> impl Iterator<Item = usize> {
-        let lists = [
-            &self.same,
-            &self.other_members,
-            &self.any_member,
-            &self.other_elements,
-            &self.any_element,
-        ];
-        let listed = lists.into_iter().flatten();
-        let listed = listed.chain(self.first_elements.iter().flatten());
-        listed.chain(self.members.values().flatten()).copied()
-    }
-}
-
-/// Why a schema cannot be used for references.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ReferenceRulesError {
-    /// The value of the keyword is no name of a collection.
-    #[error("{KEYWORD} at {pointer} is not the name of a collection")]
-    Name {
-        /// Pointer to the keyword in the schema.
-        pointer: String,
-    },
-    /// Part of the schema cannot be found within it.
-    #[error(
-        "{KEYWORD} is used in a schema whose $ref {reference:?} is not followed; refer to a part of the \
-         same schema, as in #/$defs/name"
-    )]
-    Elsewhere {
-        /// The reference to the part.
-        reference: String,
-    },
-    /// The schema is too large.
-    #[error("{KEYWORD} is used in a schema of more than {MAX_NODES} subschemas")]
-    TooLarge,
-}
+pub struct ReferenceRules(Places<CollectionName>);
 
 impl ReferenceRules {
     /// Reads the rules of a schema; `None` when it has none.
     ///
     /// # Errors
     /// When an `x-ref` names no collection, or the schema has parts that cannot be followed.
-    pub fn of_schema(schema: &Value) -> Result<Option<Self>, ReferenceRulesError> {
-        let Some(read) = Reader::read(schema)? else {
-            return Ok(None);
-        };
-        let mut rules = Self {
-            nodes: read.nodes,
-            conditional: read.conditional,
-        };
-        rules.prune();
-        let has_rules = rules.nodes.iter().any(|node| node.target.is_some());
-        Ok(has_rules.then_some(rules))
+    pub fn of_schema(schema: &Value) -> Result<Option<Self>, PlacesError> {
+        let places = Places::of_schema(schema, KEYWORD, |value| {
+            let name = value.as_str().and_then(|name| name.parse().ok());
+            name.map(Some).ok_or("is not the name of a collection")
+        })?;
+        Ok(places.map(Self))
     }
 
     /// The collections that are referred to.
     pub fn targets(&self) -> BTreeSet<&CollectionName> {
-        let targets = self.nodes.iter().filter_map(|node| node.target.as_ref());
-        targets.collect()
+        self.0.marks().collect()
     }
 
     /// Whether a collection is referred to.
     pub fn has_target(&self, collection: &CollectionName) -> bool {
-        let mut nodes = self.nodes.iter();
-        nodes.any(|node| node.target.as_ref() == Some(collection))
+        self.0.marks().any(|target| target == collection)
     }
 
     /// The references of a value, ordered by place.
@@ -207,10 +134,21 @@ impl ReferenceRules {
         value: &Value,
         applied: impl FnOnce() -> Option<AppliedPlaces>,
     ) -> Vec<Reference> {
+        // Each with the place of its `x-ref`.
         let mut found = BTreeMap::new();
-        let mut pointer = String::new();
-        self.visit(value, &mut pointer, vec![0], &mut found);
-        if self.conditional
+        self.0.visit(value, |pointer, value, target| {
+            let place = (pointer.to_owned(), target.as_str().to_owned());
+            let ids = ids(value, pointer);
+            found.extend(ids.map(|(pointer, id)| {
+                let reference = Reference {
+                    pointer,
+                    collection: target.clone(),
+                    id: id.to_owned(),
+                };
+                (reference, place.clone())
+            }));
+        });
+        if self.0.conditional
             && !found.is_empty()
             && let Some(applied) = applied()
         {
@@ -247,122 +185,6 @@ impl ReferenceRules {
             .then_some(paths)
     }
 
-    /// Removes what leads to no `x-ref`, so that values are visited only where they may refer.
-    fn prune(&mut self) {
-        let mut useful: Vec<bool> = self
-            .nodes
-            .iter()
-            .map(|node| node.target.is_some())
-            .collect();
-        loop {
-            let mut changed = false;
-            for (index, node) in self.nodes.iter().enumerate() {
-                if !useful[index] && node.next().any(|next| useful[next]) {
-                    useful[index] = true;
-                    changed = true;
-                }
-            }
-            if !changed {
-                break;
-            }
-        }
-        let keep = |list: &mut Vec<usize>| list.retain(|index| useful[*index]);
-        for node in &mut self.nodes {
-            // A name and a position stay: what is said of the others does not apply to them.
-            node.members.values_mut().for_each(keep);
-            for first in &mut node.first_elements {
-                *first = first.filter(|index| useful[*index]);
-            }
-            for list in [
-                &mut node.same,
-                &mut node.other_members,
-                &mut node.any_member,
-                &mut node.other_elements,
-                &mut node.any_element,
-            ] {
-                keep(list);
-            }
-        }
-    }
-
-    /// Adds the references of a value to which some subschemas apply, each with the place of its
-    /// `x-ref`.
-    fn visit(
-        &self,
-        value: &Value,
-        pointer: &mut String,
-        subschemas: Vec<usize>,
-        found: &mut BTreeMap<Reference, (String, String)>,
-    ) {
-        // All subschemas of this very value. A schema that refers to itself adds nothing twice.
-        let mut here = BTreeSet::new();
-        let mut waiting = subschemas;
-        while let Some(index) = waiting.pop() {
-            if here.insert(index) {
-                waiting.extend(&self.nodes[index].same);
-            }
-        }
-        for node in here.iter().map(|index| &self.nodes[*index]) {
-            if let Some(target) = &node.target {
-                let place = (pointer.clone(), target.as_str().to_owned());
-                let ids = ids(value, pointer);
-                found.extend(ids.map(|(pointer, id)| {
-                    let reference = Reference {
-                        pointer,
-                        collection: target.clone(),
-                        id: id.to_owned(),
-                    };
-                    (reference, place.clone())
-                }));
-            }
-        }
-        match value {
-            Value::Object(members) => {
-                for (name, value) in members {
-                    let inner = here.iter().flat_map(|index| {
-                        let node = &self.nodes[*index];
-                        let by_name = node.members.get(name).unwrap_or(&node.other_members);
-                        by_name.iter().chain(&node.any_member).copied()
-                    });
-                    self.visit_inner(inner.collect(), value, name, pointer, found);
-                }
-            }
-            Value::Array(elements) => {
-                for (at, value) in elements.iter().enumerate() {
-                    let inner = here.iter().flat_map(|index| {
-                        let node = &self.nodes[*index];
-                        let first = node.first_elements.get(at);
-                        let other = match first {
-                            Some(_by_position) => &[][..],
-                            None => &node.other_elements,
-                        };
-                        let by_position = first.into_iter().flatten();
-                        by_position.chain(other).chain(&node.any_element).copied()
-                    });
-                    self.visit_inner(inner.collect(), value, &at.to_string(), pointer, found);
-                }
-            }
-            _scalar => {}
-        }
-    }
-
-    fn visit_inner(
-        &self,
-        subschemas: Vec<usize>,
-        value: &Value,
-        name: &str,
-        pointer: &mut String,
-        found: &mut BTreeMap<Reference, (String, String)>,
-    ) {
-        if subschemas.is_empty() {
-            return;
-        }
-        let length = pointer.len();
-        push_token(pointer, name);
-        self.visit(value, pointer, subschemas, found);
-        pointer.truncate(length);
-    }
-
     /// Whether all paths below a subschema could be listed.
     fn collect_paths(
         &self,
@@ -371,7 +193,7 @@ impl ReferenceRules {
         walk: &mut Walk,
         paths: &mut BTreeSet<Vec<String>>,
     ) -> bool {
-        let node = &self.nodes[index];
+        let node = &self.0.nodes[index];
         walk.steps += 1;
         // A value of any depth; or a schema that is not worth the work.
         if walk.steps > MAX_PATH_STEPS
@@ -381,7 +203,7 @@ impl ReferenceRules {
         {
             return false;
         }
-        if node.target.as_ref() == Some(target) {
+        if node.mark.as_ref() == Some(target) {
             paths.insert(walk.path.clone());
             if paths.len() > MAX_PATHS {
                 return false;
@@ -435,12 +257,6 @@ fn ids<'a>(value: &'a Value, pointer: &str) -> impl Iterator<Item = (String, &'a
         .enumerate()
         .filter_map(move |(at, element)| Some((format!("{pointer}/{at}"), element.as_str()?)));
     one.into_iter().chain(many)
-}
-
-/// Adds a token to a JSON pointer (RFC 6901 section 3).
-fn push_token(pointer: &mut String, token: &str) {
-    pointer.push('/');
-    pointer.push_str(&token.replace('~', "~0").replace('/', "~1"));
 }
 
 #[cfg(test)]

@@ -6,39 +6,48 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use super::{KEYWORD, MAX_NODES, Node, ReferenceRulesError, push_token};
+use super::{MAX_NODES, Node, PlacesError, ReadMark, push_token};
 
 /// Whether any object has the keyword, wherever it stands.
-fn has_keyword(schema: &Value) -> bool {
+fn has_keyword(schema: &Value, keyword: &str) -> bool {
     match schema {
         Value::Object(members) => {
-            members.contains_key(KEYWORD) || members.values().any(has_keyword)
+            members.contains_key(keyword)
+                || members.values().any(|inner| has_keyword(inner, keyword))
         }
-        Value::Array(elements) => elements.iter().any(has_keyword),
+        Value::Array(elements) => elements.iter().any(|inner| has_keyword(inner, keyword)),
         _scalar => false,
     }
 }
 
 /// Reads the subschemas of a schema, each once.
-pub(super) struct Reader<'a> {
+pub(super) struct Reader<'a, M> {
     schema: &'a Value,
+    keyword: &'static str,
+    mark: ReadMark<M>,
     /// Index of each subschema, by its pointer.
     indexes: HashMap<String, usize>,
     /// Those that are not read yet.
     waiting: Vec<(usize, String)>,
-    pub(super) nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node<M>>,
     /// Whether some place applies only to some values.
     pub(super) conditional: bool,
 }
 
-impl<'a> Reader<'a> {
-    /// Reads a schema; `None` when it has no `x-ref`.
-    pub(super) fn read(schema: &'a Value) -> Result<Option<Self>, ReferenceRulesError> {
-        if !has_keyword(schema) {
+impl<'a, M> Reader<'a, M> {
+    /// Reads a schema; `None` when it does not have the keyword.
+    pub(super) fn read(
+        schema: &'a Value,
+        keyword: &'static str,
+        mark: ReadMark<M>,
+    ) -> Result<Option<Self>, PlacesError> {
+        if !has_keyword(schema, keyword) {
             return Ok(None);
         }
         let mut reader = Self {
             schema,
+            keyword,
+            mark,
             indexes: HashMap::new(),
             waiting: Vec::new(),
             nodes: Vec::new(),
@@ -63,9 +72,9 @@ impl<'a> Reader<'a> {
         index
     }
 
-    fn node(&mut self, pointer: &str) -> Result<Node, ReferenceRulesError> {
+    fn node(&mut self, pointer: &str) -> Result<Node<M>, PlacesError> {
         if self.nodes.len() > MAX_NODES {
-            return Err(ReferenceRulesError::TooLarge);
+            return Err(PlacesError::TooLarge(self.keyword));
         }
         let schema = self.schema;
         let mut node = Node::default();
@@ -73,11 +82,12 @@ impl<'a> Reader<'a> {
         let Some(Value::Object(keywords)) = schema.pointer(pointer) else {
             return Ok(node);
         };
-        if let Some(target) = keywords.get(KEYWORD) {
-            let target = target.as_str().and_then(|name| name.parse().ok());
-            node.target = Some(target.ok_or_else(|| ReferenceRulesError::Name {
-                pointer: below(pointer, KEYWORD),
-            })?);
+        if let Some(value) = keywords.get(self.keyword) {
+            node.mark = (self.mark)(value).map_err(|reason| PlacesError::Value {
+                keyword: self.keyword,
+                pointer: below(pointer, self.keyword),
+                reason,
+            })?;
         }
         for keyword in ["$ref", "$dynamicRef", "$recursiveRef"] {
             if let Some(reference) = keywords.get(keyword).and_then(Value::as_str)
@@ -93,7 +103,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Subschemas of the same value.
-    fn same_value(&mut self, keywords: &Map<String, Value>, pointer: &str, node: &mut Node) {
+    fn same_value(&mut self, keywords: &Map<String, Value>, pointer: &str, node: &mut Node<M>) {
         for keyword in ["allOf", "anyOf", "oneOf"] {
             for inner in self.list(keywords, pointer, keyword) {
                 self.conditional |= keyword != "allOf";
@@ -114,7 +124,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn members(&mut self, keywords: &Map<String, Value>, pointer: &str, node: &mut Node) {
+    fn members(&mut self, keywords: &Map<String, Value>, pointer: &str, node: &mut Node<M>) {
         for (name, inner) in self.named(keywords, pointer, "properties") {
             node.members.entry(name).or_default().push(inner);
         }
@@ -133,7 +143,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn elements(&mut self, keywords: &Map<String, Value>, pointer: &str, node: &mut Node) {
+    fn elements(&mut self, keywords: &Map<String, Value>, pointer: &str, node: &mut Node<M>) {
         let first = self.list(keywords, pointer, "prefixItems");
         // Up to draft 2019-09 `items` may be a list, and `additionalItems` is of what follows it.
         let earlier = self.list(keywords, pointer, "items");
@@ -189,13 +199,14 @@ impl<'a> Reader<'a> {
             .collect()
     }
 
-    /// The pointer of the part that a `$ref` names; `None` for a part that has no `x-ref`.
-    fn resolve(&self, reference: &str) -> Result<Option<String>, ReferenceRulesError> {
+    /// The pointer of the part that a `$ref` names; `None` for a part that has no such keyword.
+    fn resolve(&self, reference: &str) -> Result<Option<String>, PlacesError> {
         // The schemas of JSON Schema itself know no such keyword.
         if reference.contains("//json-schema.org/") {
             return Ok(None);
         }
-        let elsewhere = || ReferenceRulesError::Elsewhere {
+        let elsewhere = || PlacesError::Elsewhere {
+            keyword: self.keyword,
             reference: reference.chars().take(200).collect(),
         };
         let (document, fragment) = reference.split_once('#').unwrap_or((reference, ""));
