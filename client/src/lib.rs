@@ -25,6 +25,7 @@ pub mod error;
 pub mod feed;
 pub mod heads;
 pub mod history;
+pub mod identity;
 pub mod lines;
 pub mod live_feed;
 pub mod publisher_client;

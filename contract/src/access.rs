@@ -213,7 +213,10 @@ impl Grant {
             Target::Collection(collection) => has(collection) && prefix.is_empty(),
             Target::DocumentsOf(collection) => has(collection),
             Target::Service => self.collections.is_none() && prefix.is_empty(),
-            Target::Selection => self.collections.as_ref().is_none_or(|named| !named.is_empty()),
+            Target::Selection => self
+                .collections
+                .as_ref()
+                .is_none_or(|named| !named.is_empty()),
         }
     }
 }
@@ -234,12 +237,15 @@ impl fmt::Display for Grant {
 }
 
 /// A caller whose name is proven, and what it may do. Cloning is cheap.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct Identity {
     /// Names the caller in logs, audits and change records: `token:NAME`, `jwt:SUBJECT`, `cert:NAME`
     /// or `anonymous`.
+    #[cfg_attr(feature = "utoipa", schema(value_type = String))]
     pub name: Arc<str>,
     /// Its grants.
+    #[cfg_attr(feature = "utoipa", schema(value_type = Vec<Grant>))]
     pub grants: Arc<[Grant]>,
 }
 
@@ -283,11 +289,7 @@ impl Identity {
     ///
     /// # Errors
     /// What is missing, when no grant gives one of the rights for the target.
-    pub fn require_one(
-        &self,
-        rights: &[Right],
-        target: Target<'_>,
-    ) -> Result<(), MissingRight> {
+    pub fn require_one(&self, rights: &[Right], target: Target<'_>) -> Result<(), MissingRight> {
         if rights.iter().any(|right| self.may(*right, target)) {
             return Ok(());
         }

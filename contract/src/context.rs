@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize};
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{ids::FormatError, lenient};
 
@@ -47,6 +48,15 @@ pub struct Context {
     )]
     #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>, min_length = 1, max_length = 128))]
     user_id: Option<Arc<str>>,
+    /// The caller that was authenticated, where it named another user: `userId` and `organisationId`
+    /// are its word.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "lenient_label"
+    )]
+    #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>, min_length = 1, max_length = 128))]
+    via: Option<Arc<str>>,
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -104,6 +114,19 @@ impl Context {
         })
     }
 
+    /// The same context as that of an authenticated caller. `asserts`: the caller names another user
+    /// or an organisation; then it is [`Self::via`], and the user only where it names none.
+    #[must_use]
+    pub fn by(self, caller: &str, asserts: bool) -> Self {
+        let caller = label(caller);
+        let user_id = if asserts { self.user_id } else { None };
+        Self {
+            user_id: user_id.or_else(|| Some(caller.clone())),
+            via: asserts.then_some(caller),
+            ..self
+        }
+    }
+
     /// The same context with the reason of the change: 1 to 512 bytes of text without control
     /// characters.
     ///
@@ -159,6 +182,11 @@ impl Context {
         self.user_id.as_deref()
     }
 
+    /// The authenticated caller that named the user, where that was not the user.
+    pub fn via(&self) -> Option<&str> {
+        self.via.as_deref()
+    }
+
     /// The organisation of the user.
     pub fn organisation_id(&self) -> Option<&str> {
         self.organisation_id.as_deref()
@@ -173,6 +201,25 @@ impl Context {
     pub fn traceparent(&self) -> Option<&str> {
         self.traceparent.as_deref()
     }
+}
+
+/// The name of a caller as a label: other bytes than visible ASCII are percent-encoded, and a long
+/// name is cut before a hash of the whole, so that two names stay two.
+fn label(name: &str) -> Arc<str> {
+    if is_label(name) {
+        return name.into();
+    }
+    let encode = |byte: u8| match byte {
+        b'%' => "%25".to_owned(),
+        b'!'..=b'~' => char::from(byte).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    let encoded: String = name.bytes().map(encode).collect();
+    if (1..=MAX_LEN).contains(&encoded.len()) {
+        return encoded.into();
+    }
+    let start = encoded.get(..MAX_LEN - 33).unwrap_or(&encoded);
+    format!("{start}~{:032x}", xxh3_128(name.as_bytes())).into()
 }
 
 fn checked(what: &'static str, text: &str) -> Result<Arc<str>, FormatError> {
@@ -268,6 +315,36 @@ mod tests {
                 assert!(with(Context::default(), bad).is_err(), "{bad}");
             }
         }
+    }
+
+    #[test]
+    fn the_authenticated_caller_is_the_user_or_the_one_that_named_the_user() {
+        let sent = Context::default().with_user_id("ada").expect("a label");
+        let of = |context: &Context| {
+            (
+                context.user_id().map(str::to_owned),
+                context.via().map(str::to_owned),
+            )
+        };
+        let text = |text: &str| Some(text.to_owned());
+        let own = sent.clone().by("token:ci", false);
+        assert_eq!(of(&own), (text("token:ci"), None));
+        let asserted = sent.by("token:gateway", true);
+        assert_eq!(of(&asserted), (text("ada"), text("token:gateway")));
+        let nobody = Context::default().by("token:gateway", true);
+        assert_eq!(of(&nobody), (text("token:gateway"), text("token:gateway")));
+        let json = serde_json::to_string(&asserted).expect("JSON");
+        assert_eq!(serde_json::from_str::<Context>(&json).ok(), Some(asserted));
+    }
+
+    #[test]
+    fn every_name_of_a_caller_is_a_label_and_two_names_stay_two() {
+        let long = "x".repeat(200);
+        let other = format!("{}y", "x".repeat(199));
+        let names = ["jwt:a b", "jwt:a%20b", "jwt:ü", "", &long, &other, "jwt:a"];
+        let labels: std::collections::BTreeSet<_> = names.into_iter().map(label).collect();
+        assert_eq!(labels.len(), names.len());
+        assert!(labels.iter().all(|label| is_label(label)), "{labels:?}");
     }
 
     #[test]

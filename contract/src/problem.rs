@@ -9,10 +9,12 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::{
+    access::Right,
     canonical::CanonicalJson,
     document::Document,
     history::ChangeNote,
     ids::{Crc, Revision},
+    lenient,
     references::DanglingReference,
 };
 
@@ -71,6 +73,14 @@ pub struct Problem {
     /// Each rule of the schema that the document breaks, at most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<Violation>,
+    /// The right that the caller lacks, when it may not do this.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "lenient::text"
+    )]
+    #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>))]
+    pub right: Option<Right>,
     /// References that the refused write would leave without their document, at most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub references: Vec<DanglingReference>,
@@ -158,6 +168,7 @@ impl Problem {
             oldest: None,
             reason: None,
             index: None,
+            right: None,
             errors: Vec::new(),
             references: Vec::new(),
         }
@@ -195,6 +206,8 @@ pub enum ProblemKind {
     Unauthorized,
     /// The caller is not known: the request has no credential, or none that is accepted.
     Unauthenticated,
+    /// The caller is known, and has no right for this.
+    Forbidden,
     /// The request comes from a web page of another origin, which may not do this.
     ForeignOrigin,
     /// Nothing is served at the path.
@@ -289,6 +302,7 @@ impl ProblemKind {
         Self::BadSet,
         Self::Unauthorized,
         Self::Unauthenticated,
+        Self::Forbidden,
         Self::ForeignOrigin,
         Self::NoSuchRoute,
         Self::UnknownCollection,
@@ -353,6 +367,7 @@ impl ProblemKind {
             Self::BadBody => ("bad-body", 400, "The body cannot be read"),
             Self::BadSet => ("bad-set", 400, "The change set is not valid"),
             Self::Unauthorized => ("unauthorized", 401, "Unauthorized"),
+            Self::Forbidden => ("forbidden", 403, "A right is missing"),
             Self::Unauthenticated => ("unauthenticated", 401, "The caller is not known"),
             Self::ForeignOrigin => ("foreign-origin", 403, "Not for pages of this origin"),
             Self::NoSuchRoute => ("no-such-route", 404, "No such route"),

@@ -3,7 +3,11 @@
 //!
 //! What the subscriber answers in the same way is in [`service::http`].
 
-use std::{collections::HashSet, rc::Rc, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    rc::Rc,
+    sync::Arc,
+};
 
 use actix_web::{
     Error,
@@ -16,13 +20,14 @@ use actix_web::{
 use auth::Authenticator;
 use contract::{
     CollectionName, DocumentId,
-    dead_letter::{self, MAX_REPORT},
-    event,
+    access::{Right, Target, routes as at},
+    dead_letter::MAX_REPORT,
 };
 use service::{
     http::{
         access::authenticate,
         bodies,
+        caller::Caller,
         framing::frame_answers,
         guard::{GuardSettings, guard},
         health as shared,
@@ -152,131 +157,124 @@ pub fn configure(
 /// All routes, in the order in which actix-web tries them.
 pub(crate) fn table() -> Vec<ApiRoute> {
     use openapi::{letters, past as of_past, reads, upkeep, writes};
-    let documents = "/v1/collections/{collection}/documents";
-    let document = "/v1/collections/{collection}/documents/{id}";
-    let letters_path = "/v1/dead-letters";
-    let letter = "/v1/dead-letters/{id}";
     vec![
-        ApiRoute::get("/v1/collections", collections::heads, reads::heads),
-        ApiRoute::get(
-            "/v1/collections/{collection}",
-            collections::head,
-            reads::head,
-        ),
-        ApiRoute::get("/v1/snapshot", collections::snapshot, reads::snapshot),
-        ApiRoute::get("/v1/changes", feed::all, reads::feed),
-        ApiRoute::post("/v1/changes", sets::commit, writes::change_set)
+        ApiRoute::new(at::GET_HEADS, collections::heads, reads::heads),
+        ApiRoute::new(at::GET_HEAD, collections::head, reads::head),
+        ApiRoute::new(at::GET_SNAPSHOT, collections::snapshot, reads::snapshot),
+        ApiRoute::new(at::GET_CHANGES, feed::all, reads::feed),
+        ApiRoute::new(at::COMMIT_CHANGE_SET, sets::commit, writes::change_set)
             .counts_as_write()
             .body_limit(BODY_LIMIT),
-        ApiRoute::get(
-            "/v1/collections/{collection}/changes",
+        ApiRoute::new(
+            at::GET_COLLECTION_CHANGES,
             feed::one,
             reads::feed_of_collection,
         ),
-        ApiRoute::get(
-            "/v1/collections/{collection}/history",
+        ApiRoute::new(
+            at::GET_COLLECTION_HISTORY,
             history::of_collection,
             of_past::history_of_collection,
         ),
-        ApiRoute::post(
-            "/v1/collections/{collection}/rollback",
+        ApiRoute::new(
+            at::ROLL_BACK_COLLECTION,
             rollback::of_collection,
             of_past::rollback_of_collection,
         )
         .counts_as_write()
         .body_limit(rollback::LIMIT),
-        ApiRoute::get(documents, collections::documents, reads::documents),
-        ApiRoute::post(documents, documents::create, writes::create)
+        ApiRoute::new(at::GET_DOCUMENTS, collections::documents, reads::documents),
+        ApiRoute::new(at::CREATE_DOCUMENT, documents::create, writes::create)
             .counts_as_write()
             .body_limit(BODY_LIMIT),
-        ApiRoute::get(document, documents::get, reads::document),
-        ApiRoute::put(document, documents::put, writes::put)
+        ApiRoute::new(at::GET_DOCUMENT, documents::get, reads::document),
+        ApiRoute::new(at::PUT_DOCUMENT, documents::put, writes::put)
             .counts_as_write()
             .body_limit(BODY_LIMIT),
-        ApiRoute::patch(document, documents::patch, writes::patch)
+        ApiRoute::new(at::PATCH_DOCUMENT, documents::patch, writes::patch)
             .counts_as_write()
             .body_limit(BODY_LIMIT),
-        ApiRoute::delete(document, documents::delete, writes::delete).counts_as_write(),
-        ApiRoute::get(
-            "/v1/collections/{collection}/documents/{id}/referrers",
-            referrers::get,
-            reads::referrers,
-        ),
-        ApiRoute::get(
-            "/v1/collections/{collection}/documents/{id}/history",
+        ApiRoute::new(at::DELETE_DOCUMENT, documents::delete, writes::delete).counts_as_write(),
+        ApiRoute::new(at::GET_REFERRERS, referrers::get, reads::referrers),
+        ApiRoute::new(
+            at::GET_DOCUMENT_HISTORY,
             history::of_document,
             of_past::history_of_document,
         ),
-        ApiRoute::post(
-            "/v1/collections/{collection}/documents/{id}/rollback",
+        ApiRoute::new(
+            at::ROLL_BACK_DOCUMENT,
             rollback::of_document,
             of_past::rollback_of_document,
         )
         .counts_as_write()
         .body_limit(rollback::LIMIT),
-        ApiRoute::get("/v1/history", history::of_store, of_past::history),
-        ApiRoute::post(
-            "/v1/sets/{setId}/rollback",
+        ApiRoute::new(at::GET_HISTORY, history::of_store, of_past::history),
+        ApiRoute::new(
+            at::ROLL_BACK_SET,
             rollback::of_set,
             of_past::rollback_of_set,
         )
         .counts_as_write()
         .body_limit(rollback::LIMIT),
-        ApiRoute::get("/v1/snapshots", snapshots::list, of_past::snapshots),
-        ApiRoute::get(
-            "/v1/snapshots/{name}",
+        ApiRoute::new(at::GET_NAMED_SNAPSHOTS, snapshots::list, of_past::snapshots),
+        ApiRoute::new(
+            at::GET_NAMED_SNAPSHOT,
             snapshots::get,
             of_past::named_snapshot,
         ),
-        ApiRoute::put(
-            "/v1/snapshots/{name}",
+        ApiRoute::new(
+            at::CREATE_NAMED_SNAPSHOT,
             snapshots::create,
             of_past::create_snapshot,
         )
         .counts_as_write(),
-        ApiRoute::delete(
-            "/v1/snapshots/{name}",
+        ApiRoute::new(
+            at::DELETE_NAMED_SNAPSHOT,
             snapshots::delete,
             of_past::delete_snapshot,
         )
         .counts_as_write(),
-        ApiRoute::get("/v1/replicas", fleet::list, upkeep::replicas),
-        ApiRoute::put("/v1/replicas/{instance}", fleet::check_in, upkeep::check_in)
-            .body_limit(fleet::LIMIT),
-        ApiRoute::post("/v1/epoch", fleet::declare, upkeep::declare).body_limit(fleet::LIMIT),
-        ApiRoute::post("/v1/repair", repair::repair, upkeep::repair).body_limit(fleet::LIMIT),
-        ApiRoute::get(letters_path, dead_letters::list, letters::list),
-        ApiRoute::post(letters_path, dead_letters::report, letters::report).body_limit(MAX_REPORT),
-        ApiRoute::delete(
-            letters_path,
+        ApiRoute::new(at::GET_REPLICAS, fleet::list, upkeep::replicas),
+        ApiRoute::new(at::CHECK_IN, fleet::check_in, upkeep::check_in).body_limit(fleet::LIMIT),
+        ApiRoute::new(at::DECLARE_EPOCH, fleet::declare, upkeep::declare).body_limit(fleet::LIMIT),
+        ApiRoute::new(at::REPAIR, repair::repair, upkeep::repair).body_limit(fleet::LIMIT),
+        ApiRoute::new(at::GET_DEAD_LETTERS, dead_letters::list, letters::list),
+        ApiRoute::new(
+            at::REPORT_DEAD_LETTER,
+            dead_letters::report,
+            letters::report,
+        )
+        .body_limit(MAX_REPORT),
+        ApiRoute::new(
+            at::DISCARD_DEAD_LETTERS,
             dead_letters::discard_all,
             letters::discard_all,
         ),
-        ApiRoute::get(letter, dead_letters::get, letters::get),
-        ApiRoute::delete(letter, dead_letters::discard, letters::discard),
-        ApiRoute::post(
-            "/v1/dead-letters/{id}/replay",
+        ApiRoute::new(at::GET_DEAD_LETTER, dead_letters::get, letters::get),
+        ApiRoute::new(
+            at::DISCARD_DEAD_LETTER,
+            dead_letters::discard,
+            letters::discard,
+        ),
+        ApiRoute::new(
+            at::REPLAY_DEAD_LETTER,
             dead_letters::replay,
             letters::replay,
         ),
-        ApiRoute::get(
-            event::SUBSCRIBE_ROUTE,
+        ApiRoute::new(
+            at::SIDECAR_SUBSCRIPTIONS,
             sidecar::subscribe,
             letters::subscribe,
         ),
-        ApiRoute::post(dead_letter::ROUTE, sidecar::receive, letters::receive)
+        ApiRoute::new(at::SIDECAR_DEAD_LETTERS, sidecar::receive, letters::receive)
             .body_limit(BODY_LIMIT),
-        ApiRoute::get("/v1/schemas", schemas::list, reads::schemas),
-        ApiRoute::get("/v1/schemas/{collection}", schemas::get, reads::schema),
-        ApiRoute::get(
-            "/v1/schemas/{collection}/sample",
-            schemas::sample,
-            reads::sample,
-        ),
-        ApiRoute::get("/openapi.json", health::openapi, upkeep::openapi),
-        ApiRoute::get("/metrics", metrics::metrics, upkeep::metrics),
-        ApiRoute::get("/healthz", shared::healthz, upkeep::healthz),
-        ApiRoute::get("/readyz", health::readyz, upkeep::readyz),
+        ApiRoute::new(at::GET_SCHEMAS, schemas::list, reads::schemas),
+        ApiRoute::new(at::GET_SCHEMA, schemas::get, reads::schema),
+        ApiRoute::new(at::GET_SAMPLE, schemas::sample, reads::sample),
+        ApiRoute::new(at::GET_IDENTITY, shared::identity, upkeep::identity),
+        ApiRoute::new(at::GET_OPENAPI, health::openapi, upkeep::openapi),
+        ApiRoute::new(at::GET_METRICS, metrics::metrics, upkeep::metrics),
+        ApiRoute::new(at::GET_HEALTH, shared::healthz, upkeep::healthz),
+        ApiRoute::new(at::GET_READINESS, health::readyz, upkeep::readyz),
     ]
 }
 
@@ -305,21 +303,39 @@ async fn count_writes(
 }
 
 impl Api {
-    /// A collection that this publisher serves.
-    fn collection(&self, text: &str) -> Result<CollectionName, ApiError> {
-        Ok(self.policy.collections.find(text)?)
+    /// A collection that this publisher serves. A caller that may not see all of them is told no
+    /// name that it did not say.
+    fn collection(&self, caller: &Caller, text: &str) -> Result<CollectionName, ApiError> {
+        match self.policy.collections.find(text) {
+            Ok(name) => Ok(name),
+            Err(_unknown) if !caller.sees_all() => {
+                Err(ProblemError::unknown_collection(text, []).into())
+            }
+            Err(unknown) => Err(unknown.into()),
+        }
     }
 
     /// A document of a collection that this publisher serves; it need not exist.
     fn document_key(
         &self,
+        caller: &Caller,
         (collection, id): &(String, String),
     ) -> Result<(CollectionName, DocumentId), ApiError> {
         Ok((
-            self.collection(collection)?,
+            self.collection(caller, collection)?,
             id.parse()
                 .map_err(|error| ProblemError::bad_request("id", error))?,
         ))
+    }
+
+    /// The served collections for all of which the caller has one of the rights.
+    fn visible(&self, caller: &Caller, rights: &[Right]) -> BTreeSet<CollectionName> {
+        let served = self.policy.collections.all();
+        let visible = served.iter().filter(|name| {
+            let target = Target::Collection(name);
+            rights.iter().any(|right| caller.may(*right, target))
+        });
+        visible.cloned().collect()
     }
 }
 

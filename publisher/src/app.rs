@@ -227,9 +227,11 @@ impl Publisher {
         let api = self.api.clone();
         let bodies = web::Data::new(Bodies::new(BodyLimits::default(), &routes::table(), &[]));
         let authenticator = Arc::new(Authenticator::open());
+        let refusals = web::Data::new(api.metrics.refusals.clone());
         let app = move || {
             App::new()
                 .app_data(api.clone())
+                .app_data(refusals.clone())
                 .app_data(bodies.clone())
                 .configure(|config| routes::configure(config, &guard, &authenticator))
         };

@@ -16,6 +16,7 @@ use std::{
 use chrono::Utc;
 use contract::{
     CollectionName,
+    access::{Identity, Right, Target},
     fleet::{
         CheckIn, CheckInAnswer, EpochDeclared, ReplicaList, ReplicaRecord, RestoreEpochRequest,
         ResyncReason,
@@ -38,7 +39,7 @@ use self::{
 use crate::{
     metrics::Metrics,
     store::{Store, replicas::ReplicaRow},
-    transport::direct::{SubscriberRegistry, trust::Caller},
+    transport::direct::{SubscriberRegistry, trust::Peer},
 };
 
 mod check_ins;
@@ -113,17 +114,18 @@ impl Fleet {
     }
 
     /// A replica reports its position, in the body of its request. `instance` is the name in the
-    /// path.
+    /// path. The caller is answered about the collections that it may follow.
     ///
     /// # Errors
     /// [`FleetError::InvalidInstance`] and [`FleetError::InvalidCheckIn`] when the report is not
-    /// valid; [`FleetError::Busy`], [`FleetError::Stopping`] and [`FleetError::StoreUnavailable`]
+    /// valid; [`FleetError::Forbidden`] when it is of a collection that the caller may not follow; [`FleetError::Busy`], [`FleetError::Stopping`] and [`FleetError::StoreUnavailable`]
     /// when it may work later or at another publisher.
     pub async fn check_in(
         &self,
         instance: &str,
         body: &[u8],
-        caller: Caller<'_>,
+        peer: Peer<'_>,
+        caller: &Identity,
     ) -> Result<CheckInAnswer, FleetError> {
         let bytes = u32::try_from(body.len()).map_err(|_too_long| FleetError::Busy)?;
         let _memory = self
@@ -132,8 +134,12 @@ impl Fleet {
             .map_err(|_full| FleetError::Busy)?;
         // All of it is checked before any of it is used: every client can send a check-in.
         let check_in = limits::read(instance, body)?;
+        for name in (check_in.collections.keys()).chain(&check_in.topics_not_subscribed) {
+            let followed = caller.require(Right::Follow, Target::Collection(name));
+            followed.map_err(FleetError::Forbidden)?;
+        }
         // Before the read, so that the replica gets events even if the store cannot be read.
-        self.note(&check_in, body.len(), caller);
+        self.note(&check_in, body.len(), peer);
         let known = self.registry.known();
         let is_known = known.checked_in(&check_in.instance, &check_in.boot_id);
         let points = settled_points(&check_in)
@@ -141,18 +147,22 @@ impl Fleet {
             .collect();
         let snapshot = self.check_ins.snapshot(points).await?;
         let unproven = self.restore.compare(&check_in, &snapshot).await;
-        let answer = self.answer(&check_in, &snapshot, &unproven, is_known);
+        let mut answer = self.answer(&check_in, &snapshot, &unproven, is_known);
+        let may_follow =
+            |name: &CollectionName| caller.may(Right::Follow, Target::Collection(name));
+        answer.served.retain(may_follow);
+        answer.without_topic.retain(may_follow);
         if !unproven.is_empty() {
             // The list of replicas shows nothing that was never committed.
-            self.note(&without_claims(check_in, &unproven), body.len(), caller);
+            self.note(&without_claims(check_in, &unproven), body.len(), peer);
         }
         Ok(answer)
     }
 
     /// Keeps the report, and the address of the replica where events go straight to it.
-    fn note(&self, check_in: &CheckIn, bytes: usize, caller: Caller<'_>) {
+    fn note(&self, check_in: &CheckIn, bytes: usize, peer: Peer<'_>) {
         let source = match &self.subscribers {
-            Some(subscribers) => subscribers.identify(caller),
+            Some(subscribers) => subscribers.identify(peer),
             // Events go through a broker: nothing is sent to the address of the caller.
             None => Default::default(),
         };

@@ -11,6 +11,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+use service::http::refusals::Refusals;
 
 use crate::store::{damage::DamageSummary, dead_letters::LetterCounts};
 
@@ -36,6 +37,8 @@ pub struct Metrics {
     pub dead_letters_evicted: Counter,
     /// Dead letters whose event was sent again.
     pub dead_letters_replayed: Counter,
+    /// Requests that were refused.
+    pub refusals: Refusals,
     dead_letters_added: Family<Label, Counter>,
     events: Family<Label, Counter>,
     writes: Family<StatusLabel, Counter>,
@@ -103,6 +106,7 @@ impl Metrics {
             "Feed streams refused because the limit of concurrent streams was reached",
             self.streams_refused.clone(),
         );
+        self.refusals.register(&mut registry);
         registry.register(
             "events",
             "Attempts to publish an event, by result: published or failed",

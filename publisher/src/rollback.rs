@@ -187,23 +187,19 @@ impl Rollbacks<'_> {
         Ok(plan)
     }
 
-    /// The undo of a change set: each of its documents as it was before the set. `serves` tells which
-    /// collections are served here.
+    /// The undo of a change set, which made these changes: each of its documents as it was before the
+    /// set. `serves` tells which collections are served here.
     ///
     /// # Errors
     /// [`RollbackError`]; [`RollbackError::ChangedSince`] when the change of the set is no longer the
     /// newest of one of its documents.
     pub async fn of_set(
         &self,
-        set: &str,
+        changes: &[Change],
         serves: impl Fn(&CollectionName) -> Result<(), WriteError>,
     ) -> Result<Plan, RollbackError> {
-        let changes = self.store.set(set).await?;
-        if changes.is_empty() {
-            return Err(RollbackError::NoSet(set.to_owned()));
-        }
         let mut plan = Plan::default();
-        for change in &changes {
+        for change in changes {
             serves(&change.collection).map_err(RollbackError::Failed)?;
             let key = (change.collection.clone(), change.id.clone());
             let now = self.store.document(&key.0, &key.1).await?;

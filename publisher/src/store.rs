@@ -12,7 +12,8 @@ use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use contract::{
-    Change, CollectionName, Document, DocumentId, Head, Revision, references::Referrer,
+    Change, CollectionName, Document, DocumentId, Head, Revision, access::Identity,
+    references::Referrer,
 };
 
 use crate::decide::{
@@ -229,7 +230,8 @@ impl Store {
     /// The documents that refer to a document, which need not exist, ordered by collection and id. At
     /// most `limit` of them, each with at most 20 places, and any of them if there are more. All
     /// documents of the collections are read whose schemas refer to its collection. `held` is dropped
-    /// when the search ends, also when the caller ends first.
+    /// when the search ends, also when the caller ends first. Documents that `reader` may not read do
+    /// not count.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -237,13 +239,14 @@ impl Store {
         &self,
         key: DocumentKey,
         limit: usize,
+        reader: Identity,
         held: impl Send + 'static,
     ) -> anyhow::Result<Vec<Referrer>> {
         match self {
-            Self::Embedded(store) => store.referrers(key, limit, held).await,
+            Self::Embedded(store) => store.referrers(key, limit, reader, held).await,
             Self::Mongo(store) => {
                 let _until_read = held;
-                store.opened()?.referrers(key, limit).await
+                store.opened()?.referrers(key, limit, reader).await
             }
         }
     }

@@ -5,6 +5,7 @@
 //! | [`routes`] | one table of routes, for the router and for the OpenAPI document |
 //! | [`guard`] | refuses requests of foreign web pages, and host names that are not known; CORS |
 //! | [`access`] | finds out who the caller is |
+//! | [`caller`], [`refusals`] | what a handler asks of the caller; counts of refusals |
 //! | [`framing`] | answers to HEAD, and to HTTP/1.0 clients |
 //! | [`methods`] | HEAD as GET, 405 with `Allow`, 404 `no-such-route` |
 //! | [`problem`] | error answers: RFC 9457 problems |
@@ -27,6 +28,7 @@ use problem::ProblemError;
 pub mod accept;
 pub mod access;
 pub mod bodies;
+pub mod caller;
 pub mod connections;
 pub mod etag;
 pub mod feed;
@@ -37,6 +39,7 @@ pub mod health;
 pub mod methods;
 pub mod openapi;
 pub mod problem;
+pub mod refusals;
 pub mod routes;
 mod rules;
 pub mod server;

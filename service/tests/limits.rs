@@ -13,6 +13,7 @@ use std::{
 };
 
 use actix_web::{App, HttpResponse, middleware::from_fn, web};
+use contract::access::routes::RouteAccess;
 use futures_util::stream::{self, StreamExt};
 use service::{
     http::{
@@ -98,13 +99,13 @@ async fn ok() -> HttpResponse {
 fn table() -> Vec<ApiRoute> {
     let described = || ApiOperation::new("x", "x");
     vec![
-        ApiRoute::get("/ok", ok, described),
-        ApiRoute::put("/ok", ok, described),
-        ApiRoute::get("/endless", endless, described),
-        ApiRoute::get("/silent", silent, described),
-        ApiRoute::get("/large", large, described),
-        ApiRoute::put("/length", length, described).body_limit(8_192),
-        ApiRoute::put("/streamed", streamed, described).body_limit(8_192),
+        ApiRoute::new(RouteAccess::open("GET", "/ok"), ok, described),
+        ApiRoute::new(RouteAccess::open("PUT", "/ok"), ok, described),
+        ApiRoute::new(RouteAccess::open("GET", "/endless"), endless, described),
+        ApiRoute::new(RouteAccess::open("GET", "/silent"), silent, described),
+        ApiRoute::new(RouteAccess::open("GET", "/large"), large, described),
+        ApiRoute::new(RouteAccess::open("PUT", "/length"), length, described).body_limit(8_192),
+        ApiRoute::new(RouteAccess::open("PUT", "/streamed"), streamed, described).body_limit(8_192),
     ]
 }
 

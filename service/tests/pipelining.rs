@@ -4,6 +4,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use actix_web::{App, Error, HttpResponse, middleware::from_fn, web};
+use contract::access::routes::RouteAccess;
 use futures_util::stream;
 use service::http::{
     bodies::{self, Bodies, Body, BodyLimits},
@@ -46,8 +47,8 @@ async fn echo(Body(body): Body) -> HttpResponse {
 fn table() -> Vec<ApiRoute> {
     let described = || ApiOperation::new("x", "x");
     vec![
-        ApiRoute::get("/late", late, described),
-        ApiRoute::put("/echo", echo, described).body_limit(8_192),
+        ApiRoute::new(RouteAccess::open("GET", "/late"), late, described),
+        ApiRoute::new(RouteAccess::open("PUT", "/echo"), echo, described).body_limit(8_192),
     ]
 }
 

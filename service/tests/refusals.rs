@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use actix_web::{App, HttpResponse, middleware::from_fn, web};
-use contract::Problem;
+use contract::{Problem, access::routes::RouteAccess};
 use service::http::{
     bodies::{self, Bodies, Body, BodyLimits},
     connections::{ConnectionLimits, Connections},
@@ -39,8 +39,8 @@ async fn echo(Body(body): Body) -> HttpResponse {
 fn table() -> Vec<ApiRoute> {
     let described = || ApiOperation::new("x", "x");
     vec![
-        ApiRoute::get("/bare", bare, described),
-        ApiRoute::put("/echo", echo, described).body_limit(8_192),
+        ApiRoute::new(RouteAccess::open("GET", "/bare"), bare, described),
+        ApiRoute::new(RouteAccess::open("PUT", "/echo"), echo, described).body_limit(8_192),
     ]
 }
 

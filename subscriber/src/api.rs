@@ -8,12 +8,11 @@
 use std::{rc::Rc, sync::Arc};
 
 use actix_web::{
-    http::Method,
     middleware::from_fn,
     web::{self, ServiceConfig},
 };
 use auth::Authenticator;
-use contract::{event, fleet::MAX_CHECK_IN, status::ReplicaStatus};
+use contract::{access::routes as at, event, fleet::MAX_CHECK_IN, status::ReplicaStatus};
 use projection::Projection;
 use replica::{
     Replica, View,
@@ -27,6 +26,7 @@ use service::http::{
     health as shared,
     methods::{Role, answer_methods, no_such_route},
     problem::ProblemError,
+    refusals::Refusals,
     routes::{self, ApiRoute},
     snapshot_slots::SnapshotSlots,
     stream_slots::StreamSlots,
@@ -65,6 +65,7 @@ pub struct Api {
     bodies: web::Data<Bodies>,
     guard: GuardSettings,
     authenticator: Arc<Authenticator>,
+    refusals: web::Data<Refusals>,
     role: web::Data<Role>,
 }
 
@@ -95,6 +96,7 @@ impl Api {
             )),
             guard: settings.guard.clone(),
             authenticator: Arc::new(Authenticator::open()),
+            refusals: web::Data::default(),
             role: web::Data::new(role(settings)),
         }
     }
@@ -168,6 +170,7 @@ pub fn configure(config: &mut ServiceConfig, api: &Api) {
         .app_data(web::Data::new(api.clone()))
         .app_data(api.bodies.clone())
         .app_data(api.role.clone())
+        .app_data(api.refusals.clone())
         .service(routes)
         .default_service(web::to(no_such_route));
 }
@@ -176,37 +179,25 @@ pub fn configure(config: &mut ServiceConfig, api: &Api) {
 fn table() -> Vec<ApiRoute> {
     use openapi::{dapr, reads, upkeep};
     vec![
-        ApiRoute::described(Method::GET, event::SUBSCRIBE_ROUTE, dapr::subscribe),
-        ApiRoute::described(Method::POST, event::ROUTE, dapr::process).body_limit(MAX_EVENT),
-        ApiRoute::get(
-            "/v1/collections/{collection}/documents/{id}",
-            documents::get,
-            reads::document,
-        ),
-        ApiRoute::get("/v1/collections", collections::heads, reads::heads),
-        ApiRoute::get(
-            "/v1/collections/{collection}",
-            collections::head,
-            reads::head,
-        ),
-        ApiRoute::get(
-            "/v1/collections/{collection}/documents",
-            collections::documents,
-            reads::documents,
-        ),
-        ApiRoute::get("/v1/changes", feed::all, reads::feed),
-        ApiRoute::get(
-            "/v1/collections/{collection}/changes",
+        ApiRoute::described(at::SIDECAR_SUBSCRIPTIONS, dapr::subscribe),
+        ApiRoute::described(at::SIDECAR_EVENTS, dapr::process).body_limit(MAX_EVENT),
+        ApiRoute::new(at::GET_DOCUMENT, documents::get, reads::document),
+        ApiRoute::new(at::GET_HEADS, collections::heads, reads::heads),
+        ApiRoute::new(at::GET_HEAD, collections::head, reads::head),
+        ApiRoute::new(at::GET_DOCUMENTS, collections::documents, reads::documents),
+        ApiRoute::new(at::GET_CHANGES, feed::all, reads::feed),
+        ApiRoute::new(
+            at::GET_COLLECTION_CHANGES,
             feed::one,
             reads::feed_of_collection,
         ),
-        ApiRoute::get("/v1/snapshot", collections::snapshot, reads::snapshot),
-        ApiRoute::put("/v1/replicas/{instance}", fleet::check_in, upkeep::check_in)
-            .body_limit(MAX_CHECK_IN),
-        ApiRoute::get("/v1/status", health::status, upkeep::status),
-        ApiRoute::get("/openapi.json", health::openapi, upkeep::openapi),
-        ApiRoute::get("/metrics", metrics::metrics, upkeep::metrics),
-        ApiRoute::get("/healthz", shared::healthz, upkeep::healthz),
-        ApiRoute::get("/readyz", health::readyz, upkeep::readyz),
+        ApiRoute::new(at::GET_SNAPSHOT, collections::snapshot, reads::snapshot),
+        ApiRoute::new(at::CHECK_IN, fleet::check_in, upkeep::check_in).body_limit(MAX_CHECK_IN),
+        ApiRoute::new(at::GET_STATUS, health::status, upkeep::status),
+        ApiRoute::new(at::GET_IDENTITY, shared::identity, upkeep::identity),
+        ApiRoute::new(at::GET_OPENAPI, health::openapi, upkeep::openapi),
+        ApiRoute::new(at::GET_METRICS, metrics::metrics, upkeep::metrics),
+        ApiRoute::new(at::GET_HEALTH, shared::healthz, upkeep::healthz),
+        ApiRoute::new(at::GET_READINESS, health::readyz, upkeep::readyz),
     ]
 }

@@ -2,6 +2,7 @@
 //! the confirmation. A command parses its arguments, talks to services through `client`,
 //! and prints a result; it keeps nothing.
 
+mod auth;
 mod confirmation;
 mod dead_letters;
 mod delete;
@@ -59,6 +60,7 @@ enum Command {
     DeadLetters(dead_letters::DeadLetters),
     Schemas(schemas::SchemasCommand),
     RestoreEpoch(restore_epoch::RestoreEpoch),
+    Auth(auth::Auth),
     #[command(hide = true)]
     WithParent(up::with_parent::WithParent),
 }
@@ -85,6 +87,7 @@ impl Confcast {
             Command::DeadLetters(command) => command.run().await,
             Command::Schemas(command) => command.run().await,
             Command::RestoreEpoch(command) => command.run().await,
+            Command::Auth(command) => command.run().await,
             Command::WithParent(command) => command.run(),
         }
     }
@@ -153,6 +156,9 @@ mod tests {
             "put ChannelConfiguration whatsapp-es - --expect \"8-4273919a\"",
             "delete ChannelConfiguration whatsapp-es --if-match 3",
             "delete ChannelConfiguration whatsapp-es --expect 8-4273919a",
+            "auth explain --role monitor",
+            "auth explain --json",
+            "auth whoami --json",
             "list ChannelConfiguration --json",
             "show ChannelConfiguration whatsapp-es --revision 41",
             "show ChannelConfiguration whatsapp-es --at -15m",

@@ -47,7 +47,11 @@ impl Scope {
     }
 
     /// An example of what a request of this scope concerns, for tables of roles and routes.
-    pub fn example<'a>(self, collection: &'a crate::CollectionName, id: &'a crate::DocumentId) -> Target<'a> {
+    pub fn example<'a>(
+        self,
+        collection: &'a crate::CollectionName,
+        id: &'a crate::DocumentId,
+    ) -> Target<'a> {
         match self {
             Self::Document => Target::Document(collection, id),
             Self::Collection => Target::Collection(collection),
@@ -78,6 +82,18 @@ pub struct RouteAccess {
     pub access: Access,
     /// The services that have it.
     pub services: &'static [Service],
+}
+
+impl RouteAccess {
+    /// A route for every peer, of no service: for tests of what all routes have in common.
+    pub const fn open(method: &'static str, path: &'static str) -> Self {
+        Self {
+            method,
+            path,
+            access: Access::Anyone,
+            services: &[],
+        }
+    }
 }
 
 macro_rules! routes {

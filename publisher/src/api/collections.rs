@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
-use contract::{CollectionName, Heads};
+use contract::{CollectionName, Heads, access::Right};
 use serde::Deserialize;
-use service::http::{etag, problem::ProblemError, snapshot_slots::Client};
+use service::http::{caller::Caller, etag, problem::ProblemError, snapshot_slots::Client};
 
 use crate::api::{Api, error::ApiError, past, store_failed, stream};
 
@@ -16,12 +16,21 @@ pub(super) struct Selection {
 }
 
 impl Api {
-    fn selected(&self, selection: &Selection) -> Result<BTreeSet<CollectionName>, ApiError> {
+    /// The named collections, or all that the caller may see.
+    fn selected(
+        &self,
+        caller: &Caller,
+        rights: &[Right],
+        selection: &Selection,
+    ) -> Result<BTreeSet<CollectionName>, ApiError> {
         match &selection.collections {
-            None => Ok(BTreeSet::clone(&self.policy.collections.all())),
+            None => Ok(self.visible(caller, rights)),
             Some(names) => names
                 .split(',')
-                .map(|name| self.collection(name.trim()))
+                .map(|name| {
+                    caller.collection(rights, name.trim())?;
+                    self.collection(caller, name.trim())
+                })
                 .collect(),
         }
     }
@@ -29,11 +38,13 @@ impl Api {
 
 pub(super) async fn heads(
     api: web::Data<Api>,
+    caller: Caller,
     selection: web::Query<Selection>,
 ) -> Result<HttpResponse, ApiError> {
+    let rights = &[Right::Read, Right::Observe];
     let heads = api
         .store
-        .heads(&api.selected(&selection)?)
+        .heads(&api.selected(&caller, rights, &selection)?)
         .await
         .map_err(store_failed)?;
     Ok(HttpResponse::Ok().json(Heads { heads }))
@@ -41,10 +52,11 @@ pub(super) async fn heads(
 
 pub(super) async fn head(
     api: web::Data<Api>,
+    caller: Caller,
     name: web::Path<String>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let collection = api.collection(&name)?;
+    let collection = api.collection(&caller, &name)?;
     let heads = api
         .store
         .heads(&BTreeSet::from([collection]))
@@ -64,11 +76,12 @@ pub(super) async fn head(
 /// All documents of a collection (GetAll). Head and documents are of one snapshot.
 pub(super) async fn documents(
     api: web::Data<Api>,
+    caller: Caller,
     name: web::Path<String>,
     point: web::Query<past::PointQuery>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let collection = api.collection(&name)?;
+    let collection = api.collection(&caller, &name)?;
     let format = etag::list_format(&request)?;
     let point = point.point()?;
     let Some(slot) = api.lists.open(Client::of(&request)).await else {
@@ -102,10 +115,11 @@ pub(super) async fn documents(
 /// All documents of several collections from one snapshot, as a replica loads them.
 pub(super) async fn snapshot(
     api: web::Data<Api>,
+    caller: Caller,
     selection: web::Query<Selection>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let selected = api.selected(&selection)?;
+    let selected = api.selected(&caller, &[Right::Read], &selection)?;
     let Some(slot) = api.snapshots.open(Client::of(&request)).await else {
         api.metrics.snapshots_refused.inc();
         return Err(ProblemError::loads_under_way().into());

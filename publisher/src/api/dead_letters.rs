@@ -3,14 +3,17 @@
 use actix_web::{HttpResponse, web};
 use contract::{
     JsonError, Problem, ProblemKind,
+    access::{Right, Target},
     dead_letter::{
-        DeadLetterAccepted, DeadLetterId, DeadLetterReport, DeadLettersDiscarded, PAGE,
-        ReplayRequest,
+        DeadLetter, DeadLetterAccepted, DeadLetterId, DeadLetterReport, DeadLettersDiscarded,
+        Original, PAGE, ReplayRequest,
     },
     objects,
+    text::Escaped,
 };
 use serde::Deserialize;
-use service::http::{bodies::Body, problem::ProblemError};
+use service::http::{bodies::Body, caller::Caller, problem::ProblemError};
+use tracing::info;
 
 use crate::{
     api::{Api, body::optional_request, error::ApiError, store_failed},
@@ -52,8 +55,25 @@ where
         .map_err(|error| ProblemError::bad_request(name, error))
 }
 
+/// A letter without what quotes the value of its event, unless the caller may read that.
+fn visible(caller: &Caller, mut letter: DeadLetter) -> DeadLetter {
+    let event = &letter.event;
+    let target = match (&event.collection, &event.document) {
+        (Some(collection), Some(id)) => Target::Document(collection, id),
+        (Some(collection), None) => Target::Collection(collection),
+        // It may quote anything.
+        (None, _) => Target::Service,
+    };
+    if !caller.may(Right::Read, target) {
+        letter.detail = None;
+        letter.original = Original::default();
+    }
+    letter
+}
+
 pub(super) async fn list(
     api: web::Data<Api>,
+    caller: Caller,
     query: web::Query<LetterQuery>,
 ) -> Result<HttpResponse, ApiError> {
     let before = query.before.as_deref().map(|text| {
@@ -65,19 +85,24 @@ pub(super) async fn list(
         .dead_letters
         .page(&query.filter()?, before.transpose()?, limit)
         .await;
-    Ok(HttpResponse::Ok().json(page.map_err(refused)?))
+    let mut page = page.map_err(refused)?;
+    let items = page.items.into_iter();
+    page.items = items.map(|letter| visible(&caller, letter)).collect();
+    Ok(HttpResponse::Ok().json(page))
 }
 
 pub(super) async fn get(
     api: web::Data<Api>,
+    caller: Caller,
     id: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
     let letter = api.dead_letters.get(letter_id(&id)?).await;
-    Ok(HttpResponse::Ok().json(letter.map_err(refused)?))
+    Ok(HttpResponse::Ok().json(visible(&caller, letter.map_err(refused)?)))
 }
 
 pub(super) async fn report(
     api: web::Data<Api>,
+    caller: Caller,
     Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
     let report: DeadLetterReport =
@@ -85,6 +110,10 @@ pub(super) async fn report(
             let detail = format!("The body is not the report of a dropped event: {reason}");
             Problem::new(ProblemKind::BadBody, detail).at(pointer)
         })?;
+    // An event that names no collection can come from any channel of the replica.
+    let target = report.event.collection.as_ref();
+    let target = target.map_or(Target::Selection, Target::Collection);
+    caller.require(Right::Follow, target)?;
     if let Some(revision) = report.event.revision
         && i64::try_from(revision).is_err()
     {
@@ -102,15 +131,21 @@ pub(super) async fn report(
 
 pub(super) async fn discard(
     api: web::Data<Api>,
+    caller: Caller,
     id: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
     let id = letter_id(&id)?;
     api.dead_letters.discard(id).await.map_err(refused)?;
+    info!(
+        dead_letter = %id, caller = %Escaped(&caller.identity().name),
+        "a dead letter was discarded"
+    );
     Ok(HttpResponse::Ok().json(DeadLetterAccepted { id }))
 }
 
 pub(super) async fn discard_all(
     api: web::Data<Api>,
+    caller: Caller,
     query: web::Query<LetterQuery>,
 ) -> Result<HttpResponse, ApiError> {
     let filter = query.filter()?;
@@ -122,19 +157,35 @@ pub(super) async fn discard_all(
         return Err(ProblemError::bad_request("all", detail).into());
     }
     let discarded = api.dead_letters.discard_all(&filter).await;
-    Ok(HttpResponse::Ok().json(DeadLettersDiscarded {
-        discarded: discarded.map_err(refused)?,
-    }))
+    let discarded = discarded.map_err(refused)?;
+    info!(
+        discarded, caller = %Escaped(&caller.identity().name),
+        "dead letters were discarded"
+    );
+    Ok(HttpResponse::Ok().json(DeadLettersDiscarded { discarded }))
 }
 
 pub(super) async fn replay(
     api: web::Data<Api>,
+    caller: Caller,
     id: web::Path<String>,
     Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
     let request: ReplayRequest = optional_request(&body, r#""dryRun": true|false"#)?;
-    let replayed = api.dead_letters.replay(letter_id(&id)?, request).await;
-    Ok(HttpResponse::Ok().json(replayed.map_err(refused)?))
+    let id = letter_id(&id)?;
+    let mut replayed = api
+        .dead_letters
+        .replay(id, request)
+        .await
+        .map_err(refused)?;
+    if !request.dry_run {
+        info!(
+            dead_letter = %id, caller = %Escaped(&caller.identity().name),
+            "the event of a dead letter was sent again"
+        );
+    }
+    replayed.letter = visible(&caller, replayed.letter);
+    Ok(HttpResponse::Ok().json(replayed))
 }
 
 fn letter_id(text: &str) -> Result<DeadLetterId, ProblemError> {

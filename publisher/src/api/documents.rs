@@ -11,6 +11,7 @@ use contract::{
 };
 use service::http::{
     bodies::Body,
+    caller::Caller,
     etag::{self, Tag, Tags},
     header_text,
     problem::ProblemError,
@@ -18,7 +19,7 @@ use service::http::{
 use uuid::Uuid;
 
 use crate::{
-    api::{Api, error::ApiError, origin, past, store_failed},
+    api::{Api, error::ApiError, origin::Author, past, store_failed},
     decide::{Action, Write, WriteOutcome},
 };
 
@@ -26,11 +27,12 @@ type KeyPath = web::Path<(String, String)>;
 
 pub(super) async fn get(
     api: web::Data<Api>,
+    caller: Caller,
     key: KeyPath,
     point: web::Query<past::PointQuery>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let (collection, id) = api.document_key(&key)?;
+    let (collection, id) = api.document_key(&caller, &key)?;
     if let Some(point) = point.point()? {
         return past::document(&api, &request, (collection, id), &point).await;
     }
@@ -50,16 +52,17 @@ pub(super) async fn get(
 
 pub(super) async fn create(
     api: web::Data<Api>,
+    caller: Caller,
     name: web::Path<String>,
     request: HttpRequest,
     Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
-    let collection = api.collection(&name)?;
+    let collection = api.collection(&caller, &name)?;
     let config = api.canonical(body).await?;
     let id = id_of(&config)?;
     let outcome = api
         .write(
-            &request,
+            Author::of(caller, &request)?,
             collection.clone(),
             id,
             Action::Create(config),
@@ -78,11 +81,12 @@ pub(super) async fn create(
 
 pub(super) async fn put(
     api: web::Data<Api>,
+    caller: Caller,
     key: KeyPath,
     request: HttpRequest,
     Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
-    let (collection, id) = api.document_key(&key)?;
+    let (collection, id) = api.document_key(&caller, &key)?;
     let config = api.canonical(body).await?;
     let action = if is_exact(&request)? {
         Action::Replace(config)
@@ -90,7 +94,13 @@ pub(super) async fn put(
         Action::Put(config)
     };
     let outcome = api
-        .write(&request, collection, id, action, expected(&request)?)
+        .write(
+            Author::of(caller, &request)?,
+            collection,
+            id,
+            action,
+            expected(&request)?,
+        )
         .await?;
     let created = outcome.operation == Some(Operation::Create);
     let status = if created {
@@ -103,15 +113,16 @@ pub(super) async fn put(
 
 pub(super) async fn patch(
     api: web::Data<Api>,
+    caller: Caller,
     key: KeyPath,
     request: HttpRequest,
     Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
-    let (collection, id) = api.document_key(&key)?;
+    let (collection, id) = api.document_key(&caller, &key)?;
     let patch = api.canonical(body).await?;
     let outcome = api
         .write(
-            &request,
+            Author::of(caller, &request)?,
             collection,
             id,
             Action::Patch(patch),
@@ -123,13 +134,14 @@ pub(super) async fn patch(
 
 pub(super) async fn delete(
     api: web::Data<Api>,
+    caller: Caller,
     key: KeyPath,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let (collection, id) = api.document_key(&key)?;
+    let (collection, id) = api.document_key(&caller, &key)?;
     let outcome = api
         .write(
-            &request,
+            Author::of(caller, &request)?,
             collection,
             id,
             Action::Delete,
@@ -142,18 +154,19 @@ pub(super) async fn delete(
 impl Api {
     async fn write(
         &self,
-        request: &HttpRequest,
+        author: Author,
         collection: CollectionName,
         id: DocumentId,
         action: Action,
         expected: Expected,
     ) -> Result<WriteOutcome, ApiError> {
-        let context = origin::context(request)?;
         let key = (collection, id);
-        let write = Write::new(key.clone(), action, expected, context);
+        // The rule of the route knows the collection, and not always the id.
+        author.require_write(&key)?;
+        let write = Write::new(key.clone(), action, expected, author.context);
         match self.writer.write(write).await {
             Ok(outcome) => Ok(outcome),
-            Err(error) => Err(self.refusal(error, &[key]).await),
+            Err(error) => Err(self.refusal(error, &[key], &author.caller).await),
         }
     }
 }

@@ -129,6 +129,7 @@ impl From<FleetError> for ApiError {
             FleetError::InvalidCheckIn { .. } | FleetError::InvalidEpochRequest { .. } => {
                 ProblemKind::BadBody
             }
+            FleetError::Forbidden(_) => ProblemKind::Forbidden,
             FleetError::NotDeclared(_) => ProblemKind::NotDeclared,
             FleetError::NotDeclaredNow(_) => ProblemKind::NotDeclaredNow,
         };

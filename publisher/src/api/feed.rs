@@ -9,12 +9,16 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use actix_web::{HttpRequest, HttpResponse, web};
 use contract::{
     Change, CollectionName, Head, Revision,
+    access::{Right, Target},
     feed::{FeedGoneError, FeedScope, at_heads},
 };
-use service::http::feed::{
-    self, FeedError, FeedLimits, FeedPosition, FeedRequest, FeedView, ReadChanges,
-    live::{self, FeedViews, LiveStart},
-    value_bytes,
+use service::http::{
+    caller::Caller,
+    feed::{
+        self, FeedError, FeedLimits, FeedPosition, FeedRequest, FeedView, ReadChanges,
+        live::{self, FeedViews, LiveStart},
+        value_bytes,
+    },
 };
 use tokio::sync::watch;
 
@@ -25,32 +29,36 @@ use crate::{
 
 pub(super) async fn one(
     api: web::Data<Api>,
+    caller: Caller,
     name: web::Path<String>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let scope = FeedScope::One(api.collection(&name)?);
-    answer(api, scope, &request).await
+    let scope = FeedScope::One(api.collection(&caller, &name)?);
+    answer(api, caller, scope, &request).await
 }
 
 pub(super) async fn all(
     api: web::Data<Api>,
+    caller: Caller,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    answer(api, FeedScope::Several, &request).await
+    answer(api, caller, FeedScope::Several, &request).await
 }
 
 async fn answer(
     api: web::Data<Api>,
+    caller: Caller,
     scope: FeedScope,
     request: &HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let feed_request = FeedRequest::parse(request, scope)?;
     // Before the heads are read: a store takes a head that it does not have for damage.
     for name in feed_request.collections() {
-        api.collection(name.as_str())?;
+        caller.require(Right::Read, Target::Collection(name))?;
+        api.collection(&caller, name.as_str())?;
     }
     if feed_request.live {
-        return stream(api, feed_request).await;
+        return stream(api, &caller, feed_request).await;
     }
     let names: BTreeSet<_> = feed_request.collections().cloned().collect();
     let heads = api.store.heads(&names).await.map_err(store_failed)?;
@@ -61,7 +69,11 @@ async fn answer(
     Ok(feed::page(&view, feed_request, HttpResponse::Ok()).await?)
 }
 
-async fn stream(api: web::Data<Api>, feed_request: FeedRequest) -> Result<HttpResponse, ApiError> {
+async fn stream(
+    api: web::Data<Api>,
+    caller: &Caller,
+    feed_request: FeedRequest,
+) -> Result<HttpResponse, ApiError> {
     let slot = api.streams.open().inspect_err(|_full| {
         api.metrics.streams_refused.inc();
     })?;
@@ -71,7 +83,7 @@ async fn stream(api: web::Data<Api>, feed_request: FeedRequest) -> Result<HttpRe
         .iter()
         .filter(|head| match &feed_request.scope {
             FeedScope::One(name) => head.collection == *name,
-            FeedScope::Several => true,
+            FeedScope::Several => caller.may(Right::Read, Target::Collection(&head.collection)),
         })
         .cloned()
         .collect();

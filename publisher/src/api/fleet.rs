@@ -5,13 +5,16 @@ use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use contract::{
     fleet::{MAX_CHECK_IN, REPLICA_PAGE},
     sidecar::TOKEN_HEADER,
+    text::Escaped,
 };
 use serde::Deserialize;
-use service::http::bodies::Body;
+use service::http::{bodies::Body, caller::Caller};
+use tracing::info;
 
 use crate::{
     api::{Api, body::optional_request, error::ApiError, store_failed},
-    transport::direct::trust::Caller,
+    fleet::FleetError,
+    transport::direct::trust::Peer,
 };
 
 /// Longest body of these routes, in bytes.
@@ -19,23 +22,28 @@ pub(super) const LIMIT: usize = MAX_CHECK_IN;
 
 pub(super) async fn check_in(
     api: web::Data<Api>,
+    caller: Caller,
     instance: web::Path<String>,
     request: HttpRequest,
     Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
     let answer = api
         .fleet
-        .check_in(&instance, &body, caller(&request))
-        .await?;
-    Ok(HttpResponse::Ok().json(answer))
+        .check_in(&instance, &body, peer(&request), caller.identity())
+        .await;
+    match answer {
+        Ok(answer) => Ok(HttpResponse::Ok().json(answer)),
+        Err(FleetError::Forbidden(missing)) => Err(caller.refused(missing).into()),
+        Err(error) => Err(error.into()),
+    }
 }
 
-fn caller(request: &HttpRequest) -> Caller<'_> {
+fn peer(request: &HttpRequest) -> Peer<'_> {
     let headers = request.headers();
     let forwarded =
         headers.contains_key(header::FORWARDED) || headers.contains_key(header::X_FORWARDED_FOR);
-    Caller {
-        peer: request
+    Peer {
+        address: request
             .peer_addr()
             .filter(|_peer| !forwarded)
             .map(|peer| peer.ip()),
@@ -63,11 +71,17 @@ pub(super) async fn list(
 
 pub(super) async fn declare(
     api: web::Data<Api>,
+    caller: Caller,
     Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
     let request = optional_request(
         &body,
         r#""adopt": "<lineage>", "counter": <number>, "renew": true|false"#,
     )?;
-    Ok(HttpResponse::Ok().json(api.fleet.declare(request).await?))
+    let declared = api.fleet.declare(request).await?;
+    info!(
+        epoch = %declared.epoch, caller = %Escaped(&caller.identity().name),
+        "a caller declared a new epoch"
+    );
+    Ok(HttpResponse::Ok().json(declared))
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use actix_web::{HttpRequest, HttpResponse, web};
 use contract::{
     CollectionName, DocumentId, Operation,
+    access::Right,
     context::MAX_LEN,
     history::{
         ChangeNote, DEFAULT_PAGE, HistoryFilter, HistoryItem, HistoryPage, MAX_PAGE, MAX_TEXT,
@@ -13,6 +14,7 @@ use contract::{
 };
 use serde::Deserialize;
 use service::http::{
+    caller::Caller,
     problem::ProblemError,
     snapshot_slots::{Client, SnapshotSlot},
 };
@@ -39,30 +41,33 @@ pub(super) struct Parameters {
 
 pub(super) async fn of_store(
     api: web::Data<Api>,
+    caller: Caller,
     parameters: web::Query<Parameters>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let collections = BTreeSet::clone(&api.policy.collections.all());
+    let collections = api.visible(&caller, &[Right::Read]);
     page(&api, &request, collections, &parameters, None).await
 }
 
 pub(super) async fn of_collection(
     api: web::Data<Api>,
+    caller: Caller,
     name: web::Path<String>,
     parameters: web::Query<Parameters>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let collections = BTreeSet::from([api.collection(&name)?]);
+    let collections = BTreeSet::from([api.collection(&caller, &name)?]);
     page(&api, &request, collections, &parameters, None).await
 }
 
 pub(super) async fn of_document(
     api: web::Data<Api>,
+    caller: Caller,
     key: web::Path<(String, String)>,
     parameters: web::Query<Parameters>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let (collection, id) = api.document_key(&key)?;
+    let (collection, id) = api.document_key(&caller, &key)?;
     let collections = BTreeSet::from([collection]);
     page(&api, &request, collections, &parameters, Some(id)).await
 }

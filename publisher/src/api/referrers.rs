@@ -2,26 +2,30 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use contract::references::Referrers;
-use service::http::{problem::ProblemError, snapshot_slots::Client};
+use service::http::{caller::Caller, problem::ProblemError, snapshot_slots::Client};
 
 use crate::api::{Api, error::ApiError, store_failed};
 
 /// Most places that an answer names.
 pub(super) const LIMIT: usize = 1_000;
 
-/// The document need not exist: then these are the references without a document.
+/// Those that the caller may read. The document need not exist: then these are the references without a document.
 pub(super) async fn get(
     api: web::Data<Api>,
+    caller: Caller,
     key: web::Path<(String, String)>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let key = api.document_key(&key)?;
+    let key = api.document_key(&caller, &key)?;
     // It reads whole collections, as a list does.
     let Some(slot) = api.lists.open(Client::of(&request)).await else {
         api.metrics.lists_refused.inc();
         return Err(ProblemError::lists_under_way().into());
     };
-    let found = api.store.referrers(key, LIMIT + 1, slot).await;
+    let found = api
+        .store
+        .referrers(key, LIMIT + 1, caller.identity().clone(), slot)
+        .await;
     let mut items = found.map_err(store_failed)?;
     let more = items.len() > LIMIT;
     items.truncate(LIMIT);

@@ -3,21 +3,29 @@
 use std::collections::BTreeSet;
 
 use actix_web::{HttpResponse, web};
-use contract::{CollectionName, Problem, ProblemKind, repair::RepairRequest};
-use service::http::bodies::Body;
+use contract::{CollectionName, Problem, ProblemKind, repair::RepairRequest, text::Escaped};
+use service::http::{bodies::Body, caller::Caller};
+use tracing::info;
 
 use crate::api::{Api, body::optional_request, error::ApiError, store_failed};
 
 /// The default request only reports.
 pub(super) async fn repair(
     api: web::Data<Api>,
+    caller: Caller,
     Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
     let request: RepairRequest = optional_request(
         &body,
         r#""apply": true|false, "discard": true|false, "collections": ["<name>"]"#,
     )?;
-    let collections = selected(&api, &request)?;
+    let collections = selected(&api, &caller, &request)?;
+    if request.apply {
+        info!(
+            caller = %Escaped(&caller.identity().name), discard = request.discard,
+            "a caller asked for a repair of the store"
+        );
+    }
     match api.repairs.run(request, collections).await {
         Ok(Some(report)) => Ok(HttpResponse::Ok().json(report)),
         Ok(None) => {
@@ -28,10 +36,16 @@ pub(super) async fn repair(
     }
 }
 
-fn selected(api: &Api, request: &RepairRequest) -> Result<BTreeSet<CollectionName>, ApiError> {
+fn selected(
+    api: &Api,
+    caller: &Caller,
+    request: &RepairRequest,
+) -> Result<BTreeSet<CollectionName>, ApiError> {
     if request.collections.is_empty() {
         return Ok(BTreeSet::clone(&api.policy.collections.all()));
     }
     let names = request.collections.iter();
-    names.map(|name| api.collection(name.as_str())).collect()
+    names
+        .map(|name| api.collection(caller, name.as_str()))
+        .collect()
 }

@@ -2,7 +2,8 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use contract::{
-    Context, Expected, JsonError, Problem, ProblemKind,
+    Change, Context, Expected, JsonError, Problem, ProblemKind,
+    access::{MissingRight, Right, Target},
     context::MAX_LEN,
     history::Point,
     objects,
@@ -10,23 +11,29 @@ use contract::{
     rollback::{Rollback, RollbackExpected, RollbackRequest, SetRollbackRequest},
     set::MAX_OPERATIONS,
 };
-use service::http::{bodies::Body, problem::ProblemError};
+use service::http::{bodies::Body, caller::Caller, problem::ProblemError};
 
 use crate::{
-    api::{Api, body::optional_request, error::ApiError, origin},
+    api::{Api, body::optional_request, error::ApiError, origin::Author},
     rollback::{Conflict, ExpectedRevision, Plan, Restriction, RollbackError, Rollbacks},
 };
+
+/// What a caller needs for each document of a set.
+const IN_SET: &[Right] = &[Right::WriteSet, Right::Write];
 
 /// Longest body in bytes: 256 ids.
 pub(super) const LIMIT: usize = 64 << 10;
 
 pub(super) async fn of_document(
     api: web::Data<Api>,
+    caller: Caller,
     key: web::Path<(String, String)>,
     request: HttpRequest,
     Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
-    let key = api.document_key(&key)?;
+    let key = api.document_key(&caller, &key)?;
+    let author = Author::of(caller, &request)?;
+    author.require_write(&key)?;
     let rollback = read(&body)?;
     for (pointer, is_given) in [
         ("/ids", rollback.ids.is_some()),
@@ -47,21 +54,31 @@ pub(super) async fn of_document(
         }
     };
     let point = point(&rollback)?;
-    let context = reasoned(&request, &point)?;
+    let author = or_reason(author, &format!("rollback to {point}"));
     let _slot = api.history_slot(&request).await?;
     let plan = api.rollbacks().of_document(key, &point, &expected).await;
-    api.finish(plan, rollback.dry_run, &context).await
+    api.finish(plan, rollback.dry_run, &author).await
 }
 
 pub(super) async fn of_collection(
     api: web::Data<Api>,
+    caller: Caller,
     name: web::Path<String>,
     request: HttpRequest,
     Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
-    let collection = api.collection(&name)?;
+    let collection = api.collection(&caller, &name)?;
+    let author = Author::of(caller, &request)?;
     let rollback = read(&body)?;
     let ids = rollback.ids.as_deref();
+    match ids {
+        Some(ids) => {
+            for id in ids {
+                author.require(IN_SET, Target::Document(&collection, id))?;
+            }
+        }
+        None => author.require(IN_SET, Target::Collection(&collection))?,
+    }
     if ids.is_some_and(|ids| ids.is_empty() || ids.len() > MAX_OPERATIONS) {
         let detail = format!("A rollback names 1 to {MAX_OPERATIONS} documents");
         return Err(bad_body("/ids", detail));
@@ -82,7 +99,7 @@ pub(super) async fn of_collection(
         }
     };
     let point = point(&rollback)?;
-    let context = reasoned(&request, &point)?;
+    let author = or_reason(author, &format!("rollback to {point}"));
     let restriction = Restriction {
         expected,
         ids: ids.map(|ids| ids.iter().cloned().collect()),
@@ -93,11 +110,12 @@ pub(super) async fn of_collection(
         .rollbacks()
         .of_collection(&collection, &point, &restriction)
         .await;
-    api.finish(plan, rollback.dry_run, &context).await
+    api.finish(plan, rollback.dry_run, &author).await
 }
 
 pub(super) async fn of_set(
     api: web::Data<Api>,
+    caller: Caller,
     set: web::Path<String>,
     request: HttpRequest,
     Body(body): Body,
@@ -108,14 +126,40 @@ pub(super) async fn of_set(
     }
     let SetRollbackRequest { dry_run } = optional_request(&body, r#""dryRun": true|false"#)?;
     let reason = format!("undo of change set {}", *set);
-    let context = or_reason(origin::context(&request)?, &reason);
+    let author = or_reason(Author::of(caller, &request)?, &reason);
     let _slot = api.history_slot(&request).await?;
+    let changes = api.store.set(&set).await.map_err(RollbackError::from)?;
+    require_undo(&author, &set, &changes)?;
     let serves = |name: &contract::CollectionName| {
         let found = api.policy.collections.find(name.as_str());
         found.map(drop)
     };
-    let plan = api.rollbacks().of_set(&set, serves).await;
-    api.finish(plan, dry_run, &context).await
+    let plan = api.rollbacks().of_set(&changes, serves).await;
+    api.finish(plan, dry_run, &author).await
+}
+
+/// Asks for the right to write each document of a set. To a caller that may read none of them, the
+/// set does not exist; a document that it may not read is not named.
+fn require_undo(author: &Author, set: &str, changes: &[Change]) -> Result<(), ApiError> {
+    let may = |right, change: &Change| {
+        let target = Target::Document(&change.collection, &change.id);
+        author.caller.may(right, target)
+    };
+    if !changes.iter().any(|change| may(Right::Read, change)) {
+        return Err(RollbackError::NoSet(set.to_owned()).into());
+    }
+    // Documents that it may read are named first.
+    for change in changes.iter().filter(|change| may(Right::Read, change)) {
+        author.require(IN_SET, Target::Document(&change.collection, &change.id))?;
+    }
+    if changes.iter().all(|change| may(Right::Read, change)) {
+        return Ok(());
+    }
+    let missing = MissingRight {
+        rights: vec![Right::WriteSet],
+        target: "another document of the change set".to_owned(),
+    };
+    Err(author.caller.refused(missing).into())
 }
 
 fn read(body: &[u8]) -> Result<RollbackRequest, ApiError> {
@@ -136,18 +180,14 @@ fn bad_body(pointer: impl Into<String>, detail: impl Into<String>) -> ApiError {
         .into()
 }
 
-/// The context of a request, with the point as its reason unless it says another one.
-fn reasoned(request: &HttpRequest, point: &Point) -> Result<Context, ApiError> {
-    let reason = format!("rollback to {point}");
-    Ok(or_reason(origin::context(request)?, &reason))
-}
-
-fn or_reason(context: Context, reason: &str) -> Context {
-    if context.reason().is_some() {
-        return context;
+/// The author, with this reason unless the request says another one.
+fn or_reason(mut author: Author, reason: &str) -> Author {
+    if author.context.reason().is_none() {
+        // A reason of another form, for example of a set with an unusual id, is left out.
+        let context = author.context.clone().with_reason(reason);
+        author.context = context.unwrap_or(author.context);
     }
-    // A reason of another form, for example of a set with an unusual id, is left out.
-    context.clone().with_reason(reason).unwrap_or(context)
+    author
 }
 
 impl Api {
@@ -163,12 +203,14 @@ impl Api {
         &self,
         plan: Result<Plan, RollbackError>,
         dry_run: bool,
-        context: &Context,
+        author: &Author,
     ) -> Result<HttpResponse, ApiError> {
-        match self.done(plan, dry_run, context).await {
+        match self.done(plan, dry_run, &author.context).await {
             Ok(rollback) => Ok(HttpResponse::Ok().json(rollback)),
             // As any write: it names the change that the rollback conflicts with.
-            Err(RollbackError::Write { error, keys }) => Err(self.refusal(error, &keys).await),
+            Err(RollbackError::Write { error, keys }) => {
+                Err(self.refusal(error, &keys, &author.caller).await)
+            }
             Err(error) => Err(error.into()),
         }
     }

@@ -7,9 +7,12 @@ use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
-use contract::CollectionName;
+use contract::{
+    CollectionName,
+    access::{Right, Target},
+};
 use serde::{Deserialize, Serialize};
-use service::http::{JSON, etag};
+use service::http::{JSON, caller::Caller, etag};
 
 use crate::{
     api::{Api, error::ApiError},
@@ -42,8 +45,8 @@ pub(super) struct Version {
 }
 
 impl Api {
-    fn schema(&self, collection: &str) -> Result<Arc<Schema>, ApiError> {
-        let collection = self.collection(collection)?;
+    fn schema(&self, caller: &Caller, collection: &str) -> Result<Arc<Schema>, ApiError> {
+        let collection = self.collection(caller, collection)?;
         let without =
             || ApiError::no_schema(format!("{collection} has no schema; it takes any object"));
         self.policy
@@ -54,9 +57,12 @@ impl Api {
     }
 }
 
-pub(super) async fn list(api: web::Data<Api>) -> HttpResponse {
+pub(super) async fn list(api: web::Data<Api>, caller: Caller) -> HttpResponse {
     let schemas = api.policy.rules.schemas.all();
-    let listed = schemas.iter().map(|(collection, schema)| ListedSchema {
+    let visible = schemas
+        .iter()
+        .filter(|(collection, _schema)| caller.may(Right::Read, Target::DocumentsOf(collection)));
+    let listed = visible.map(|(collection, schema)| ListedSchema {
         collection,
         urn: &schema.urn,
         title: schema.title.as_deref(),
@@ -70,11 +76,12 @@ pub(super) async fn list(api: web::Data<Api>) -> HttpResponse {
 
 pub(super) async fn get(
     api: web::Data<Api>,
+    caller: Caller,
     collection: web::Path<String>,
     version: web::Query<Version>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let schema = api.schema(&collection)?;
+    let schema = api.schema(&caller, &collection)?;
     if let Some(urn) = version.into_inner().urn.filter(|urn| *urn != schema.urn) {
         return Err(ApiError::no_schema(format!(
             "{urn} is not in force here; {} is",
@@ -86,10 +93,11 @@ pub(super) async fn get(
 
 pub(super) async fn sample(
     api: web::Data<Api>,
+    caller: Caller,
     collection: web::Path<String>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let schema = api.schema(&collection)?;
+    let schema = api.schema(&caller, &collection)?;
     let sample = schema.sample.as_ref();
     let sample =
         sample.ok_or_else(|| ApiError::no_schema(format!("{collection} has no sample")))?;

@@ -1,20 +1,26 @@
 //! `POST /v1/changes`: several documents that change together or not at all.
 //!
-//! The body is read change by change, so that an error names the change that has it. The rules of
-//! every set are in [`crate::write::change_set`], the rules of a change in [`crate::decide`].
+//! The body is read change by change, so that an error names the change that has it. What the caller
+//! may do is asked before anything is said of a document. The rules of every set are in
+//! [`crate::write::change_set`], the rules of a change in [`crate::decide`].
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use contract::{
-    CanonicalJson, Context, Expected, FormatError, JsonError, objects,
+    CanonicalJson, CollectionName, DocumentId, Expected, FormatError, JsonError,
+    access::{Right, Target},
+    objects,
     set::{ChangeRequest, MAX_OPERATIONS, RequestOperation},
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use service::http::bodies::Body;
+use service::{
+    http::{bodies::Body, caller::Caller},
+    nearest::unknown_collection,
+};
 use tokio::time::Instant;
 
 use crate::{
-    api::{Api, error::ApiError, origin},
+    api::{Api, error::ApiError, origin::Author},
     decide::{ChangeSetCommand, Write, WriteError},
     store::PublisherPolicy,
     write::change_set::ChangeSetBuilder,
@@ -44,44 +50,62 @@ struct RawChangeRequest<'a> {
 
 pub(super) async fn commit(
     api: web::Data<Api>,
+    caller: Caller,
     request: HttpRequest,
     Body(json): Body,
 ) -> Result<HttpResponse, ApiError> {
-    let context = origin::context(&request)?;
+    let author = Author::of(caller, &request)?;
+    let of_set = author.clone();
     let policy = api.policy.clone();
     let set = api
         .writer
         .large_work()
         .run(Instant::now(), json.len(), move || {
-            change_set(&policy, &context, &json)
+            change_set(&policy, &of_set, &json)
         })
         .await??;
     let keys: Vec<_> = set.writes.iter().map(Write::key).collect();
     match api.writer.write_set(set).await {
         Ok(written) => Ok(HttpResponse::Ok().json(written)),
-        Err(error) => Err(api.refusal(error, &keys).await),
+        Err(error) => Err(api.refusal(error, &keys, &author.caller).await),
     }
 }
 
 fn change_set(
     policy: &PublisherPolicy,
-    context: &Context,
+    author: &Author,
     body: &[u8],
-) -> Result<ChangeSetCommand, WriteError> {
+) -> Result<ChangeSetCommand, ApiError> {
     let RawChangeSet { changes } = read(body)?;
     if changes.is_empty() {
         let detail = "A set has at least one change";
-        return Err(WriteError::invalid_change("/changes", detail));
+        return Err(WriteError::invalid_change("/changes", detail).into());
     }
     // Before any change is parsed, so that a set that is too long is refused at low cost.
     if changes.len() > MAX_OPERATIONS {
         let index = MAX_OPERATIONS;
-        return Err(WriteError::SetTooLarge { index });
+        return Err(WriteError::SetTooLarge { index }.into());
+    }
+    let changes: Vec<RawChangeRequest<'_>> = changes
+        .into_iter()
+        .enumerate()
+        .map(|(index, change)| {
+            read(change.get().as_bytes()).map_err(|error| error.in_change_set(index))
+        })
+        .collect::<Result<_, _>>()?;
+    // Before anything is said of a document or a collection.
+    for (index, change) in changes.iter().enumerate() {
+        change.require(author).map_err(|mut refused| {
+            refused.problem.index = Some(index);
+            refused.problem.pointer = Some(format!("/changes/{index}"));
+            refused
+        })?;
     }
     let mut set = ChangeSetBuilder::default();
     for (index, change) in changes.into_iter().enumerate() {
-        let change = change_request(policy, change).map_err(|error| error.in_change_set(index))?;
-        set.add(policy, context, change)?;
+        let change =
+            change_request(policy, author, change).map_err(|error| error.in_change_set(index))?;
+        set.add(policy, &author.context, change)?;
     }
     Ok(set.build())
 }
@@ -91,21 +115,42 @@ fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, WriteError> {
         .map_err(|JsonError { pointer, reason }| WriteError::invalid_change(pointer, reason))
 }
 
-/// Reads one change of a set. Pointers of errors begin at the change.
+impl RawChangeRequest<'_> {
+    /// Whether the author may change this document, in a set. What is the name of no document needs
+    /// the right for more.
+    fn require(&self, author: &Author) -> Result<(), ApiError> {
+        let collection: Option<CollectionName> = self.collection.parse().ok();
+        let id: Option<DocumentId> = self.id.parse().ok();
+        let target = match (&collection, &id) {
+            (Some(collection), Some(id)) => Target::Document(collection, id),
+            (Some(collection), None) => Target::Collection(collection),
+            (None, _) => Target::Service,
+        };
+        author.require(&[Right::WriteSet, Right::Write], target)
+    }
+}
+
+/// Checks one change of a set. Pointers of errors begin at the change.
 fn change_request(
     policy: &PublisherPolicy,
-    change: &RawValue,
-) -> Result<ChangeRequest, WriteError> {
-    let RawChangeRequest {
+    author: &Author,
+    RawChangeRequest {
         collection,
         op,
         id,
         config_data,
         expected,
-    } = read(change.get().as_bytes())?;
+    }: RawChangeRequest<'_>,
+) -> Result<ChangeRequest, WriteError> {
     // Checked here and not only in the builder, so that an unknown collection is reported
     // before a fault of the id or of the value.
-    let collection = policy.collections.find(&collection)?;
+    let collection = policy.collections.find(&collection).map_err(|unknown| {
+        if author.caller.sees_all() {
+            unknown
+        } else {
+            WriteError::UnknownCollection(unknown_collection(&collection, []))
+        }
+    })?;
     let id = id
         .parse()
         .map_err(|error: FormatError| WriteError::InvalidId(error))?;

@@ -4,24 +4,26 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::Utc;
 use contract::{
     Context, Problem, ProblemKind,
+    access::{Right, Target},
     history::SnapshotName,
     named_snapshot::{NamedSnapshot, NamedSnapshots},
 };
-use service::http::problem::ProblemError;
+use service::http::{caller::Caller, problem::ProblemError};
 use tracing::info;
 
 use crate::{
-    api::{Api, error::ApiError, origin, store_failed},
+    api::{Api, error::ApiError, origin::Author, store_failed},
     store::snapshots::SnapshotError,
 };
 
 pub(super) async fn create(
     api: web::Data<Api>,
+    caller: Caller,
     name: web::Path<String>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let name = parsed(&name)?;
-    let context = origin::context(&request)?;
+    let context = of_service(caller, &request)?;
     let made = api
         .store
         .create_snapshot(name, context.clone(), Utc::now())
@@ -46,28 +48,35 @@ fn is_repetition(existing: &NamedSnapshot, context: &Context) -> bool {
     id.is_some() && id == existing.context.correlation_id()
 }
 
-pub(super) async fn list(api: web::Data<Api>) -> Result<HttpResponse, ApiError> {
+pub(super) async fn list(api: web::Data<Api>, caller: Caller) -> Result<HttpResponse, ApiError> {
     let items = api.store.snapshots().await.map_err(store_failed)?;
+    let items = items.into_iter();
+    let items = items
+        .filter_map(|snapshot| visible(&caller, snapshot))
+        .collect();
     Ok(HttpResponse::Ok().json(NamedSnapshots { items }))
 }
 
 pub(super) async fn get(
     api: web::Data<Api>,
+    caller: Caller,
     name: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
     let name = parsed(&name)?;
     let snapshot = api.store.snapshot(&name).await.map_err(store_failed)?;
+    let snapshot = snapshot.and_then(|snapshot| visible(&caller, snapshot));
     let snapshot = snapshot.ok_or_else(|| no_snapshot(&name))?;
     Ok(HttpResponse::Ok().json(snapshot))
 }
 
 pub(super) async fn delete(
     api: web::Data<Api>,
+    caller: Caller,
     name: web::Path<String>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let name = parsed(&name)?;
-    let context = origin::context(&request)?;
+    let context = of_service(caller, &request)?;
     if api
         .store
         .delete_snapshot(&name)
@@ -76,13 +85,30 @@ pub(super) async fn delete(
     {
         // No record has it: the log says which user removed what retention may now remove.
         info!(
-            snapshot = %name, user = context.user_id(), reason = context.reason(),
+            snapshot = %name, user = context.user_id(), via = context.via(), reason = context.reason(),
             "a named snapshot was deleted"
         );
         Ok(HttpResponse::NoContent().finish())
     } else {
         Err(no_snapshot(&name))
     }
+}
+
+/// The context of a request that concerns the whole service.
+fn of_service(caller: Caller, request: &HttpRequest) -> Result<Context, ApiError> {
+    let author = Author::of(caller, request)?;
+    author.require(&[Right::Operate], Target::Service)?;
+    Ok(author.context)
+}
+
+/// A snapshot with the collections that the caller may see; `None` when it has others only.
+fn visible(caller: &Caller, mut snapshot: NamedSnapshot) -> Option<NamedSnapshot> {
+    let had_any = !snapshot.collections.is_empty();
+    snapshot.collections.retain(|of| {
+        let target = Target::Collection(&of.collection);
+        caller.may(Right::Read, target) || caller.may(Right::Observe, target)
+    });
+    (!had_any || !snapshot.collections.is_empty()).then_some(snapshot)
 }
 
 fn parsed(name: &str) -> Result<SnapshotName, ProblemError> {

@@ -26,7 +26,7 @@ mod refusal;
 pub use ahead::Searched;
 pub(crate) use ahead::{deleted_in_use, refused};
 use refusal::Dangling;
-pub(super) use refusal::detail;
+pub(crate) use refusal::detail;
 
 use super::{
     Action, Checked, Command, DocumentKey, IN_TRANSACTION_BYTES, Rules, WorkingSet, Write,

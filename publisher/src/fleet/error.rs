@@ -1,6 +1,8 @@
 //! Why the fleet refuses a request. It knows no HTTP status: the API maps each variant to a problem
 //! type.
 
+use contract::access::MissingRight;
+
 /// A request of a replica or of an operator was refused.
 ///
 /// The text of each variant is written for the caller: it says what happened and what to do.
@@ -29,6 +31,9 @@ pub enum FleetError {
         /// What is expected.
         reason: String,
     },
+    /// The caller may not follow what the check-in reports.
+    #[error("{0}")]
+    Forbidden(MissingRight),
     /// A member of the request for a new epoch is out of bounds.
     #[error("{reason}")]
     InvalidEpochRequest {

@@ -142,7 +142,12 @@ impl Testbed {
             "instance": instance, "bootId": "b", "intervalMs": 10_000, "collections": { FREE: report },
         });
         self.fleet
-            .check_in(instance, body.to_string().as_bytes(), Caller::default())
+            .check_in(
+                instance,
+                body.to_string().as_bytes(),
+                Peer::default(),
+                &Identity::unrestricted(),
+            )
             .await
             .expect("checked in")
     }

@@ -14,7 +14,11 @@ use std::{
 };
 
 use aho_corasick::AhoCorasick;
-use contract::{CollectionName, Document, Epoch, Revision, references::Referrer};
+use contract::{
+    CollectionName, Document, Epoch, Revision,
+    access::{Identity, Right, Target},
+    references::Referrer,
+};
 
 use crate::{
     decide::{
@@ -103,6 +107,8 @@ pub(super) struct ReferrerSearch {
     /// Referring documents that are enough for each sought one.
     limit: usize,
     found: ReferrersByDocument,
+    /// Only documents that it may read count; `None` = all.
+    reader: Option<Identity>,
     /// How many documents refer to each sought one, as far as they were read.
     documents: BTreeMap<DocumentKey, usize>,
 }
@@ -146,9 +152,16 @@ impl ReferrerSearch {
             schemas: policy.rules.schemas.all(),
             sought,
             limit,
+            reader: None,
             found: BTreeMap::new(),
             documents: BTreeMap::new(),
         }
+    }
+
+    /// The same, for a reader that is told only what it may read.
+    pub(super) fn shown_to(mut self, reader: Identity) -> Self {
+        self.reader = Some(reader);
+        self
     }
 
     /// The collections to read, of those that are served.
@@ -188,6 +201,10 @@ impl ReferrerSearch {
         collection: &CollectionName,
         document: &Document,
     ) -> anyhow::Result<bool> {
+        let target = Target::Document(collection, document.id());
+        if (self.reader.as_ref()).is_some_and(|reader| !reader.may(Right::Read, target)) {
+            return Ok(true);
+        }
         let references = references_of(&self.schemas, collection, &document.config_data())?;
         let mut counted = HashSet::new();
         for reference in references {

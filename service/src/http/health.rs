@@ -10,7 +10,7 @@ use actix_web::{
     web::Bytes,
 };
 
-use super::{accept::preferred, problem::ProblemError};
+use super::{accept::preferred, caller::Caller, problem::ProblemError};
 
 /// OpenMetrics 1.0, which Prometheus reads.
 pub const METRICS_MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -27,6 +27,11 @@ pub async fn healthz() -> HttpResponse {
 /// Answer of `GET /readyz` when the service can do its work.
 pub fn ready() -> HttpResponse {
     HttpResponse::NoContent().finish()
+}
+
+/// `GET /v1/identity`: who the caller is here, and what it may do.
+pub async fn identity(caller: Caller) -> HttpResponse {
+    HttpResponse::Ok().json(caller.identity())
 }
 
 /// Answer of `GET /openapi.json`.

@@ -72,11 +72,25 @@ impl ApiDocument {
 
     /// The same, with a token in a header that some operations require.
     #[must_use]
-    pub fn token(mut self, scheme: &str, header: &str, description: &str) -> Self {
+    pub fn token(self, scheme: &str, header: &str, description: &str) -> Self {
         let token =
             json!({"type": "apiKey", "in": "header", "name": header, "description": description});
-        self.components
-            .insert("securitySchemes".to_owned(), json!({scheme: token}));
+        self.scheme(scheme, token)
+    }
+
+    /// The same, with a bearer token (RFC 6750) that some operations require.
+    #[must_use]
+    pub fn bearer(self, scheme: &str, description: &str) -> Self {
+        let token = json!({"type": "http", "scheme": "bearer", "description": description});
+        self.scheme(scheme, token)
+    }
+
+    fn scheme(mut self, name: &str, scheme: Value) -> Self {
+        let schemes = self
+            .components
+            .entry("securitySchemes")
+            .or_insert_with(|| json!({}));
+        schemes[name] = scheme;
         self
     }
 

@@ -1,5 +1,6 @@
 //! One table of routes for a service: the router and the OpenAPI document are both made from it, so
-//! that neither has a route which the other lacks.
+//! that neither has a route which the other lacks. Method, path and the right that a caller needs are
+//! one row of [`contract::access::routes`], so a route cannot be added without a right.
 //!
 //! The table says which handler a route has; it contains no logic of a handler. What every request
 //! of a route must keep is derived from its description (`rules`).
@@ -9,7 +10,10 @@ use std::rc::Rc;
 use actix_web::{
     FromRequest, Handler, Responder, Route, Scope, http::Method, middleware::from_fn, web,
 };
-use contract::ProblemKind;
+use contract::{
+    ProblemKind,
+    access::routes::{Access, RouteAccess},
+};
 
 use super::{
     bodies::UNREAD_LIMIT,
@@ -17,12 +21,11 @@ use super::{
     rules::{RouteRules, keep_rules},
 };
 
-/// A method of a path: its handler, and its description. The description is a function, because the
-/// document is built once and routes are built for every worker.
+/// A method of a path: its handler, what a caller needs for it, and its description. The description
+/// is a function, because the document is built once and routes are built for every worker.
 pub struct ApiRoute {
     method: Method,
-    /// With parameters in braces, as actix-web and OpenAPI both write them.
-    path: &'static str,
+    access: RouteAccess,
     /// `None` when another scope serves the route.
     route: Option<Route>,
     /// In bytes.
@@ -31,46 +34,27 @@ pub struct ApiRoute {
     operation: fn() -> ApiOperation,
 }
 
-macro_rules! constructors {
-    ($($method:ident $upper:literal)*) => {$(
-        #[doc = concat!("A route for ", $upper, ".")]
-        pub fn $method<F, Args>(
-            path: &'static str,
-            handler: F,
-            operation: fn() -> ApiOperation,
-        ) -> Self
-        where
-            F: Handler<Args>,
-            Args: FromRequest + 'static,
-            F::Output: Responder + 'static,
-        {
-            let route = web::$method();
-            Self {
-                method: Method::from_bytes($upper.as_bytes()).expect("a method"),
-                path,
-                route: Some(route.to(handler)),
-                body_limit: UNREAD_LIMIT,
-                is_write: false,
-                operation,
-            }
-        }
-    )*};
-}
-
 impl ApiRoute {
-    constructors! {
-        get "GET"
-        put "PUT"
-        post "POST"
-        patch "PATCH"
-        delete "DELETE"
+    /// A route with its handler. Its row says method and path, and what a caller needs.
+    pub fn new<F, Args>(access: RouteAccess, handler: F, operation: fn() -> ApiOperation) -> Self
+    where
+        F: Handler<Args>,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        let mut route = Self::described(access, operation);
+        route.route = Some(web::method(route.method.clone()).to(handler));
+        route
     }
 
     /// A route that another scope serves: it is described here, and not added to the router.
-    pub fn described(method: Method, path: &'static str, operation: fn() -> ApiOperation) -> Self {
+    ///
+    /// # Panics
+    /// When the method of the row is none.
+    pub fn described(access: RouteAccess, operation: fn() -> ApiOperation) -> Self {
         Self {
-            method,
-            path,
+            method: Method::from_bytes(access.method.as_bytes()).expect("a method"),
+            access,
             route: None,
             body_limit: UNREAD_LIMIT,
             is_write: false,
@@ -110,7 +94,12 @@ impl ApiRoute {
 
     /// The path, with its parameters in braces.
     pub fn path(&self) -> &'static str {
-        self.path
+        self.access.path
+    }
+
+    /// What a caller needs.
+    pub fn access(&self) -> RouteAccess {
+        self.access
     }
 }
 
@@ -120,20 +109,21 @@ pub fn add(mut scope: Scope, table: Vec<ApiRoute>) -> Scope {
     let mut served = table.into_iter().peekable();
     // One resource per path: only then does actix-web answer 405 for a method that the path lacks.
     while let Some(first) = served.next() {
-        let mut resource = web::resource(first.path);
-        let path = first.path;
+        let path = first.path();
+        let mut resource = web::resource(path);
         let mut rules = Vec::new();
         let mut next = Some(first);
         while let Some(ApiRoute {
             method,
+            access,
             route: Some(route),
             operation,
             ..
         }) = next
         {
             resource = resource.route(route);
-            rules.push(RouteRules::of(method, &operation()));
-            next = served.next_if(|next| next.path == path);
+            rules.push(RouteRules::of(method, access.access, &operation()));
+            next = served.next_if(|next| next.path() == path);
         }
         if rules.is_empty() {
             // Another scope serves the route.
@@ -149,11 +139,19 @@ pub fn add(mut scope: Scope, table: Vec<ApiRoute>) -> Scope {
 
 /// Adds the operations of all routes to a document, also of those that another scope serves.
 pub fn describe(document: ApiDocument, table: &[ApiRoute]) -> ApiDocument {
+    let document = document.bearer(
+        CREDENTIAL,
+        "A token of this service, or a JWT of an issuer that it trusts; needed where the service has \
+         credentials",
+    );
     table.iter().fold(document, |document, route| {
         let method = route.method.as_str().to_ascii_lowercase();
-        document.operation(&method, route.path, guarded(route))
+        document.operation(&method, route.path(), guarded(route))
     })
 }
+
+/// Name of the credential of a caller in the OpenAPI document.
+const CREDENTIAL: &str = "credential";
 
 /// The operation of a route, with the problems of the guard, of the bodies and of the rules. Any
 /// request may have a body, also where no handler reads it.
@@ -165,12 +163,21 @@ fn guarded(route: &ApiRoute) -> ApiOperation {
     ]);
     if route.route.is_some() {
         operation = operation.problems(&[
-            ProblemKind::Unauthenticated,
             ProblemKind::BodyLate,
             ProblemKind::TooLarge,
             ProblemKind::Busy,
         ]);
     }
+    operation = match route.access.access {
+        Access::Anyone | Access::Sidecar => operation,
+        Access::Caller => operation
+            .secured(CREDENTIAL)
+            .problems(&[ProblemKind::Unauthenticated]),
+        Access::Right(rights, scope) => operation
+            .secured(CREDENTIAL)
+            .needs(rights, scope)
+            .problems(&[ProblemKind::Unauthenticated, ProblemKind::Forbidden]),
+    };
     if operation.is_negotiated() {
         operation = operation.problems(&[ProblemKind::NotAcceptable]);
     }

@@ -1,6 +1,9 @@
 //! What every request of a route must keep, derived from the description of the route: one rule for
 //! all routes, before any handler.
 //!
+//! - The caller has the right that the row of the route names, for what the path names. A path that
+//!   names no collection or document needs the right for everything: what does not exist and what a
+//!   caller may not see look the same to it.
 //! - A query parameter that the description does not name, or that is given twice, is refused: a
 //!   misspelled one would silently widen a read or change the meaning of a write.
 //! - A change has one of the media types of the route. None of them is a type that a web page may
@@ -14,7 +17,7 @@
 use std::{collections::BTreeSet, rc::Rc};
 
 use actix_web::{
-    Error, ResponseError,
+    Error, HttpRequest, ResponseError,
     body::BoxBody,
     dev::{ServiceRequest, ServiceResponse},
     http::{
@@ -26,10 +29,20 @@ use actix_web::{
     middleware::Next,
     web::Query,
 };
-use contract::{Problem, ProblemKind};
+use contract::{
+    Problem, ProblemKind,
+    access::{
+        Target,
+        routes::{Access, Scope},
+    },
+};
 
 use super::{
-    connections::incoming::BodyLength, etag::condition_title, header_text, openapi::ApiOperation,
+    caller::{Caller, is_known},
+    connections::incoming::BodyLength,
+    etag::condition_title,
+    header_text,
+    openapi::ApiOperation,
     problem::ProblemError,
 };
 
@@ -37,6 +50,7 @@ use super::{
 #[derive(Debug)]
 pub(super) struct RouteRules {
     method: Method,
+    access: Access,
     /// Names of the query parameters.
     query: Vec<String>,
     /// Media types of the body; empty when the method takes no body.
@@ -46,9 +60,10 @@ pub(super) struct RouteRules {
 }
 
 impl RouteRules {
-    pub(super) fn of(method: Method, operation: &ApiOperation) -> Self {
+    pub(super) fn of(method: Method, access: Access, operation: &ApiOperation) -> Self {
         Self {
             method,
+            access,
             query: operation.names("query"),
             media_types: operation.media_types(),
             headers: operation.names("header"),
@@ -56,8 +71,9 @@ impl RouteRules {
     }
 
     /// # Errors
-    /// 400 `bad-request`, 412 `condition-failed`, 415 `media-type`.
+    /// 403 `forbidden`, 400 `bad-request`, 412 `condition-failed`, 415 `media-type`.
     fn check(&self, request: &ServiceRequest) -> Result<(), ProblemError> {
+        self.check_access(request.request())?;
         self.check_query(request.query_string())?;
         if self.method.is_safe() {
             return Ok(());
@@ -65,6 +81,29 @@ impl RouteRules {
         self.check_media_type(request)?;
         self.check_coding(request)?;
         self.check_conditions(request)
+    }
+
+    fn check_access(&self, request: &HttpRequest) -> Result<(), ProblemError> {
+        let (rights, scope) = match self.access {
+            Access::Anyone | Access::Sidecar => return Ok(()),
+            // The layer before the routes has refused callers that are not known.
+            Access::Caller if is_known(request) => return Ok(()),
+            Access::Caller => (&[][..], Scope::Service),
+            Access::Right(rights, scope) => (rights, scope),
+        };
+        let path = request.match_info();
+        let collection = path.get("collection").and_then(|name| name.parse().ok());
+        let id = path.get("id").and_then(|id| id.parse().ok());
+        let target = match (scope, &collection, &id) {
+            (Scope::Selection, _, _) => Target::Selection,
+            (Scope::Document, Some(collection), Some(id)) => Target::Document(collection, id),
+            (Scope::Document | Scope::Collection, Some(collection), _) => {
+                Target::Collection(collection)
+            }
+            (Scope::DocumentsOf, Some(collection), _) => Target::DocumentsOf(collection),
+            (Scope::Service, _, _) | (_, None, _) => Target::Service,
+        };
+        Caller::of(request).require_one(rights, target)
     }
 
     fn check_query(&self, query: &str) -> Result<(), ProblemError> {

@@ -12,14 +12,20 @@ use std::{collections::BTreeSet, sync::Arc};
 use actix_web::{HttpRequest, HttpResponse, http::header::VARY, web};
 use contract::{
     CollectionName, Head, Heads,
+    access::{Right, Target},
     listing::NDJSON,
     snapshot::{SETTLED, SnapshotStart},
 };
 use replica::{ChangeBuffer, RawCollection as Collection, View};
 use serde::Deserialize;
-use service::http::{etag, frames::DocumentFrames, problem::ProblemError, snapshot_slots::Client};
+use service::http::{
+    caller::Caller, etag, frames::DocumentFrames, problem::ProblemError, snapshot_slots::Client,
+};
 
 use super::{Api, error, headers, stream};
+
+/// Rights of which each gives the heads.
+const HEADS: &[Right] = &[Right::Read, Right::Observe];
 
 /// `?collections=a,b`; all collections when it is absent.
 #[derive(Deserialize)]
@@ -34,9 +40,10 @@ struct Selection {
 pub async fn heads(
     request: HttpRequest,
     api: web::Data<Api>,
+    caller: Caller,
 ) -> Result<HttpResponse, ProblemError> {
     let view = api.loaded()?;
-    let names = selected(&view, &request)?;
+    let names = selected(&view, &caller, HEADS, &request)?;
     let held = names.iter().filter_map(|name| {
         let held = view.root().collection(name)?;
         head_of(&view, name, held)
@@ -52,10 +59,11 @@ pub async fn heads(
 pub async fn head(
     request: HttpRequest,
     api: web::Data<Api>,
+    caller: Caller,
     path: web::Path<String>,
 ) -> Result<HttpResponse, ProblemError> {
     let view = api.loaded_of(&path)?;
-    let (name, held) = followed(&view, &path)?;
+    let (name, held) = followed(&view, &caller, &path)?;
     let head = head_of(&view, &name, held).ok_or_else(|| error::unversioned(name.as_str()))?;
     let mut answer = headers::of_collection(&view, &name, held);
     match etag::conditional(&request, &mut answer, &etag::of_head(&head)) {
@@ -72,10 +80,11 @@ pub async fn head(
 pub async fn documents(
     request: HttpRequest,
     api: web::Data<Api>,
+    caller: Caller,
     path: web::Path<String>,
 ) -> Result<HttpResponse, ProblemError> {
     let view = api.loaded_of(&path)?;
-    let (name, held) = followed(&view, &path)?;
+    let (name, held) = followed(&view, &caller, &path)?;
     let head = head_of(&view, &name, held);
     let format = etag::list_format(&request)?;
     let etag = etag::of_list(&version(head.as_ref(), held), format);
@@ -114,13 +123,14 @@ fn version(head: Option<&Head>, held: &Collection) -> String {
 pub async fn snapshot(
     request: HttpRequest,
     api: web::Data<Api>,
+    caller: Caller,
 ) -> Result<HttpResponse, ProblemError> {
     let view = api.loaded()?;
-    let names = selected(&view, &request)?;
+    let names = selected(&view, &caller, &[Right::Read], &request)?;
     let mut heads = Vec::with_capacity(names.len());
     let mut settled = true;
     for name in &names {
-        let (_name, held) = followed(&view, name.as_str())?;
+        let (_name, held) = followed(&view, &caller, name.as_str())?;
         heads.push(head_of(&view, name, held).ok_or_else(|| error::unversioned(name.as_str()))?);
         settled &= held.settled();
     }
@@ -136,20 +146,34 @@ pub async fn snapshot(
     Ok(answer.content_type(NDJSON).streaming(pieces.into_stream()))
 }
 
-/// The collections that the query selects; all followed ones without it.
-fn selected(view: &View, request: &HttpRequest) -> Result<BTreeSet<CollectionName>, ProblemError> {
+/// The collections that the query selects; without it all followed ones for which the caller has one
+/// of the rights.
+fn selected(
+    view: &View,
+    caller: &Caller,
+    rights: &[Right],
+    request: &HttpRequest,
+) -> Result<BTreeSet<CollectionName>, ProblemError> {
     let selection = web::Query::<Selection>::from_query(request.query_string())
         .map_err(|error| ProblemError::bad_request("collections", error))?;
     match &selection.collections {
         Some(listed) => listed
             .split(',')
-            .map(|name| followed(view, name.trim()).map(|(name, _held)| name))
+            .map(|name| {
+                caller.collection(rights, name.trim())?;
+                followed(view, caller, name.trim()).map(|(name, _held)| name)
+            })
             .collect(),
         None => Ok(view
             .root()
             .collections()
             .filter(|(_name, held)| held.loaded())
-            .map(|(name, _held)| name.clone())
+            .map(|(name, _held)| name)
+            .filter(|name| {
+                let target = Target::Collection(name);
+                rights.iter().any(|right| caller.may(*right, target))
+            })
+            .cloned()
             .collect()),
     }
 }
@@ -158,6 +182,7 @@ fn selected(view: &View, request: &HttpRequest) -> Result<BTreeSet<CollectionNam
 /// that is not the name of a collection is answered like an unknown name.
 pub(super) fn followed<'a>(
     view: &'a View,
+    caller: &Caller,
     name: &str,
 ) -> Result<(CollectionName, &'a Collection), ProblemError> {
     let known = name
@@ -173,7 +198,8 @@ pub(super) fn followed<'a>(
             let loaded = view
                 .root()
                 .collections()
-                .filter(|(_name, held)| held.loaded());
+                // A caller that may not see all is told no name that it did not say.
+                .filter(|(_name, held)| held.loaded() && caller.sees_all());
             let names = loaded.map(|(name, _held)| name);
             Err(ProblemError::unknown_collection(name, names))
         }

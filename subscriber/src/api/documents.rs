@@ -7,7 +7,9 @@ use actix_web::{
 };
 use contract::DocumentId;
 use service::http::{
-    JSON, etag,
+    JSON,
+    caller::Caller,
+    etag,
     problem::{ProblemError, respond},
 };
 
@@ -22,10 +24,11 @@ use super::{Api, collections::followed, error, headers};
 pub async fn get(
     request: HttpRequest,
     api: web::Data<Api>,
+    caller: Caller,
     path: web::Path<(String, String)>,
 ) -> Result<HttpResponse, ProblemError> {
     let view = api.replica.view_guard();
-    let read = followed(&view, &path.0);
+    let read = followed(&view, &caller, &path.0);
     // Another collection may be loading.
     if !matches!(&read, Ok((name, _held)) if view.loaded_of(name)) && !view.loaded_as_served() {
         return Err(error::loading());

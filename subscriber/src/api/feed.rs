@@ -9,10 +9,12 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use actix_web::{HttpRequest, HttpResponse, web};
 use contract::{
     CollectionName, EventData, Head, Revision,
+    access::{Right, Target},
     feed::{FeedScope, Since},
 };
 use replica::{Replica, View};
 use service::http::{
+    caller::Caller,
     feed::{
         self, FeedError, FeedLimits, FeedPosition, FeedRequest, FeedView, ReadChanges,
         live::{self, FeedViews, LiveStart},
@@ -32,35 +34,39 @@ use super::{
 pub(super) async fn one(
     request: HttpRequest,
     api: web::Data<Api>,
+    caller: Caller,
     path: web::Path<String>,
 ) -> Result<HttpResponse, ProblemError> {
     let view = api.loaded_of(&path)?;
-    let name = versioned(&view, &path)?;
-    answer(&request, &api, view, FeedScope::One(name)).await
+    let name = versioned(&view, &caller, &path)?;
+    answer(&request, &api, &caller, view, FeedScope::One(name)).await
 }
 
 /// `GET /v1/changes`.
 pub(super) async fn all(
     request: HttpRequest,
     api: web::Data<Api>,
+    caller: Caller,
 ) -> Result<HttpResponse, ProblemError> {
     let view = api.loaded()?;
-    answer(&request, &api, view, FeedScope::Several).await
+    answer(&request, &api, &caller, view, FeedScope::Several).await
 }
 
 async fn answer(
     request: &HttpRequest,
     api: &Api,
+    caller: &Caller,
     view: Arc<View>,
     scope: FeedScope,
 ) -> Result<HttpResponse, ProblemError> {
     let asked = FeedRequest::parse(request, scope)?;
     for name in asked.collections() {
-        versioned(&view, name.as_str())?;
+        caller.require(Right::Read, Target::Collection(name))?;
+        versioned(&view, caller, name.as_str())?;
     }
     let headers = match &asked.scope {
         FeedScope::One(name) => {
-            let (name, held) = followed(&view, name.as_str())?;
+            let (name, held) = followed(&view, caller, name.as_str())?;
             headers::of_collection(&view, &name, held)
         }
         FeedScope::Several => headers::of_all(&view),
@@ -77,7 +83,7 @@ async fn answer(
         },
         None => LiveStart {
             epoch: now,
-            since: present(&view, &asked.scope),
+            since: present(&view, caller, &asked.scope),
             scope: asked.scope,
         },
     };
@@ -90,21 +96,21 @@ async fn answer(
 }
 
 /// The name of a followed collection that has revisions.
-fn versioned(view: &View, name: &str) -> Result<CollectionName, ProblemError> {
-    let (name, held) = followed(view, name)?;
+fn versioned(view: &View, caller: &Caller, name: &str) -> Result<CollectionName, ProblemError> {
+    let (name, held) = followed(view, caller, name)?;
     if head_of(view, &name, held).is_none() {
         return Err(error::unversioned(name.as_str()));
     }
     Ok(name)
 }
 
-/// The watermarks of all collections of the feed.
-fn present(view: &View, scope: &FeedScope) -> Since {
+/// The watermarks of all collections of the feed that the caller may read.
+fn present(view: &View, caller: &Caller, scope: &FeedScope) -> Since {
     let mut since = Since::new();
     for (name, held) in view.root().collections() {
         let included = match scope {
             FeedScope::One(only) => only == name,
-            FeedScope::Several => true,
+            FeedScope::Several => caller.may(Right::Read, Target::Collection(name)),
         };
         if included && head_of(view, name, held).is_some() {
             since.insert(name.clone(), held.watermark());

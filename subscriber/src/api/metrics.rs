@@ -25,6 +25,7 @@ pub async fn metrics(
     api: web::Data<Api>,
 ) -> Result<HttpResponse, ProblemError> {
     let mut registry = Registry::with_prefix("confcast_subscriber");
+    api.refusals.register(&mut registry);
     registry.register_collector(Box::new(Scrape(api.status())));
     let mut body = String::new();
     let encoded = text::encode(&mut body, &registry);

@@ -102,6 +102,11 @@ pub(crate) fn readyz() -> ApiOperation {
     ))
 }
 
+pub(crate) fn identity() -> ApiOperation {
+    let summary = "Who the caller is here, and what it may do";
+    operations::identity(ApiOperation::new("getIdentity", summary))
+}
+
 pub(crate) fn openapi() -> ApiOperation {
     operations::openapi(ApiOperation::new("getOpenapi", "This document"))
 }

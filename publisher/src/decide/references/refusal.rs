@@ -65,7 +65,7 @@ impl Dangling {
 }
 
 /// The text of a refusal: the first references in words.
-pub(in crate::decide) fn detail(references: &[DanglingReference], more: bool) -> String {
+pub(crate) fn detail(references: &[DanglingReference], more: bool) -> String {
     /// Most references in the text.
     const IN_WORDS: usize = 5;
     let mut lines: Vec<_> = references

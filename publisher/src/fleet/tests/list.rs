@@ -77,7 +77,12 @@ async fn a_check_in_is_listed_before_its_row_is_written() {
     answering.spawn(tasks.check_ins.run(never));
     let body = json!({ "instance": "a", "bootId": "b", "intervalMs": 10_000, "collections": {} });
     fleet
-        .check_in("a", body.to_string().as_bytes(), Caller::default())
+        .check_in(
+            "a",
+            body.to_string().as_bytes(),
+            Peer::default(),
+            &Identity::unrestricted(),
+        )
         .await
         .expect("checked in");
     let list = fleet.list().await.expect("a list");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use contract::{Epoch, references::Referrer};
+use contract::{Epoch, access::Identity, references::Referrer};
 use rusqlite::{Transaction, params};
 
 use crate::{
@@ -54,11 +54,13 @@ impl Embedded {
         &self,
         key: DocumentKey,
         limit: usize,
+        reader: Identity,
         held: impl Send + 'static,
     ) -> anyhow::Result<Vec<Referrer>> {
         self.read(move |store, transaction| {
             let _until_read = held;
-            let search = ReferrerSearch::new(&store.0.policy, [key.clone()].into(), limit);
+            let search =
+                ReferrerSearch::new(&store.0.policy, [key.clone()].into(), limit).shown_to(reader);
             let mut found = store.search(transaction, search)?;
             Ok(found.remove(&key).unwrap_or_default())
         })

@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context;
-use contract::{CollectionName, DocumentId, Epoch, Revision, references::Referrer};
+use contract::{
+    CollectionName, DocumentId, Epoch, Revision, access::Identity, references::Referrer,
+};
 use mongodb::{
     ClientSession,
     bson::{Document as Bdoc, doc},
@@ -71,9 +73,11 @@ impl Mongo {
         &self,
         key: DocumentKey,
         limit: usize,
+        reader: Identity,
     ) -> anyhow::Result<Vec<Referrer>> {
         let mut session = self.snapshot_session().await?;
-        let search = ReferrerSearch::new(&self.policy, [key.clone()].into(), limit);
+        let search =
+            ReferrerSearch::new(&self.policy, [key.clone()].into(), limit).shown_to(reader);
         let mut found = self.search(&mut session, search).await?;
         Ok(found.remove(&key).unwrap_or_default())
     }

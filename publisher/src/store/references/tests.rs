@@ -7,7 +7,7 @@ use std::{
 };
 
 use chrono::{TimeDelta, Utc};
-use contract::{CanonicalJson, CollectionName, Context, Expected};
+use contract::{CanonicalJson, CollectionName, Context, Expected, access::Identity};
 use e2e::testbed::mongod::Mongod;
 use futures_util::FutureExt as _;
 use serde_json::{Value, json};
@@ -225,7 +225,11 @@ async fn a_permit_to_search_is_held_until_the_search_ends() {
         let held = Held(Some(sender));
         // It is dropped while the search runs on another thread, or just after.
         if list {
-            drop(store.referrers(key("Skill/s"), 9, held).now_or_never());
+            drop(
+                store
+                    .referrers(key("Skill/s"), 9, Identity::unrestricted(), held)
+                    .now_or_never(),
+            );
         } else {
             let sought = BTreeSet::from([key("Skill/s")]);
             drop(store.search_ahead(sought, 9, held).now_or_never());

@@ -15,7 +15,7 @@ use tracing::info;
 
 use super::{
     breaker::CircuitBreaker,
-    trust::{Caller, Refusal, Trust},
+    trust::{Peer, Refusal, Trust},
 };
 use crate::store::replicas::CheckInSource;
 
@@ -67,8 +67,8 @@ impl SubscriberRegistry {
 
     /// What the store keeps about the caller of a check-in, so that every publisher can decide
     /// whether events go to it.
-    pub fn identify(&self, caller: Caller<'_>) -> CheckInSource {
-        self.trust.identify(caller)
+    pub fn identify(&self, peer: Peer<'_>) -> CheckInSource {
+        self.trust.identify(peer)
     }
 
     /// Adds a subscriber that just checked in, if it is trusted.
@@ -312,8 +312,8 @@ mod tests {
             None,
         );
         let from = |peer: [u8; 4]| {
-            subscribers.identify(Caller {
-                peer: Some(peer.into()),
+            subscribers.identify(Peer {
+                address: Some(peer.into()),
                 token: None,
             })
         };
@@ -362,8 +362,8 @@ mod tests {
             )
         };
         let open = registry(None);
-        let source = open.identify(Caller {
-            peer: Some([10, 0, 0, 1].into()),
+        let source = open.identify(Peer {
+            address: Some([10, 0, 0, 1].into()),
             token: None,
         });
         let elsewhere = CheckInSource {

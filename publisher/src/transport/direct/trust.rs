@@ -21,11 +21,11 @@ use subtle::ConstantTimeEq;
 
 use crate::store::replicas::CheckInSource;
 
-/// The client that sent a check-in.
+/// The other end of a request that carries a check-in.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Caller<'a> {
+pub struct Peer<'a> {
     /// The address of the client; `None` when a proxy sent the request for it.
-    pub peer: Option<IpAddr>,
+    pub address: Option<IpAddr>,
     /// The token that the request carries.
     pub token: Option<&'a [u8]>,
 }
@@ -64,12 +64,12 @@ impl Trust {
     }
 
     /// What the store keeps about a caller.
-    pub(super) fn identify(&self, caller: Caller<'_>) -> CheckInSource {
-        let is_local = caller
-            .peer
-            .is_some_and(|peer| peer.to_canonical().is_loopback());
+    pub(super) fn identify(&self, peer: Peer<'_>) -> CheckInSource {
+        let is_local = peer
+            .address
+            .is_some_and(|address| address.to_canonical().is_loopback());
         // Without a token of its own a publisher cannot say whether the given one is right.
-        let has_token = match (&self.token, caller.token) {
+        let has_token = match (&self.token, peer.token) {
             (Some(expected), Some(given)) => expected.as_bytes().ct_eq(given).into(),
             _ => false,
         };
@@ -146,9 +146,9 @@ mod tests {
         trust.covers(&base.parse().expect("a URL"), source)
     }
 
-    fn from(peer: &str) -> Caller<'static> {
-        Caller {
-            peer: Some(peer.parse().expect("an address")),
+    fn from(peer: &str) -> Peer<'static> {
+        Peer {
+            address: Some(peer.parse().expect("an address")),
             token: None,
         }
     }
@@ -185,7 +185,7 @@ mod tests {
                 );
             }
             assert!(
-                !covers(&trust, base, &trust.identify(Caller::default())),
+                !covers(&trust, base, &trust.identify(Peer::default())),
                 "{base} through a proxy"
             );
             assert!(
@@ -247,7 +247,7 @@ mod tests {
         );
         for base in ["http://any:1", "http://127.0.0.1:1"] {
             let with = |token| {
-                trust.identify(Caller {
+                trust.identify(Peer {
                     token,
                     ..from("127.0.0.1")
                 })
@@ -266,7 +266,7 @@ mod tests {
         let open = Trust::new(BTreeSet::new(), None);
         assert!(
             !open
-                .identify(Caller {
+                .identify(Peer {
                     token: Some(b""),
                     ..from("127.0.0.1")
                 })

@@ -4,7 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use contract::{Problem, ProblemKind, problem::MEDIA_TYPE};
+use contract::{
+    Problem, ProblemKind,
+    access::{Right, routes::Scope},
+    problem::MEDIA_TYPE,
+};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
@@ -144,6 +148,15 @@ impl ApiOperation {
     pub fn secured(mut self, scheme: &str) -> Self {
         self.value
             .insert("security".to_owned(), json!([{}, {scheme: []}]));
+        self
+    }
+
+    /// The same; the caller needs one of these rights, in the extension `x-rights`.
+    #[must_use]
+    pub fn needs(mut self, rights: &[Right], scope: Scope) -> Self {
+        let rights: Vec<_> = rights.iter().map(|right| right.as_str()).collect();
+        let needed = json!({"oneOf": rights, "for": scope.as_str()});
+        self.value.insert("x-rights".to_owned(), needed);
         self
     }
 

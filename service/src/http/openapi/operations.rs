@@ -5,6 +5,7 @@
 
 use contract::{
     CollectionName, Document, DocumentId, Epoch, FeedPage, Head, Heads, ProblemKind,
+    access::Identity,
     feed::{EVENT_STREAM, PAGE},
     listing::NDJSON,
     schema::{DocumentList, ListStart},
@@ -181,6 +182,11 @@ pub fn metrics(operation: ApiOperation) -> ApiOperation {
 /// `GET /healthz` and `GET /readyz`, when the answer is positive.
 pub fn positive(operation: ApiOperation) -> ApiOperation {
     operation.answer(ApiAnswer::empty(204, "The answer is positive"))
+}
+
+/// `GET /v1/identity`.
+pub fn identity(operation: ApiOperation) -> ApiOperation {
+    operation.answer(ApiAnswer::json::<Identity>(200, "Its name, and its grants"))
 }
 
 /// `GET /openapi.json`.

@@ -47,6 +47,11 @@ pub(crate) fn readyz() -> ApiOperation {
     operations::positive(operation.problems(&[ProblemKind::Stale]))
 }
 
+pub(crate) fn identity() -> ApiOperation {
+    let summary = "Who the caller is here, and what it may do";
+    operations::identity(ApiOperation::new("getIdentity", summary))
+}
+
 pub(crate) fn openapi() -> ApiOperation {
     operations::openapi(ApiOperation::new("getOpenapi", "This document"))
 }
