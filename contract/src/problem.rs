@@ -268,6 +268,8 @@ pub enum ProblemKind {
     HeadTooLarge,
     /// The document does not match the JSON Schema of its collection.
     Schema,
+    /// The document has secrets, and the publisher has no key to seal or open them.
+    NoSecretKey,
     /// A stored document cannot be decoded.
     Unreadable,
     /// A queue is full; nothing was done.
@@ -333,6 +335,7 @@ impl ProblemKind {
         Self::UnknownHost,
         Self::HeadTooLarge,
         Self::Schema,
+        Self::NoSecretKey,
         Self::Unreadable,
         Self::Busy,
         Self::Stopping,
@@ -411,6 +414,7 @@ impl ProblemKind {
                 422,
                 "The schema of the collection refuses the document",
             ),
+            Self::NoSecretKey => ("no-secret-key", 500, "A key for secrets is missing"),
             Self::Unreadable => ("unreadable", 500, "A stored document cannot be read"),
             Self::Busy => ("busy", 503, "Not possible right now"),
             Self::Stopping => ("stopping", 503, "Not possible right now"),

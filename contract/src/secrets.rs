@@ -154,6 +154,32 @@ pub fn secret_refs(value: &Value) -> Vec<(String, SecretRef)> {
     found
 }
 
+/// Whether a fault that a schema has found in a stored document is only that a value is sealed: the
+/// schema is about the plain value, which was checked before it was sealed. `sealed` has the pointers
+/// of [`sealed_values`].
+#[cfg(feature = "jsonschema")]
+pub fn is_of_sealing<'a>(
+    fault: &jsonschema::ValidationError<'_>,
+    sealed: impl IntoIterator<Item = &'a str>,
+) -> bool {
+    use jsonschema::error::ValidationErrorKind as Kind;
+
+    let at = fault.instance_path().to_string();
+    // Of alternatives it is not known which one the plain value fits.
+    let is_alternative = matches!(
+        fault.kind(),
+        Kind::AnyOf { .. }
+            | Kind::OneOfNotValid { .. }
+            | Kind::OneOfMultipleValid { .. }
+            | Kind::Not { .. }
+            | Kind::Contains
+            | Kind::UnevaluatedProperties { .. }
+            | Kind::UnevaluatedItems { .. }
+    );
+    let mut sealed = sealed.into_iter();
+    sealed.any(|sealed| is_within(&at, sealed) || (is_alternative && is_within(sealed, &at)))
+}
+
 /// Calls `found` with each part of a value, and with the parts of it if the answer is `false`.
 fn collect<'v>(
     value: &'v Value,

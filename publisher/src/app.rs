@@ -347,6 +347,7 @@ fn policy(settings: &Settings) -> anyhow::Result<PublisherPolicy> {
     let rules = Rules {
         schemas: Schemas::new(schemas),
         document_limit: settings.document_limit,
+        secrets: Default::default(),
     };
     Ok(PublisherPolicy {
         collections,

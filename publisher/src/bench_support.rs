@@ -33,6 +33,7 @@ pub async fn open(url: &StoreUrl, collection: &CollectionName) -> anyhow::Result
         rules: Rules {
             schemas: Schemas::default(),
             document_limit: 1 << 20,
+            secrets: Default::default(),
         },
         broadcast: Broadcast::Off,
     };
@@ -69,6 +70,7 @@ pub fn envelopes(events: &Events) -> EventEncoder {
             rules: Rules {
                 schemas: Schemas::default(),
                 document_limit: 1 << 20,
+                secrets: Default::default(),
             },
             broadcast: crate::policy::Broadcast::all(),
         }),

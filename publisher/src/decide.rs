@@ -21,6 +21,7 @@ pub mod command;
 pub mod error;
 pub mod references;
 pub mod schemas;
+mod sealing;
 mod secret;
 mod value;
 mod working_set;
@@ -31,6 +32,7 @@ pub use command::{Action, Command, Write};
 pub use error::WriteError;
 use references::ReferenceCheck;
 use schemas::Schemas;
+pub use sealing::{NewValue, Sealing};
 pub use secret::{StoreIdentity, StoreSecret};
 pub use value::IN_TRANSACTION_BYTES;
 pub use working_set::{DocumentKey, WorkingSet};
@@ -76,6 +78,8 @@ pub struct Rules {
     pub schemas: Schemas,
     /// Largest document, in bytes of canonical JSON.
     pub document_limit: usize,
+    /// What secret values are sealed with.
+    pub secrets: Sealing,
 }
 
 impl Rules {
@@ -169,7 +173,9 @@ impl Rules {
     ) -> Result<WriteOutcome, WriteError> {
         let stored = working_set.documents.get(&write.key());
         check_expected(&write.expected, stored)?;
-        let new_value = self.next_value(write, stored)?;
+        let head = working_set.heads.get(&write.collection);
+        let revision = head.map_or(0, |head| head.revision) + 1;
+        let new_value = self.next_value(write, stored, revision)?;
         let operation = match (stored, &new_value) {
             // The document has this value already. A retry of a client must not make a revision.
             (Some(stored), Some(value)) if stored.config_data() == value.as_str() => {

@@ -220,6 +220,7 @@ mod tests {
             rules: Rules {
                 schemas: Schemas::new(SchemaMap::new()),
                 document_limit: 1,
+                secrets: Default::default(),
             },
             broadcast: Broadcast::Off,
         };

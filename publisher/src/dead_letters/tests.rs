@@ -21,6 +21,7 @@ fn policy() -> Arc<PublisherPolicy> {
         rules: Rules {
             schemas: Schemas::default(),
             document_limit: 1 << 20,
+            secrets: Default::default(),
         },
         broadcast: crate::policy::Broadcast::all(),
     })

@@ -7,18 +7,19 @@
 
 use std::sync::Arc;
 
-use contract::{CanonicalJson, Crc, Document, Expected, Revision, references::Reference};
+use contract::{Crc, Document, Expected, Revision, references::Reference};
 
-use super::value::value_of;
-use crate::decide::{Action, Rules, Write, WriteError, check_expected, references::Searched};
+use crate::decide::{
+    Action, NewValue, Rules, Write, WriteError, check_expected, references::Searched,
+};
 
 /// What was found out before the transaction.
 #[derive(Debug, Clone)]
 pub enum Checked {
     /// The value is valid.
     Valid {
-        /// The new value.
-        value: CanonicalJson,
+        /// The new value, not yet sealed.
+        value: NewValue,
         /// The document that the value was made of; `None` when it depends on no document.
         made_of: Option<(Revision, Crc)>,
         /// What the value refers to.
@@ -33,7 +34,7 @@ pub enum Checked {
 
 impl Checked {
     /// The value, if it is still the value of the write.
-    pub(super) fn value_for(&self, stored: Option<&Document>) -> Option<&CanonicalJson> {
+    pub(super) fn value_for(&self, stored: Option<&Document>) -> Option<&NewValue> {
         let Self::Valid { value, made_of, .. } = self else {
             return None;
         };
@@ -56,7 +57,7 @@ impl Checked {
                 value: checked,
                 references,
                 ..
-            } if checked.as_str().as_bytes() == value => Some(references.clone()),
+            } if checked.is(value) => Some(references.clone()),
             _other => None,
         }
     }
@@ -68,7 +69,12 @@ impl Checked {
                 value,
                 made_of: Some(_),
                 ..
-            } => value.as_str().len(),
+            } => value.size(),
+            // A draft is another copy, with the sealed form in it.
+            Self::Valid {
+                value: value @ NewValue::Draft(_),
+                ..
+            } => value.size(),
             _ => 0,
         }
     }
@@ -85,14 +91,14 @@ impl Write {
         match self.action {
             Action::Patch(_) => true,
             Action::Put(_) => self.expected != Expected::Absent,
-            Action::Create(_) | Action::Replace(_) | Action::Delete => false,
+            Action::Create(_) | Action::Replace(_) | Action::Delete | Action::Rewrap => false,
         }
     }
 }
 
 impl Rules {
-    /// Evaluates a write before its transaction, with the document as it is stored now; it is used
-    /// only where [`Write::needs_stored`]. `None` leaves everything to the transaction.
+    /// Evaluates a write before its transaction, with the document as it is stored now, if that was
+    /// read. The value is made of it only where [`Write::needs_stored`]. `None` leaves everything to the transaction.
     ///
     /// # Errors
     /// When the new value breaks a constraint.
@@ -110,10 +116,9 @@ impl Rules {
             }
             Some(stored) => Some(stored),
         };
-        let Some(value) = value_of(&write.action, made_of)? else {
+        let Some((value, references)) = self.new_value(write, made_of, stored)? else {
             return Ok(None);
         };
-        let references = self.check(&write.collection, &write.id, &value)?;
         Ok(Some(Checked::Valid {
             references: references.into(),
             value,

@@ -89,6 +89,8 @@ pub enum Action {
     Patch(CanonicalJson),
     /// Deletes the document.
     Delete,
+    /// Wraps the secrets of the document with the active key; the values stay as they are.
+    Rewrap,
 }
 
 impl Action {
@@ -98,7 +100,7 @@ impl Action {
             Self::Create(given) | Self::Put(given) | Self::Replace(given) | Self::Patch(given) => {
                 given.as_str().len()
             }
-            Self::Delete => 0,
+            Self::Delete | Self::Rewrap => 0,
         }
     }
 }

@@ -113,6 +113,10 @@ pub enum WriteError {
         /// Pointer to the value at fault, from the body of the request; `None` for a deletion.
         pointer: Option<String>,
     },
+    /// The document has secrets, and there is no key to seal or open them. Holds what is missing and
+    /// the remedy.
+    #[error("{0}")]
+    NoSecretKey(String),
     /// The stored document cannot be decoded.
     #[error("{0}")]
     Unreadable(String),
@@ -208,6 +212,7 @@ impl WriteError {
             Self::SetTooLarge { .. } => ProblemKind::SetTooLarge,
             Self::Schema { .. } => ProblemKind::Schema,
             Self::DanglingReference { .. } => ProblemKind::DanglingReference,
+            Self::NoSecretKey(_) => ProblemKind::NoSecretKey,
             Self::Unreadable(_) => ProblemKind::Unreadable,
             Self::Busy | Self::Outdated => ProblemKind::Busy,
             Self::Stopping => ProblemKind::Stopping,

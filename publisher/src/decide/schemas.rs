@@ -13,6 +13,7 @@ use contract::{
     CollectionName, canonical,
     problem::Violation,
     references::{Reference, ReferenceRules},
+    secrets::{SECRET, SecretPlaces, SecretRef, is_of_sealing, is_within, sealed_values},
 };
 use jsonschema::{ValidationError, Validator, error::ValidationErrorKind};
 use serde_json::{Value, value::RawValue};
@@ -42,6 +43,8 @@ pub struct Schema {
     validator: Validator,
     document: Value,
     references: Option<ReferenceRules>,
+    secrets: Option<SecretPlaces>,
+    secret_refs: Option<SecretPlaces>,
     /// Name of this version of the schema:
     /// `urn:confcast:schema:{collection}:{first 12 hex digits of its sha-256}`.
     pub urn: String,
@@ -124,6 +127,16 @@ impl Schema {
             .should_validate_formats(true)
             .build(&document)?;
         let references = ReferenceRules::of_schema(&document)?;
+        let secrets = SecretPlaces::sealed(&document)?;
+        let secret_refs = SecretPlaces::references(&document)?;
+        // The id is the key of the document, and a document is an object.
+        if let Some(secrets) = &secrets {
+            let places = secrets.of_value(&serde_json::json!({"id": ""}));
+            ensure!(
+                places.is_empty(),
+                "{SECRET} is neither for a whole document nor for its id"
+            );
+        }
         let member = |keyword| {
             document
                 .get(keyword)
@@ -137,6 +150,8 @@ impl Schema {
             description: member("description"),
             document,
             references,
+            secrets,
+            secret_refs,
             text,
             sample,
         })
@@ -145,6 +160,11 @@ impl Schema {
     /// Where its documents refer to others, if they do.
     pub fn references(&self) -> Option<&ReferenceRules> {
         self.references.as_ref()
+    }
+
+    /// Where its documents have secrets, if they do.
+    pub fn secrets(&self) -> Option<&SecretPlaces> {
+        self.secrets.as_ref()
     }
 
     /// The references of a document. Where the schema has alternatives, only those that the document
@@ -161,12 +181,14 @@ impl Schema {
     /// of them may take much memory.
     pub fn check(&self, document: &Value) -> Result<(), WriteError> {
         let Err(first) = self.validator.validate(document) else {
-            return Ok(());
+            return self.check_secret_refs(document);
         };
+        let secrets = self.secrets.as_ref();
+        let secrets = secrets.map_or_else(Vec::new, |secrets| secrets.of_value(document));
         let size = document.to_string().len();
         if size > IN_TRANSACTION_BYTES {
             return Err(WriteError::Schema {
-                violations: vec![self.violation(&first)],
+                violations: vec![self.violation(&first, &secrets)],
                 more: true,
             });
         }
@@ -174,7 +196,7 @@ impl Schema {
         let violations = faults
             .by_ref()
             .take(VIOLATIONS)
-            .map(|fault| self.violation(&fault))
+            .map(|fault| self.violation(&fault, &secrets))
             .collect();
         Err(WriteError::Schema {
             violations,
@@ -182,9 +204,54 @@ impl Schema {
         })
     }
 
+    /// Whether a document as it is stored, with its secrets sealed, fits the schema.
+    pub fn fits_stored(&self, document: &Value) -> bool {
+        if self.validator.is_valid(document) {
+            return true;
+        }
+        let sealed = sealed_values(document);
+        let mut faults = self.validator.iter_errors(document);
+        faults.all(|fault| {
+            let sealed = sealed.iter().map(|(pointer, _text)| pointer.as_str());
+            is_of_sealing(&fault, sealed)
+        })
+    }
+
+    /// Checks the form of the references to secret stores.
+    fn check_secret_refs(&self, document: &Value) -> Result<(), WriteError> {
+        let places = self.secret_refs.as_ref();
+        let pointers = places.map_or_else(Vec::new, |places| places.of_value(document));
+        let violations: Vec<_> = pointers
+            .into_iter()
+            .filter_map(|pointer| {
+                let reason = SecretRef::of_value(document.pointer(&pointer)?).err()?;
+                Some(Violation {
+                    pointer,
+                    detail: reason.to_owned(),
+                })
+            })
+            .take(VIOLATIONS)
+            .collect();
+        if violations.is_empty() {
+            return Ok(());
+        }
+        let more = violations.len() == VIOLATIONS;
+        Err(WriteError::Schema { violations, more })
+    }
+
     /// The violation in words. The value at fault may be large or private, so the text does not
-    /// repeat it.
-    fn violation(&self, fault: &ValidationError<'_>) -> Violation {
+    /// repeat it; of a secret it does not even name the members.
+    fn violation(&self, fault: &ValidationError<'_>, secrets: &[String]) -> Violation {
+        let at = fault.instance_path().to_string();
+        if let Some(secret) = secrets.iter().find(|secret| is_within(&at, secret)) {
+            // The keyword is of the schema, as everything on this path.
+            let path = fault.schema_path().as_str();
+            let keyword = path.rsplit('/').next().unwrap_or_default();
+            return Violation {
+                pointer: secret.clone(),
+                detail: format!("the secret does not fit its schema ({keyword})"),
+            };
+        }
         let text = fault.masked_with("the value").to_string();
         let mut detail: String = text.chars().take(VIOLATION_CHARS).collect();
         if let ValidationErrorKind::AdditionalProperties { unexpected }

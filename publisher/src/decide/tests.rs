@@ -28,6 +28,7 @@ fn rules() -> Rules {
     Rules {
         schemas: Schemas::default(),
         document_limit: 1_000,
+        secrets: Default::default(),
     }
 }
 
@@ -228,4 +229,5 @@ proptest! {
 }
 
 mod references;
+mod secrets;
 mod sets;

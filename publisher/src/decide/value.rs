@@ -3,7 +3,8 @@
 //! Nothing is changed here: a value is computed, or refused with a pointer to the fault.
 
 use contract::{
-    CanonicalJson, CollectionName, Document, DocumentId, Expected, canonical, references::Reference,
+    CanonicalJson, CollectionName, Document, DocumentId, Expected, Revision, canonical,
+    references::Reference,
 };
 use serde_json::Value;
 
@@ -22,7 +23,8 @@ const STORED_BYTES: usize = 15 << 20;
 const STORED_ELEMENT_BYTES: usize = 17;
 
 impl Rules {
-    /// The value of the document after the write; `None` for a deletion.
+    /// The value of the document after the write, as it is stored in `revision`; `None` for a
+    /// deletion.
     ///
     /// # Errors
     /// When the write does not match the presence of the document, or the new value breaks a
@@ -32,6 +34,7 @@ impl Rules {
         &self,
         write: &Write,
         stored: Option<&Document>,
+        revision: Revision,
     ) -> Result<Option<CanonicalJson>, WriteError> {
         match (&write.action, stored) {
             (Action::Create(_), Some(stored)) => {
@@ -42,6 +45,9 @@ impl Rules {
                 });
             }
             (Action::Delete, Some(_)) => return Ok(None),
+            (Action::Rewrap, Some(stored)) => {
+                return self.rewrapped(&write.key(), stored).map(Some);
+            }
             // Only an explicit condition turns a PUT into a creation: a PUT to an id with a typing
             // error is refused.
             (Action::Put(_) | Action::Replace(_), None) if write.expected == Expected::Absent => {}
@@ -57,18 +63,18 @@ impl Rules {
         if let Some(checked) = &write.checked
             && let Some(value) = checked.value_for(stored)
         {
-            return Ok(Some(value.clone()));
+            return self.sealed(value, &write.key(), revision, stored).map(Some);
         }
         let size = write.action.size() + stored.map_or(0, |stored| stored.config_data().len());
         let in_transaction = matches!(write.checked, Some(Checked::InTransaction));
         if write.needs_stored() && size > IN_TRANSACTION_BYTES && !in_transaction {
             return Err(WriteError::Outdated);
         }
-        let Some(value) = value_of(&write.action, stored)? else {
+        let Some((value, _references)) = self.new_value(write, stored, stored)? else {
             return Ok(None);
         };
-        self.check(&write.collection, &write.id, &value)?;
-        Ok(Some(value))
+        self.sealed(&value, &write.key(), revision, stored)
+            .map(Some)
     }
 
     /// Checks size, form and schema of a new value, and gives its references. A merged value is checked as a whole: each part
@@ -121,7 +127,7 @@ pub(super) fn value_of(
             json_patch::merge(&mut value, &parse(patch.as_str().as_bytes())?);
             Some(canonical_of(&value)?)
         }
-        (Action::Delete, _) => None,
+        (Action::Delete | Action::Rewrap, _) => None,
     })
 }
 
@@ -162,10 +168,10 @@ pub(super) fn stored_size(value: &CanonicalJson) -> usize {
     text.len() + STORED_ELEMENT_BYTES * elements
 }
 
-fn parse(json: &[u8]) -> Result<Value, WriteError> {
+pub(super) fn parse(json: &[u8]) -> Result<Value, WriteError> {
     canonical::value(json).map_err(|error| WriteError::Unreadable(error.to_string()))
 }
 
-fn canonical_of(value: &Value) -> Result<CanonicalJson, WriteError> {
+pub(super) fn canonical_of(value: &Value) -> Result<CanonicalJson, WriteError> {
     CanonicalJson::of(value).map_err(WriteError::InvalidValue)
 }

@@ -46,6 +46,7 @@ impl Testbed {
         let rules = Rules {
             schemas: Schemas::default(),
             document_limit: 1_000_000,
+            secrets: Default::default(),
         };
         let policy = Arc::new(PublisherPolicy {
             collections: ServedCollections::fixed(collections),

@@ -16,6 +16,7 @@ async fn blank(folder: &tempfile::TempDir) -> Store {
     let rules = Rules {
         schemas: Schemas::default(),
         document_limit: 1_000,
+        secrets: Default::default(),
     };
     let policy = PublisherPolicy {
         collections: ServedCollections::fixed(BTreeSet::from([name()])),
@@ -124,6 +125,7 @@ async fn a_change_of_a_collection_without_a_topic_is_not_pending() {
             rules: Rules {
                 schemas: Schemas::default(),
                 document_limit: 1_000,
+                secrets: Default::default(),
             },
             broadcast,
         };

@@ -250,6 +250,7 @@ mod tests {
         let rules = Rules {
             schemas: Schemas::default(),
             document_limit: 1 << 20,
+            secrets: Default::default(),
         };
         let policy = Arc::new(PublisherPolicy {
             collections: ServedCollections::fixed(BTreeSet::new()),

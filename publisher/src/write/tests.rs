@@ -48,6 +48,7 @@ async fn idle(stored: &Value) -> (tempfile::TempDir, Writer, WriterTask) {
                 (other, Arc::new(referring)),
             ])),
             document_limit: 4 << 20,
+            secrets: Default::default(),
         },
         broadcast: crate::policy::Broadcast::Off,
     };

@@ -36,6 +36,7 @@ fn referring() -> Rules {
     Rules {
         schemas: Schemas::new(schemas),
         document_limit: 1_000_000,
+        secrets: Default::default(),
     }
 }
 

@@ -245,6 +245,7 @@ fn a_set_whose_patched_values_exceed_the_limit_is_refused() {
     let rules = Rules {
         schemas: Schemas::default(),
         document_limit: 4 << 20,
+        secrets: Default::default(),
     };
     let large = json!({ "x": "x".repeat(1 << 20) });
     let documents: Vec<_> = (0..5).map(|n| n.to_string()).collect();
@@ -275,6 +276,7 @@ fn a_group_never_ends_within_a_set() {
     let rules = Rules {
         schemas: Schemas::default(),
         document_limit: 4 << 20,
+        secrets: Default::default(),
     };
     // Two bytes of text each, and seventeen more when stored.
     let numbers = json!({ "n": vec![1; 100_000] });

@@ -65,6 +65,7 @@ async fn a_check_in_is_listed_before_its_row_is_written() {
         rules: Rules {
             schemas: Schemas::default(),
             document_limit: 1_000,
+            secrets: Default::default(),
         },
         broadcast: crate::policy::Broadcast::Off,
     });

@@ -31,6 +31,7 @@ fn policy() -> Arc<PublisherPolicy> {
     let rules = Rules {
         schemas: Schemas::default(),
         document_limit: 10_000,
+        secrets: Default::default(),
     };
     Arc::new(PublisherPolicy {
         collections: ServedCollections::fixed(names()),

@@ -40,6 +40,7 @@ impl Bed {
             rules: Rules {
                 schemas: Schemas::default(),
                 document_limit: 1_000,
+                secrets: Default::default(),
             },
             broadcast: crate::policy::Broadcast::all(),
         };

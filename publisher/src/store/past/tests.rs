@@ -35,6 +35,7 @@ pub(in crate::store) fn policy() -> Arc<PublisherPolicy> {
         rules: Rules {
             schemas: Schemas::default(),
             document_limit: 1_000_000,
+            secrets: Default::default(),
         },
         broadcast: Broadcast::Off,
     })
@@ -552,6 +553,7 @@ async fn the_history_of_several_collections_comes_to_its_end() {
         rules: Rules {
             schemas: Schemas::default(),
             document_limit: 1_000_000,
+            secrets: Default::default(),
         },
         broadcast: Broadcast::Off,
     };

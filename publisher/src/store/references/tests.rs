@@ -46,6 +46,7 @@ async fn open(url: StoreUrl) -> Store {
         rules: Rules {
             schemas: Schemas::new(schemas()),
             document_limit: 2 << 20,
+            secrets: Default::default(),
         },
         broadcast: Broadcast::Off,
     };
