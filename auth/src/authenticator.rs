@@ -1,13 +1,43 @@
 //! The decision about what a request presents. It is the only code that makes an [`Identity`] of a
 //! credential.
 
-use contract::access::Identity;
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-/// What a request presents, as a service found it. Nothing in it is proven yet.
+use arc_swap::{ArcSwap, ArcSwapOption};
+use chrono::Utc;
+use contract::{
+    access::Identity,
+    token::{PREFIX, TokenRecord},
+};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use crate::{
+    HttpClient, ReadFile,
+    certificates::CertificateMap,
+    issuers::Issuers,
+    table::{TokenTable, hash_of},
+};
+
+/// Time between two looks at the files.
+const POLL: Duration = Duration::from_secs(2);
+/// Largest file of tokens, certificates or issuers, in bytes.
+const MAX_FILE: u64 = 16 << 20;
+/// The scheme of the header `Authorization` (RFC 6750).
+const SCHEME: &str = "Bearer";
+
+/// What a request presents, as a service found it. Nothing in it is proven yet but the certificate.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Presented<'a> {
     /// The header `Authorization`; `None` when the request has none.
     pub authorization: Option<&'a str>,
+    /// The name in the client certificate that the TLS handshake verified.
+    pub certificate: Option<&'a str>,
     /// Whether the request comes from this host, and no header says that it was forwarded.
     pub is_local: bool,
 }
@@ -26,21 +56,318 @@ pub enum Refused {
     Unavailable(String),
 }
 
+/// What a caller without a credential may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Anonymous {
+    /// Everything: no credential is looked at.
+    #[default]
+    Allowed,
+    /// Everything, when it is on this host.
+    Local,
+    /// Nothing.
+    Refused,
+}
+
+/// The files with credentials, each optional.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Files {
+    /// Records of tokens, one in each line.
+    pub tokens: Option<PathBuf>,
+    /// Issuers of JSON Web Tokens.
+    pub issuers: Option<PathBuf>,
+    /// Names in client certificates.
+    pub certificates: Option<PathBuf>,
+}
+
+impl Files {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// How an [`Authenticator`] is built.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// What a caller without a credential may do.
+    pub anonymous: Anonymous,
+    /// The files with credentials.
+    pub files: Files,
+    /// Reads them.
+    pub read: ReadFile,
+    /// Makes the clients that ask issuers for their keys.
+    pub http: HttpClient,
+}
+
+/// A file with credentials that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {reason}", path.display())]
+pub struct FileError {
+    /// The file.
+    pub path: PathBuf,
+    /// The fault in words; it has no part of the file that may be secret.
+    pub reason: String,
+}
+
+/// The tokens of a store, as its reader last saw them. Cloning shares them.
+///
+/// Until the first read no token of the store is known to be invalid, so callers are asked to try
+/// again.
+#[derive(Debug, Clone, Default)]
+pub struct StoreTokens(Arc<ArcSwapOption<TokenTable>>);
+
+impl StoreTokens {
+    /// Replaces all of them.
+    pub fn set(&self, records: impl IntoIterator<Item = TokenRecord>) {
+        self.0.store(Some(Arc::new(TokenTable::of(records))));
+    }
+
+    /// How many there are; `None` before the first read.
+    pub fn len(&self) -> Option<usize> {
+        self.0.load().as_ref().map(|table| table.len())
+    }
+}
+
 /// Decides who a caller is.
+#[derive(Debug)]
+pub struct Authenticator {
+    setup: Setup,
+    /// Tokens of the file.
+    tokens: ArcSwap<TokenTable>,
+    issuers: ArcSwap<Issuers>,
+    certificates: ArcSwap<CertificateMap>,
+    /// Tokens of the store, where there is one.
+    store: Option<StoreTokens>,
+    /// What was last read of each file, and what was last said of it.
+    seen: Mutex<[Seen; 3]>,
+}
+
 #[derive(Debug, Default)]
-pub struct Authenticator {}
+struct Seen {
+    content: Vec<u8>,
+    failure: Option<String>,
+}
+
+fn no_file(_path: &Path, _most: u64) -> io::Result<Vec<u8>> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+fn no_client(_authorities: Option<&Path>) -> Result<reqwest::Client, String> {
+    Err("there is no client".to_owned())
+}
 
 impl Authenticator {
     /// Asks for no credential: every caller has every right.
     pub fn open() -> Self {
-        Self::default()
+        let setup = Setup {
+            anonymous: Anonymous::Allowed,
+            files: Files::default(),
+            read: no_file,
+            http: no_client,
+        };
+        Self::empty(setup)
+    }
+
+    fn empty(setup: Setup) -> Self {
+        Self {
+            setup,
+            tokens: ArcSwap::default(),
+            issuers: ArcSwap::default(),
+            certificates: ArcSwap::default(),
+            store: None,
+            seen: Mutex::default(),
+        }
+    }
+
+    /// Reads the files. It blocks for as long as reading takes; no issuer is asked yet.
+    ///
+    /// # Errors
+    /// The first file that cannot be used.
+    pub fn new(setup: Setup) -> Result<Self, FileError> {
+        let new = Self::empty(setup);
+        let mut seen = new.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        for (index, path) in new.paths().into_iter().enumerate() {
+            let Some(path) = path else { continue };
+            let failed = |reason| FileError {
+                path: path.clone(),
+                reason,
+            };
+            let content = new.content(path).map_err(failed)?;
+            new.take(index, &content).map_err(failed)?;
+            seen[index].content = content;
+        }
+        drop(seen);
+        Ok(new)
+    }
+
+    /// The same, with the tokens of a store.
+    #[must_use]
+    pub fn with_store(mut self, tokens: StoreTokens) -> Self {
+        self.store = Some(tokens);
+        self
+    }
+
+    /// Whether every caller has every right, because no credential is asked for.
+    pub fn is_open(&self) -> bool {
+        self.setup.anonymous == Anonymous::Allowed
     }
 
     /// Who presents this.
     ///
     /// # Errors
-    /// When the credential is missing or is not accepted.
-    pub async fn authenticate(&self, _presented: Presented<'_>) -> Result<Identity, Refused> {
-        Ok(Identity::unrestricted())
+    /// When the credential is missing or is not accepted. A credential that is presented decides, also
+    /// where none is needed.
+    pub async fn authenticate(&self, presented: Presented<'_>) -> Result<Identity, Refused> {
+        if self.is_open() {
+            return Ok(Identity::unrestricted());
+        }
+        if let Some(header) = presented.authorization {
+            let Some(token) = bearer(header) else {
+                let detail = format!("the header Authorization is not: {SCHEME} TOKEN");
+                return Err(Refused::Invalid(detail));
+            };
+            return if token.starts_with(PREFIX) {
+                self.of_token(token)
+            } else {
+                self.of_jwt(token).await
+            };
+        }
+        if let Some(name) = presented.certificate {
+            let certificates = self.certificates.load();
+            // A handshake may ask for certificates where no name of one is given a grant.
+            if !certificates.is_empty() {
+                return certificates.find(name);
+            }
+        }
+        if presented.is_local && self.setup.anonymous == Anonymous::Local {
+            return Ok(Identity::unrestricted());
+        }
+        Err(Refused::Missing)
+    }
+
+    fn of_token(&self, token: &str) -> Result<Identity, Refused> {
+        let hash = hash_of(token)?;
+        let now = Utc::now();
+        if let Some(found) = self.tokens.load().find(&hash, now) {
+            return found;
+        }
+        let Some(store) = &self.store else {
+            let detail = format!("the token {} is not known here", hash.id());
+            return Err(Refused::Invalid(detail));
+        };
+        match store.0.load().as_deref() {
+            Some(table) => table.find(&hash, now).unwrap_or_else(|| {
+                let detail = format!("the token {} is not known", hash.id());
+                Err(Refused::Invalid(detail))
+            }),
+            None => {
+                let detail = "the tokens of the store are not read yet";
+                Err(Refused::Unavailable(detail.to_owned()))
+            }
+        }
+    }
+
+    async fn of_jwt(&self, token: &str) -> Result<Identity, Refused> {
+        // Held over the verification, which may ask the issuer.
+        let issuers = self.issuers.load_full();
+        if issuers.is_empty() {
+            let detail = "the token is not one of this service, and no other issuer is known";
+            return Err(Refused::Invalid(detail.to_owned()));
+        }
+        issuers.find(token).await
+    }
+
+    /// Reads files that changed, and keys of issuers that are old, until it is dropped. A file that
+    /// cannot be used leaves in force what was read before.
+    pub async fn keep_up_to_date(self: Arc<Self>) {
+        if self.setup.files.is_empty() {
+            return std::future::pending().await;
+        }
+        let mut ticks = interval(POLL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            // The first tick is at once.
+            ticks.tick().await;
+            let this = Arc::clone(&self);
+            if let Err(error) = tokio::task::spawn_blocking(move || this.look()).await {
+                warn!("the files with credentials could not be read: {error}");
+            }
+            let issuers = self.issuers.load_full();
+            issuers.refresh().await;
+        }
+    }
+
+    fn look(&self) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        for (index, path) in self.paths().into_iter().enumerate() {
+            let Some(path) = path else { continue };
+            let seen = &mut seen[index];
+            let content = match self.content(path) {
+                Ok(content) if content == seen.content => {
+                    seen.failure = None;
+                    continue;
+                }
+                content => content,
+            };
+            let file = path.display();
+            match content.and_then(|content| self.take(index, &content).map(|()| content)) {
+                Ok(content) => {
+                    info!(%file, "a file with credentials changed: it is in force from now on");
+                    *seen = Seen {
+                        content,
+                        failure: None,
+                    };
+                }
+                Err(reason) if seen.failure.as_ref() != Some(&reason) => {
+                    warn!(
+                        %file,
+                        "a file with credentials changed and cannot be used, what was read before \
+                         stays in force: {reason}"
+                    );
+                    seen.failure = Some(reason);
+                }
+                Err(_known) => {}
+            }
+        }
+    }
+
+    fn paths(&self) -> [Option<&PathBuf>; 3] {
+        let files = &self.setup.files;
+        [&files.tokens, &files.issuers, &files.certificates].map(Option::as_ref)
+    }
+
+    fn content(&self, path: &Path) -> Result<Vec<u8>, String> {
+        (self.setup.read)(path, MAX_FILE).map_err(|error| error.to_string())
+    }
+
+    /// Uses the content of the file at `index` of [`Self::paths`].
+    fn take(&self, index: usize, content: &[u8]) -> Result<(), String> {
+        let text = std::str::from_utf8(content).map_err(|_other| "it is not UTF-8".to_owned())?;
+        match index {
+            0 => {
+                let tokens = TokenTable::read(text).map_err(|error| error.to_string())?;
+                self.tokens.store(Arc::new(tokens));
+            }
+            1 => {
+                let issuers = Issuers::read(text, self.setup.read, self.setup.http)?;
+                self.issuers.store(Arc::new(issuers));
+            }
+            _ => {
+                let certificates = CertificateMap::read(text)?;
+                self.certificates.store(Arc::new(certificates));
+            }
+        }
+        Ok(())
     }
 }
+
+/// The token of the header; its scheme is the same in upper and lower case (RFC 9110 section 11.1).
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.split_once(' ')?;
+    let token = token.trim_matches(' ');
+    let is_token = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    (scheme.eq_ignore_ascii_case(SCHEME) && is_token).then_some(token)
+}
+
+#[cfg(test)]
+mod tests;

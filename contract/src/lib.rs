@@ -55,6 +55,7 @@ pub mod sidecar;
 pub mod snapshot;
 pub mod status;
 pub mod text;
+pub mod token;
 
 pub use canonical::{CanonicalJson, JsonError};
 pub use change::{Change, ChangeSet, FeedPage, Operation, SetPart};

@@ -1,0 +1,268 @@
+//! Where the keys of an issuer come from, and how long they are used: a file, or a URL that is asked
+//! again when a token names an unknown key.
+//!
+//! One request at a time asks an issuer, and not more often than [`Pace`] says, whatever tokens
+//! arrive. An issuer that does not answer leaves the keys in force that it gave before, for a bounded
+//! time.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex as SyncMutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwapOption;
+use futures_util::StreamExt;
+use reqwest::{Client, Url};
+use tokio::{
+    sync::Mutex,
+    time::{error::Elapsed, timeout},
+};
+use tracing::{info, warn};
+
+use super::keys::{Keys, MAX_SET};
+use crate::ReadFile;
+
+/// How often an issuer is asked for its keys, and how long it may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    /// Shortest time between two requests.
+    pub(super) min_interval: Duration,
+    /// Age at which keys are asked for again: a key that an issuer withdraws is refused after this
+    /// time at the latest, while the issuer answers.
+    pub(super) refresh_age: Duration,
+    /// Time limit of a request.
+    pub(super) timeout: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            min_interval: Duration::from_secs(10),
+            refresh_age: Duration::from_secs(300),
+            timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The keys of an issuer, kept up to date.
+pub(super) struct KeySource {
+    issuer: String,
+    place: Place,
+    /// Longest age of keys that are used.
+    max_age: Duration,
+    pace: Pace,
+    read: ReadFile,
+    current: ArcSwapOption<Current>,
+    /// Held by the one request that asks the issuer; the time of the last one.
+    asking: Mutex<Option<Instant>>,
+    /// The last failure that was logged.
+    failure: SyncMutex<Option<String>>,
+}
+
+/// Where a key set is.
+pub(super) enum Place {
+    /// A file.
+    File(PathBuf),
+    /// A URL.
+    Url {
+        /// With TLS, or on loopback.
+        url: Url,
+        /// Follows no redirect.
+        client: Client,
+        /// A file with the token that the issuer asks for.
+        token: Option<PathBuf>,
+    },
+}
+
+struct Current {
+    keys: Keys,
+    since: Instant,
+}
+
+/// Why there are no keys.
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error("{0}")]
+    File(#[from] io::Error),
+    #[error("{0}")]
+    Request(String),
+    #[error("it answers {0}")]
+    Status(reqwest::StatusCode),
+    #[error("it does not answer in time")]
+    Late(#[from] Elapsed),
+    #[error("its answer is larger than {MAX_SET} bytes")]
+    TooLarge,
+    #[error("{0}")]
+    Set(String),
+}
+
+impl KeySource {
+    /// No keys yet.
+    pub(super) fn new(issuer: &str, place: Place, max_age: Duration, read: ReadFile) -> Self {
+        Self {
+            issuer: issuer.to_owned(),
+            place,
+            max_age,
+            pace: Pace::default(),
+            read,
+            current: ArcSwapOption::empty(),
+            asking: Mutex::new(None),
+            failure: SyncMutex::new(None),
+        }
+    }
+
+    /// Calls `verify` with the keys until it gives something: with those at hand, and, if these do not
+    /// have the key, once more with those of the issuer. `Err` when no keys can be had.
+    pub(super) async fn find<T>(
+        &self,
+        mut verify: impl FnMut(&Keys) -> Option<T>,
+    ) -> Result<Option<T>, ()> {
+        let before = self.usable();
+        if let Some(found) = before.as_deref().and_then(|current| verify(&current.keys)) {
+            return Ok(Some(found));
+        }
+        self.ask(before.as_ref()).await;
+        match self.usable() {
+            Some(after)
+                if before
+                    .as_ref()
+                    .is_some_and(|before| Arc::ptr_eq(before, &after)) =>
+            {
+                Ok(None)
+            }
+            Some(after) => Ok(verify(&after.keys)),
+            None => Err(()),
+        }
+    }
+
+    fn usable(&self) -> Option<Arc<Current>> {
+        let current = self.current.load_full();
+        current.filter(|current| current.since.elapsed() <= self.max_age)
+    }
+
+    /// Asks for keys unless somebody has just done so.
+    async fn ask(&self, seen: Option<&Arc<Current>>) {
+        let mut last = self.asking.lock().await;
+        let current = self.current.load_full();
+        let is_newer = match (seen, &current) {
+            (Some(seen), Some(current)) => !Arc::ptr_eq(seen, current),
+            (None, current) => current
+                .as_ref()
+                .is_some_and(|current| current.since.elapsed() <= self.max_age),
+            (Some(_), None) => false,
+        };
+        if is_newer || last.is_some_and(|last| last.elapsed() < self.pace.min_interval) {
+            return;
+        }
+        // Before the request: one that is dropped counts as well.
+        *last = Some(Instant::now());
+        self.fetch().await;
+    }
+
+    /// Asks for keys that are about to become too old. For the task that keeps them up to date.
+    pub(super) async fn refresh(&self) {
+        let age = self
+            .current
+            .load_full()
+            .map(|current| current.since.elapsed());
+        let is_due = match self.place {
+            Place::File(_) => true,
+            Place::Url { .. } => age.is_none_or(|age| age >= self.pace.refresh_age),
+        };
+        if !is_due {
+            return;
+        }
+        let mut last = self.asking.lock().await;
+        let is_file = matches!(self.place, Place::File(_));
+        if is_file || last.is_none_or(|last| last.elapsed() >= self.pace.min_interval) {
+            *last = Some(Instant::now());
+            self.fetch().await;
+        }
+    }
+
+    async fn fetch(&self) {
+        let bytes = match timeout(self.pace.timeout, self.bytes()).await {
+            Ok(bytes) => bytes,
+            Err(late) => Err(late.into()),
+        };
+        let keys = bytes.and_then(|bytes| Keys::read(&bytes).map_err(FetchError::Set));
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        match keys {
+            Ok(keys) => {
+                if failure.take().is_some() {
+                    info!(
+                        issuer = self.issuer,
+                        "the keys of the issuer can be read again"
+                    );
+                }
+                self.current.store(Some(Arc::new(Current {
+                    keys,
+                    since: Instant::now(),
+                })));
+            }
+            Err(error) => {
+                let error = Some(error.to_string());
+                if *failure != error {
+                    warn!(
+                        issuer = self.issuer,
+                        "the keys of the issuer cannot be read, those that are known stay in force \
+                         for {} s: {}",
+                        self.max_age.as_secs(),
+                        error.as_deref().unwrap_or_default()
+                    );
+                    *failure = error;
+                }
+            }
+        }
+    }
+
+    async fn bytes(&self) -> Result<Vec<u8>, FetchError> {
+        let (url, client, token) = match &self.place {
+            Place::File(path) => return Ok(self.file(path.clone()).await?),
+            Place::Url { url, client, token } => (url, client, token),
+        };
+        let mut request = client.get(url.clone()).header("accept", "application/json");
+        if let Some(path) = token {
+            let token = self.file(path.clone()).await?;
+            request = request.bearer_auth(String::from_utf8_lossy(&token).trim());
+        }
+        let failed = |error: reqwest::Error| {
+            // Its own text says only that something failed.
+            let error = anyhow::Error::from(error.without_url());
+            FetchError::Request(format!("{error:#}"))
+        };
+        let answer = request.send().await.map_err(failed)?;
+        if !answer.status().is_success() {
+            return Err(FetchError::Status(answer.status()));
+        }
+        let mut body = answer.bytes_stream();
+        let mut bytes = Vec::new();
+        while let Some(piece) = body.next().await {
+            bytes.extend_from_slice(&piece.map_err(failed)?);
+            if bytes.len() as u64 > MAX_SET {
+                return Err(FetchError::TooLarge);
+            }
+        }
+        Ok(bytes)
+    }
+
+    async fn file(&self, path: PathBuf) -> io::Result<Vec<u8>> {
+        let read = self.read;
+        tokio::task::spawn_blocking(move || read(&path, MAX_SET))
+            .await
+            .map_err(io::Error::other)?
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_pace(&mut self, pace: Pace) {
+        self.pace = pace;
+    }
+}
+
+impl std::fmt::Debug for KeySource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "KeySource({})", self.issuer)
+    }
+}
