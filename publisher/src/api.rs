@@ -17,7 +17,6 @@ use actix_web::{
     middleware::{Next, from_fn},
     web::{self, ServiceConfig},
 };
-use auth::Authenticator;
 use contract::{
     CollectionName, DocumentId,
     access::{Right, Target, routes as at},
@@ -25,7 +24,7 @@ use contract::{
 };
 use service::{
     http::{
-        access::authenticate,
+        access::{Layer, authenticate},
         bodies,
         caller::Caller,
         framing::frame_answers,
@@ -108,12 +107,8 @@ pub struct Api {
 const BODY_LIMIT: usize = 8 << 20;
 
 /// Adds all routes, behind the guard and the authentication.
-pub fn configure(
-    config: &mut ServiceConfig,
-    settings: &GuardSettings,
-    authenticator: &Arc<Authenticator>,
-) {
-    let authenticator = Arc::clone(authenticator);
+pub fn configure(config: &mut ServiceConfig, settings: &GuardSettings, layer: &Layer) {
+    let layer = layer.clone();
     let settings = Rc::new(settings.clone());
     let table = table();
     let writes: Writes = table
@@ -126,7 +121,7 @@ pub fn configure(
     let routes = routes::add(web::scope(""), table)
         .wrap(from_fn(answer_methods))
         .wrap(from_fn(move |request, next| {
-            authenticate(Arc::clone(&authenticator), request, next)
+            authenticate(layer.clone(), request, next)
         }))
         .wrap(from_fn(move |request, next| {
             guard(Rc::clone(&settings), request, next)

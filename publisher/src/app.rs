@@ -29,6 +29,7 @@ use auth::Authenticator;
 use contract::{CollectionName, fleet::MAX_SERVED};
 use service::{
     http::{
+        access::Layer,
         bodies::{Bodies, BodyLimits},
         connections::{ConnectionLimits, Connections},
         guard::{GuardSettings, warn_when_open},
@@ -79,6 +80,7 @@ const PEERS: &str = "every peer can read and change all documents, and declare a
 pub struct Publisher {
     api: web::Data<Api>,
     connections: Connections,
+    authenticator: Arc<Authenticator>,
     http: Option<(SocketAddr, Server)>,
     no_more_requests: CancellationToken,
     supervisor: Supervisor,
@@ -195,6 +197,16 @@ impl Publisher {
         let schema_watch = SchemaWatch::new(settings.schemas_dir, store.clone());
         supervisor.spawn("schemas", schema_watch.run(stop.clone()));
 
+        let authenticator = settings.authenticator;
+        supervisor.spawn("credentials", {
+            let (authenticator, stop) = (authenticator.clone(), stop.clone());
+            async move {
+                let reading = authenticator.keep_up_to_date();
+                stop.run_until_cancelled(reading).await;
+                Ok(())
+            }
+        });
+
         let snapshots = SnapshotSlots::new(settings.snapshot_slots);
 
         let api = web::Data::new(Api {
@@ -216,6 +228,7 @@ impl Publisher {
         Ok(Self {
             api,
             connections,
+            authenticator,
             http: None,
             no_more_requests,
             supervisor,
@@ -226,14 +239,17 @@ impl Publisher {
     fn listen(&mut self, listen: SocketAddr, guard: GuardSettings) -> anyhow::Result<()> {
         let api = self.api.clone();
         let bodies = web::Data::new(Bodies::new(BodyLimits::default(), &routes::table(), &[]));
-        let authenticator = Arc::new(Authenticator::open());
         let refusals = web::Data::new(api.metrics.refusals.clone());
+        let layer = Layer {
+            authenticator: self.authenticator.clone(),
+            sidecar_has_token: self.api.sidecar.token.is_some(),
+        };
         let app = move || {
             App::new()
                 .app_data(api.clone())
                 .app_data(refusals.clone())
                 .app_data(bodies.clone())
-                .configure(|config| routes::configure(config, &guard, &authenticator))
+                .configure(|config| routes::configure(config, &guard, &layer))
         };
         let stop = self.supervisor.stop();
         let bound = server::listen(listen).and_then(|listener| {
@@ -269,6 +285,7 @@ impl Publisher {
         let Self {
             api,
             connections: _,
+            authenticator,
             http,
             no_more_requests,
             mut supervisor,
@@ -279,7 +296,9 @@ impl Publisher {
         let stop = supervisor.stop();
         match &http {
             Some((address, _server)) => {
-                warn_when_open("publisher", *address, PEERS);
+                if authenticator.is_open() {
+                    warn_when_open("publisher", *address, PEERS);
+                }
                 info!(%address, "the publisher is up");
             }
             None => info!("the publisher is up, without HTTP"),

@@ -3,8 +3,9 @@
 //! [`Args`] are the texts and their help, [`Settings`] the checked values. Secrets are never shown.
 //! Nothing here connects, and only the folder of schemas is read.
 
-use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use auth::Authenticator;
 use contract::{CollectionName, SecretUrl};
 use service::{
     http::guard::GuardSettings,
@@ -29,6 +30,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Which names and origins of the HTTP API are known.
     pub guard: GuardSettings,
+    /// Decides who a caller of the HTTP API is.
+    pub authenticator: Arc<Authenticator>,
     /// The collections, without those that have only a schema.
     pub collections: BTreeSet<CollectionName>,
     /// Whether a collection whose schema is added while the publisher runs is served: not where the

@@ -11,7 +11,6 @@ use actix_web::{
     middleware::from_fn,
     web::{self, ServiceConfig},
 };
-use auth::Authenticator;
 use contract::{access::routes as at, event, fleet::MAX_CHECK_IN, status::ReplicaStatus};
 use projection::Projection;
 use replica::{
@@ -19,7 +18,7 @@ use replica::{
     actix::{MAX_EVENT, Options},
 };
 use service::http::{
-    access::authenticate,
+    access::{Layer, authenticate},
     bodies::{self, Bodies, BodyLimits},
     framing::frame_answers,
     guard::{GuardSettings, guard},
@@ -64,8 +63,8 @@ pub struct Api {
     lists: SnapshotSlots,
     bodies: web::Data<Bodies>,
     guard: GuardSettings,
-    authenticator: Arc<Authenticator>,
     refusals: web::Data<Refusals>,
+    layer: Layer,
     role: web::Data<Role>,
 }
 
@@ -95,8 +94,11 @@ impl Api {
                 &[event::ROUTE],
             )),
             guard: settings.guard.clone(),
-            authenticator: Arc::new(Authenticator::open()),
             refusals: web::Data::default(),
+            layer: Layer {
+                authenticator: settings.authenticator.clone(),
+                sidecar_has_token: settings.app_api_token.is_some(),
+            },
             role: web::Data::new(role(settings)),
         }
     }
@@ -153,13 +155,13 @@ fn role(settings: &Settings) -> Role {
 /// Adds all routes, behind the guard and the authentication.
 pub fn configure(config: &mut ServiceConfig, api: &Api) {
     let settings = Rc::new(api.guard.clone());
-    let authenticator = Arc::clone(&api.authenticator);
+    let layer = api.layer.clone();
     let scope = web::scope("").service(replica::actix::scope(&api.replica, &api.dapr));
     let routes = routes::add(scope, table())
         .wrap(from_fn(answer_methods))
         .wrap(from_fn(headers::complete_refusals))
         .wrap(from_fn(move |request, next| {
-            authenticate(Arc::clone(&authenticator), request, next)
+            authenticate(layer.clone(), request, next)
         }))
         .wrap(from_fn(move |request, next| {
             guard(Rc::clone(&settings), request, next)

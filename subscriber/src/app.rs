@@ -79,7 +79,15 @@ impl App {
         // Streams never take the last connections.
         let max_streams = MAX_STREAMS.min(connections.limits().max / 2);
         let streams = StreamSlots::new(max_streams, supervisor.stop());
-        if settings.app_api_token.is_none() {
+        supervisor.spawn("credentials", {
+            let (authenticator, stop) = (settings.authenticator.clone(), supervisor.stop());
+            async move {
+                let reading = authenticator.keep_up_to_date();
+                stop.run_until_cancelled(reading).await;
+                Ok(())
+            }
+        });
+        if settings.app_api_token.is_none() && settings.authenticator.is_open() {
             warn_when_open("subscriber", address, PEERS);
         }
         if let Some(unreachable) = unreachable(&settings, address) {

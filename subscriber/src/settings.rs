@@ -3,14 +3,18 @@
 //! Every setting is taken as text, so that all errors are reported at once. An empty value counts as
 //! unset. Only the command line parser reads the environment, and no secret is ever printed.
 
-use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use auth::Authenticator;
 use clap::Parser;
 use contract::{CollectionName, DocumentId, SecretUrl};
 use projection::ProjectionConfig;
 use replica::{Events, Follow, HeaderValue, Url, broker::settings as redis};
 use service::{
-    http::guard::{GuardArgs, GuardSettings},
+    http::{
+        access::AccessArgs,
+        guard::{GuardArgs, GuardSettings},
+    },
     runtime::settings::{SettingChecks, SettingsError, boolean, or},
 };
 
@@ -77,6 +81,9 @@ pub struct Options {
 
     #[command(flatten)]
     guard: GuardArgs,
+
+    #[command(flatten)]
+    access: AccessArgs,
 
     /// URLs of publishers, separated by commas. They are tried in this order. The invocation URL of
     /// a Dapr sidecar works as well, for example
@@ -207,6 +214,8 @@ pub struct Settings {
     /// Which names and origins of the HTTP API are known: those of the settings, and the host of
     /// the base URL.
     pub guard: GuardSettings,
+    /// Decides who a caller of the HTTP API is.
+    pub authenticator: Arc<Authenticator>,
     /// URLs of publishers, in the order in which they are tried.
     pub publishers: Vec<SecretUrl>,
     /// Collections to follow.
@@ -250,6 +259,7 @@ impl Options {
         let events = self.events(&mut checks, &manager);
         let listen = checks.parse("AURA_CONFIGURATION_LISTEN", or(&self.listen, LISTEN));
         let guard = self.guard.check(&mut checks);
+        let authenticator = self.access.check(&mut checks, listen);
         let publishers = publishers(&mut checks, or(&self.api_url, API_URL));
         let collections = collections(&mut checks, or(&self.collections, COLLECTIONS));
         let seconds = or(&self.check_in_seconds, CHECK_IN_SECONDS);
@@ -286,6 +296,7 @@ impl Options {
                     Some(url) => guard?.known_as(url.host_str().unwrap_or_default()),
                     None => guard?,
                 },
+                authenticator: authenticator?,
                 publishers: publishers?,
                 collections: collections?,
                 follow: if self.collections.trim().is_empty() {

@@ -5,7 +5,7 @@
 //! counts as unset. Values of settings that may hold a secret are not shown by `--help`.
 
 use clap::Parser;
-use service::http::guard::GuardArgs;
+use service::http::{access::AccessArgs, guard::GuardArgs};
 
 pub(super) const STORE_URL: &str = "file:data";
 pub(super) const LISTEN: &str = "127.0.0.1:8080";
@@ -54,6 +54,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub(super) guard: GuardArgs,
+
+    #[command(flatten)]
+    pub(super) access: AccessArgs,
 
     /// Names of the collections, separated by commas.
     ///

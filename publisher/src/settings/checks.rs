@@ -62,6 +62,7 @@ impl Args {
             .ok();
         let listen = checks.parse("AURA_CONFIGURATION_LISTEN", or(&self.listen, LISTEN));
         let guard = self.guard.check(checks);
+        let authenticator = self.access.check(checks, listen);
         let collections = list(
             checks,
             "AURA_CONFIGURATION_COLLECTIONS",
@@ -117,6 +118,7 @@ impl Args {
             store: store?,
             listen: listen?,
             guard: guard?,
+            authenticator: authenticator?,
             collections: collections?,
             collections_grow: or(&self.collections, COLLECTIONS) == COLLECTIONS,
             schemas_dir,

@@ -5,11 +5,12 @@
 //! crate `auth` decides what that is worth. What an identity may do is decided later, per route.
 //!
 //! Three kinds of routes need no credential: `/healthz` and `/readyz`, because orchestrators have
-//! none, and `/dapr/*`, which asks for the token of the sidecar (`APP_API_TOKEN`) instead.
+//! none, and `/dapr/*` where the sidecar has a token of its own (`APP_API_TOKEN`), for which the route
+//! asks.
 //!
 //! Sources: RFC 9110 section 11, RFC 6750 section 3.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc, time::Duration};
 
 use actix_web::{
     Error, HttpMessage, HttpRequest, ResponseError,
@@ -19,10 +20,17 @@ use actix_web::{
     middleware::Next,
 };
 use auth::{Authenticator, Presented, Refused};
-use contract::{Problem, ProblemKind, access::Identity};
+use contract::{
+    Problem, ProblemKind,
+    access::{Identity, Right, Target},
+};
 
-use super::problem::ProblemError;
+use super::{connections::PeerCertificate, problem::ProblemError};
 use crate::runtime::log_rate::LogRate;
+
+mod settings;
+
+pub use self::settings::AccessArgs;
 
 /// Paths that need no credential.
 const WITHOUT_CREDENTIAL: [&str; 2] = ["/healthz", "/readyz"];
@@ -31,20 +39,40 @@ const SIDECAR: &str = "/dapr/";
 /// Headers that a proxy adds: the peer of the connection is not the caller then.
 const FORWARDING: [&str; 3] = ["forwarded", "via", "x-forwarded-for"];
 
+/// What the layer needs to know of its service. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    /// Decides who a caller is.
+    pub authenticator: Arc<Authenticator>,
+    /// Whether the routes of the sidecar ask for a token of their own.
+    pub sidecar_has_token: bool,
+}
+
 /// Middleware: puts the [`Identity`] of the caller into the extensions of the request, or refuses it.
 ///
 /// # Errors
 /// As the inner services.
 pub async fn authenticate(
-    authenticator: Arc<Authenticator>,
+    layer: Layer,
     request: ServiceRequest,
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let path = request.path();
-    if WITHOUT_CREDENTIAL.contains(&path) || path.starts_with(SIDECAR) {
+    let is_of_sidecar = path.starts_with(SIDECAR);
+    if WITHOUT_CREDENTIAL.contains(&path) || is_of_sidecar && layer.sidecar_has_token {
         return next.call(request).await;
     }
-    match identify(&authenticator, &request).await {
+    let mut identified = identify(&layer.authenticator, &request).await;
+    if is_of_sidecar {
+        // An event changes what a replica answers: no right to read gives that.
+        identified = identified.and_then(|identity| {
+            let allowed = identity.require(Right::Operate, Target::Service);
+            allowed
+                .map(|()| identity)
+                .map_err(|_missing| not_the_sidecar())
+        });
+    }
+    match identified {
         Ok(identity) => {
             request.extensions_mut().insert(identity);
             next.call(request).await
@@ -72,9 +100,16 @@ async fn identify(
         Some(value) => Some(value.to_str().unwrap_or_default()),
         None => None,
     };
+    // Which of several decides is not defined, so none does.
+    let authorization = match headers.get_all(AUTHORIZATION).count() {
+        0 | 1 => authorization,
+        _ => Some(""),
+    };
     let peer = request.peer_addr();
+    let certificate = request.conn_data::<PeerCertificate>();
     let presented = Presented {
         authorization,
+        certificate: certificate.and_then(|certificate| certificate.0.as_deref()),
         is_local: peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback())
             && !FORWARDING.iter().any(|name| headers.contains_key(*name)),
     };
@@ -97,6 +132,20 @@ async fn identify(
     Err(Problem::new(kind, refused.to_string())
         .field("Authorization")
         .into())
+}
+
+fn not_the_sidecar() -> ProblemError {
+    let detail = "Only a sidecar may send this, and this service has no token for it: set APP_API_TOKEN \
+                  here and at the sidecar";
+    Problem::new(ProblemKind::Unauthenticated, detail).into()
+}
+
+/// A client that asks an issuer for its keys. The issuer must not lead it elsewhere.
+fn issuer_client(_authorities: Option<&Path>) -> Result<reqwest::Client, String> {
+    let client = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(Duration::from_secs(2));
+    client.build().map_err(|error| error.to_string())
 }
 
 /// The caller of a request. A request that did not pass the layer has no right.
