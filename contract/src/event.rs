@@ -15,6 +15,7 @@ use crate::{
     context::Context,
     ids::{CollectionName, Crc, DocumentId, Epoch, Revision},
     proof::Proof,
+    signature::{EventSignature, SigningKey, Statement, ValueHash},
 };
 
 /// `source` of every event (requirement A14): the publisher's app id.
@@ -108,6 +109,20 @@ pub struct EventData {
         deserialize_with = "crate::lenient::text"
     )]
     pub proof: Option<Proof>,
+    /// The hash of a value that a signed event omits: the signature is of it.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::lenient::text"
+    )]
+    pub config_data_hash: Option<ValueHash>,
+    /// The signature of the publisher, where it has a key. Another form of it counts as absent.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::lenient::text"
+    )]
+    pub signature: Option<EventSignature>,
     /// The context of the request, without the trace context, which is an attribute of the envelope
     /// (requirement B2).
     #[serde(flatten)]
@@ -134,8 +149,20 @@ impl EventData {
             last_set: Some(change.last_set),
             change_set: change.change_set.clone(),
             proof: change.proof,
+            config_data_hash: None,
+            signature: None,
             context: change.context.untraced(),
         }
+    }
+
+    /// The same event data with its signature. `change` is the change that it is of.
+    #[must_use]
+    pub fn signed(mut self, change: &Change, key: &SigningKey) -> Self {
+        let statement = Statement::of(change);
+        self.signature = Some(key.sign(&statement));
+        // The receiver of a value makes the hash itself.
+        self.config_data_hash = statement.value.filter(|_hash| self.config_data.is_none());
+        self
     }
 
     /// The same event data with the publish metadata of a sidecar: the name of the component, and the

@@ -333,7 +333,7 @@ pub(crate) fn read<'de, D: Deserializer<'de>, T: FromStr<Err = FormatError>>(
     deserializer.deserialize_str(Text(PhantomData))
 }
 
-fn hex(text: &str, digits: usize) -> Option<u64> {
+pub(crate) fn hex(text: &str, digits: usize) -> Option<u64> {
     let valid = text.len() == digits
         && text
             .bytes()

@@ -8,6 +8,7 @@
 //! - [`history`], [`rollback`], [`named_snapshot`]: the past of documents, and the way back to it;
 //! - [`head`], [`snapshot`]: the head of a collection, and a complete copy with its proof;
 //! - [`feed`], [`event`], [`sidecar`]: how changes reach a replica;
+//! - [`signature`]: the signatures of events, and the keys that make and check them;
 //! - [`fleet`], [`status`]: check-ins and the status of a replica;
 //! - [`dead_letter`]: events that no replica took;
 //! - [`references`]: what a document refers to, by its schema; [`problem`]: every error answer;
@@ -52,6 +53,7 @@ pub mod secrets;
 pub mod set;
 pub mod sha256;
 pub mod sidecar;
+pub mod signature;
 pub mod snapshot;
 pub mod status;
 pub mod text;

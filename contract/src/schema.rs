@@ -24,6 +24,7 @@ use crate::{
     problem::{Current, CurrentDocument},
     proof::Proof,
     rollback::RollbackExpected,
+    signature::{EventSignature, KeyId, ValueHash},
 };
 
 macro_rules! texts {
@@ -52,6 +53,9 @@ texts! {
     Proof, "^[0-9a-f]{40}$", "6a4d3f2e000102030405060708090a0b0c0d0e0f", "Proof that a revision was committed; hand it back as it is";
     SnapshotName, "^(?!\\.{1,2}$)[A-Za-z0-9._-]{1,64}$", "before-release-7", "1 to 64 of A-Z a-z 0-9 . _ - but not . or ..";
     DeadLetterId, "^[0-9a-f]{32}$", "9f86d081884c7d659a2feaa0c55ad015", "Name of a dead letter";
+    KeyId, "^[0-9a-f]{16}$", "fe812c12f3ab4ce6", "Name of a key pair: the first 8 bytes of the SHA-256 of its public key";
+    EventSignature, "^[0-9a-f]{16}\\.[A-Za-z0-9_-]{86}$", "fe812c12f3ab4ce6.2rUUxYEEtdvtEPxgr3k5q6wOx_zfs30il72JlWCXJswGSiACbvAM-UsohZ3-9H9XJEBi3sp_g7L1-9N92s5-Dw", "A key id and the Ed25519 signature of the event";
+    ValueHash, "^[A-Za-z0-9_-]{43}$", "RBNvo1WzZ4oRRq0W9-hknpT7T8If536DEMBg9hyq_4o", "SHA-256 of the canonical value";
     Digest, "^[0-9a-f]{16}$", "0000000000000000", "Sum over the live documents, in any order";
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     fleet::{IntakeFault, Transport},
     ids::{CollectionName, Digest, DocumentId, Epoch, Revision},
+    signature::KeyId,
 };
 
 /// Largest number of refused values that a status lists per collection.
@@ -76,6 +77,9 @@ pub struct ReplicaStatus {
     pub collections: Vec<CollectionStatus>,
     /// Events since the start, by result.
     pub events: EventCounts,
+    /// The public keys that events are checked with; empty where events are not checked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub event_keys: Vec<KeyId>,
     /// The newest dropped events, oldest first; the list is bounded.
     pub drops: Vec<DroppedEvent>,
     /// Identifies one run of the process.
@@ -238,6 +242,15 @@ pub struct EventCounts {
     pub retried: u64,
     /// Answered DROP.
     pub dropped: u64,
+    /// Those of `dropped` without a signature, where the replica has public keys.
+    #[serde(default)]
+    pub unsigned: u64,
+    /// Those of `dropped` whose signature names a key that the replica does not have.
+    #[serde(default)]
+    pub unknown_key: u64,
+    /// Those of `dropped` whose signature is of something else.
+    #[serde(default)]
+    pub wrong_signature: u64,
 }
 
 /// Number of loads and catch-ups of a replica.

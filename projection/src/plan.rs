@@ -277,6 +277,8 @@ mod tests {
                 parts,
             }),
             proof: None,
+            config_data_hash: None,
+            signature: None,
             context: contract::Context::default(),
         }
     }

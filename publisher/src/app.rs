@@ -112,6 +112,10 @@ impl Publisher {
         // 1. What may be written, and the transport.
         let policy = Arc::new(policy(&settings)?);
         let sidecar = settings.events.as_ref().map(sidecar).unwrap_or_default();
+        let signer = settings
+            .events
+            .as_ref()
+            .and_then(|events| events.signer.clone());
         let transport = match settings.events {
             Some(events) => Some(Arc::new(
                 transport(events, policy.clone()).context("the transport")?,
@@ -168,6 +172,11 @@ impl Publisher {
         if let Some(transport) = transport {
             let relay = Relay::new(store.clone(), transport, changes, metrics.clone())?;
             supervisor.spawn("relay", relay.run());
+        }
+        if let Some(signer) = signer {
+            let id = signer.id();
+            info!(%id, "events are signed with the key {id}");
+            supervisor.spawn("signing key", signer.run(stop.clone()));
         }
         let retention = Retention::new(store.clone(), settings.log_keep);
         supervisor.spawn("retention", retention.run(stop.clone()));
@@ -405,6 +414,7 @@ fn transport(events: Events, policy: Arc<PublisherPolicy>) -> anyhow::Result<Tra
         ttl_seconds: events.ttl_seconds,
         data_limit: events.data_limit,
         policy,
+        signer: events.signer,
     };
     let transport = match events.transport {
         TransportSettings::Dapr {

@@ -15,7 +15,7 @@ use service::{
 pub use self::arguments::Args;
 use crate::{
     decide::schemas::SchemaMap, outbox::retention::RetentionPolicy, policy::Broadcast,
-    store::StoreUrl,
+    store::StoreUrl, transport::signer::EventSigner,
 };
 
 mod arguments;
@@ -68,6 +68,8 @@ pub struct Events {
     pub data_limit: usize,
     /// Of which collections changes are published, and how much of them.
     pub broadcast: Broadcast,
+    /// Signs events, where there is a key.
+    pub signer: Option<EventSigner>,
 }
 
 /// What a transport needs; one variant for each value of `AURA_CONFIGURATION_EVENTS_MANAGER`.

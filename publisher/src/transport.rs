@@ -12,6 +12,7 @@ pub mod dapr;
 pub mod direct;
 pub mod original;
 pub mod redis;
+pub mod signer;
 
 /// The transport that `AURA_CONFIGURATION_EVENTS_MANAGER` selects (requirement A2).
 #[derive(Debug)]

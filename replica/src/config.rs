@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use contract::{CollectionName, SecretUrl, fleet::Transport, secret_url};
 
-use crate::{BuildError, HeaderValue, Url};
+use crate::{BuildError, EventKeys, HeaderValue, Url};
 
 /// Default of [`Config::check_in`].
 pub(crate) const CHECK_IN: Duration = Duration::from_secs(10);
@@ -37,6 +37,10 @@ pub struct Config {
     /// check-in carries it, so that a publisher which posts events itself can tell a subscriber
     /// from any other process that opened a port. Mark it sensitive.
     pub app_token: Option<HeaderValue>,
+    /// The public keys of the publishers. With them an event that no publisher has signed changes
+    /// nothing. What publishers answer is not checked with them: that comes over a connection of
+    /// the replica. `None` takes every event.
+    pub event_keys: Option<EventKeys>,
 }
 
 /// Which collections are followed.
@@ -139,6 +143,7 @@ impl Config {
             snapshot_dir: None,
             sidecar_token: None,
             app_token: None,
+            event_keys: None,
         })
     }
 }

@@ -15,17 +15,18 @@ use broker::{BrokerEvent, ReceivedEvent, Subscription, listen};
 use client::RetryPolicy;
 use contract::{
     CollectionName, Document, DocumentId, Epoch, EventData, Operation, Revision, canonical,
-    status::ReplicaState,
+    signature::UnprovenEvent, status::ReplicaState,
 };
 use futures_util::StreamExt;
+use state::SignedChange;
 use tokio::{
     sync::watch,
     time::{sleep_until, timeout},
 };
 
 use crate::{
-    SecretUrl, SourceError,
-    failure_log::{FailureLevel, FailureLog},
+    EventKeys, SecretUrl, SourceError,
+    failure_log::{FailureLevel, FailureLog, LogRate},
     intake::{is_id_only, redis::with_channel},
     source::PublisherSource,
 };
@@ -51,6 +52,8 @@ pub struct DocumentConfig {
     pub check_in: Duration,
     /// The source of its events.
     pub redis: broker::RedisConfig,
+    /// See [`Config::event_keys`](crate::Config::event_keys).
+    pub event_keys: Option<EventKeys>,
 }
 
 /// The document at one moment.
@@ -71,8 +74,21 @@ enum Decision {
     Ignore,
     /// It does not settle what the document is: read the document.
     Read,
+    /// No publisher has signed it. The document is read, once in an interval.
+    Unproven(UnprovenEvent),
     /// This is the document now.
     Replace(Revision, Option<Arc<Document>>),
+}
+
+/// Why the document is read at once, if it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ReadFor {
+    /// It is not.
+    Nothing,
+    /// For an event, or after a connection.
+    Event,
+    /// For an event that no publisher has signed.
+    Unproven,
 }
 
 /// A live copy of one document.
@@ -143,12 +159,30 @@ impl DocumentReplica {
         let mut read_at = Instant::now();
         // An event that asks for a read never shortens the wait after a failure.
         let mut not_before = read_at;
+        // Anyone may send such events, in any number.
+        let mut unproven_read: Option<Instant> = None;
+        let keys = self.config.event_keys.clone();
+        let mut reloading = pin!(async {
+            match &keys {
+                Some(keys) => keys.reload().await,
+                None => std::future::pending().await,
+            }
+        });
         loop {
             tokio::select! {
                 // Not before the wait after a failure is over.
-                event = events.next() => if self.must_read(event) {
-                    read_at = not_before;
+                event = events.next() => match self.read_for(event) {
+                    ReadFor::Nothing => {}
+                    ReadFor::Event => read_at = not_before,
+                    ReadFor::Unproven => {
+                        let now = Instant::now();
+                        if unproven_read.is_none_or(|last| now >= last + *check_in) {
+                            unproven_read = Some(now);
+                            read_at = not_before;
+                        }
+                    }
                 },
+                () = &mut reloading => {}
                 () = sleep_until(read_at.into()) => {
                     let read = self.read().await;
                     self.note(read.as_ref().err().map(ToString::to_string));
@@ -166,37 +200,50 @@ impl DocumentReplica {
     }
 
     /// Takes an event of the broker. Returns whether the document must be read.
-    fn must_read(&self, event: Option<BrokerEvent>) -> bool {
+    fn read_for(&self, event: Option<BrokerEvent>) -> ReadFor {
         match event {
             Some(BrokerEvent::Received(ReceivedEvent::Event { id, body, .. })) => {
                 let decision = self.decision(id, &body).unwrap_or(Decision::Ignore);
                 match decision {
-                    Decision::Ignore => false,
-                    Decision::Read => true,
+                    Decision::Ignore => ReadFor::Nothing,
+                    Decision::Read => ReadFor::Event,
+                    Decision::Unproven(cause) => {
+                        static LINES: LogRate = LogRate::new();
+                        if let Some(left_out) = LINES.due() {
+                            let DocumentConfig { collection, id, .. } = &self.config;
+                            let reason = cause.as_str();
+                            tracing::warn!(
+                                reason, %collection, %id,
+                                "an event of {collection}/{id} was dropped ({reason}): {cause}; the \
+                                 document is read{left_out}"
+                            );
+                        }
+                        ReadFor::Unproven
+                    }
                     Decision::Replace(revision, document) => {
                         self.view.send_modify(|view| {
                             view.document = document;
                             view.seen = view.seen.map(|(epoch, _before)| (epoch, revision));
                         });
-                        false
+                        ReadFor::Nothing
                     }
                 }
             }
             // Events of before may have been missed.
             Some(BrokerEvent::Connected(_) | BrokerEvent::Received(ReceivedEvent::Lost { .. })) => {
-                true
+                ReadFor::Event
             }
             // The channel cannot be read; the interval brings the document.
             Some(BrokerEvent::Received(ReceivedEvent::Refused { error, .. })) => {
                 self.note(Some(error));
-                false
+                ReadFor::Nothing
             }
             // The read at the next connection finds what was missed.
             Some(BrokerEvent::Disconnected(error)) => {
                 self.note(Some(format!("no events come until Redis answers: {error}")));
-                false
+                ReadFor::Nothing
             }
-            None => false,
+            None => ReadFor::Nothing,
         }
     }
 
@@ -212,6 +259,12 @@ impl DocumentReplica {
         let data = with_channel(data, collection, channel.as_ref());
         let event: EventData = serde_json::from_value(data).ok()?;
         let is_of_this = event.collection == *collection && event.id == *id;
+        if is_of_this && let Some(keys) = &self.config.event_keys {
+            let signed = SignedChange::from_event(&event).ok_or(UnprovenEvent::Unsigned);
+            if let Err(cause) = signed.and_then(|signed| keys.verify(&signed)) {
+                return Some(Decision::Unproven(cause));
+            }
+        }
         is_of_this.then(|| decide(&self.view.borrow(), event))
     }
 

@@ -105,10 +105,11 @@ pub use broker;
 pub use builder::{BuildError, Builder};
 pub use cache::{ChangeBuffer, View};
 pub use config::{Config, Events, Follow};
+pub use contract::signature::PublicKeys;
 pub use contract::{DocumentId, Operation, SecretUrl, status::ReplicaState};
-pub use intake::EventOutcome;
 #[cfg(feature = "actix")]
 pub use intake::dapr as actix;
+pub use intake::{EventKeys, EventKeysError, EventOutcome};
 pub use replica::Replica;
 pub use reqwest::{Url, header::HeaderValue};
 pub use source::SourceError;

@@ -19,7 +19,7 @@ use serde_json::Value;
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
-    BuildError, Collection, Config, EventOutcome, NotReady, Pin, View,
+    BuildError, Collection, Config, EventKeys, EventOutcome, NotReady, Pin, View,
     cache::Cache,
     failure_log::FailureLog,
     intake::{
@@ -34,6 +34,14 @@ use crate::{
 
 /// How long handlers may go on after the stop.
 const HANDLERS_GRACE: Duration = Duration::from_secs(5);
+
+/// Reads the file of public keys again and again, where there is one. It never ends.
+async fn reload_keys(config: &Config) {
+    match &config.event_keys {
+        Some(keys) => keys.reload().await,
+        None => std::future::pending().await,
+    }
+}
 
 /// A live copy of the configuration. Cloning gives another handle to the same copy.
 #[derive(Debug, Clone)]
@@ -206,6 +214,7 @@ impl Replica {
                 parts.cache.report_states(),
                 Box::pin(parts.feed.run()),
                 Box::pin(parts.intake.reports.run()),
+                Box::pin(reload_keys(&parts.config)),
                 redis
             );
             std::future::pending::<Infallible>().await
@@ -386,6 +395,9 @@ impl Replica {
             boot_id: parts.boot_id.clone(),
             base_url: parts.config.named_url(),
             transport: parts.config.events.transport(),
+            event_keys: (parts.config.event_keys.as_ref())
+                .map(EventKeys::ids)
+                .unwrap_or_default(),
             intake,
             topics_not_subscribed: parts
                 .stats

@@ -25,7 +25,7 @@ mod staging;
 pub use collection::CollectionState;
 pub use image::{Image, ImageError};
 pub use machine::{LoadId, Machine, VisibleChange};
-pub use received::{Decision, ReceivedChange};
+pub use received::{Decision, ReceivedChange, SignedChange};
 pub use root::{Difference, Root};
 pub use snapshot::{InstallError, InstallKind, Installed, Snapshot, SnapshotBuilder};
 

@@ -7,13 +7,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use contract::{
     CanonicalJson, Change, ChangeSet, CollectionName, Crc, Document, DocumentId, Epoch, EventData,
     Operation, Proof, Revision,
+    signature::{EventSignature, Statement, ValueHash},
 };
 use serde::Deserialize;
 
 /// A change as it reaches the machine: checked, and with a revision.
-///
-/// It is parsed from the data of an event that has a revision; other events are parsed as
-/// [`EventData`].
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawChange")]
 pub struct ReceivedChange {
@@ -38,7 +36,53 @@ pub struct ReceivedChange {
     pub proof: Option<Proof>,
 }
 
-/// The members of event data that the machine uses.
+/// A change as an event brings it, with what says that a publisher made it.
+///
+/// It is parsed from the data of an event that has a revision; other events are parsed as
+/// [`EventData`].
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "RawChange")]
+pub struct SignedChange {
+    /// The change.
+    pub change: ReceivedChange,
+    /// The signature, if there is one. Nothing here checks it.
+    pub signature: Option<EventSignature>,
+    /// The hash of a value that the event omits.
+    pub value_hash: Option<ValueHash>,
+}
+
+impl SignedChange {
+    /// The change of an event, as [`ReceivedChange::from_event`].
+    pub fn from_event(data: &EventData) -> Option<Self> {
+        Some(Self {
+            change: ReceivedChange::from_event(data)?,
+            signature: data.signature,
+            value_hash: data.config_data_hash,
+        })
+    }
+
+    /// What a signature of the change is of. The value that is here counts, before any hash.
+    pub fn statement(&self) -> Statement<'_> {
+        let change = &self.change;
+        Statement {
+            collection: &change.collection,
+            op: change.op,
+            id: &change.id,
+            revision: change.revision,
+            epoch: change.epoch,
+            last_set: change.last_set,
+            value: change
+                .config
+                .as_ref()
+                .map(ValueHash::of)
+                .or(self.value_hash),
+            change_set: change.change_set.as_deref(),
+            proof: change.proof,
+        }
+    }
+}
+
+/// The members of event data that a replica uses.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RawChange {
@@ -55,6 +99,22 @@ struct RawChange {
     // A member that decides nothing: another form of it must not cost the change.
     #[serde(default, deserialize_with = "contract::lenient::text")]
     proof: Option<Proof>,
+    #[serde(default, deserialize_with = "contract::lenient::text")]
+    config_data_hash: Option<ValueHash>,
+    #[serde(default, deserialize_with = "contract::lenient::text")]
+    signature: Option<EventSignature>,
+}
+
+impl TryFrom<RawChange> for SignedChange {
+    type Error = &'static str;
+
+    fn try_from(raw: RawChange) -> Result<Self, Self::Error> {
+        Ok(Self {
+            signature: raw.signature,
+            value_hash: raw.config_data_hash,
+            change: raw.try_into()?,
+        })
+    }
 }
 
 impl TryFrom<RawChange> for ReceivedChange {
@@ -174,6 +234,9 @@ impl ReceivedChange {
             last_set: Some(self.last_set),
             change_set: self.change_set.as_deref().cloned(),
             proof: self.proof,
+            config_data_hash: None,
+            // A signature is of an event; the feed of a subscriber is trusted as a connection.
+            signature: None,
             // Replicas do not keep the context of a request.
             context: contract::Context::default(),
         })

@@ -66,6 +66,7 @@ impl App {
             check_in: settings.check_in,
             events: settings.events.clone(),
             snapshot_dir: settings.snapshot_dir.clone(),
+            event_keys: settings.event_keys.clone(),
             sidecar_token: settings.sidecar_token.clone(),
             app_token: settings
                 .app_api_token

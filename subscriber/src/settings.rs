@@ -9,7 +9,7 @@ use auth::Authenticator;
 use clap::Parser;
 use contract::{CollectionName, DocumentId, SecretUrl};
 use projection::ProjectionConfig;
-use replica::{Events, Follow, HeaderValue, Url, broker::settings as redis};
+use replica::{EventKeys, Events, Follow, HeaderValue, Url, broker::settings as redis};
 use service::{
     http::{
         access::AccessArgs,
@@ -30,6 +30,7 @@ const API_URL: &str = "http://127.0.0.1:8080";
 const COLLECTIONS: &str = contract::environment::COLLECTIONS;
 const CHECK_IN_SECONDS: &str = "10";
 const READY_WHEN_STALE: &str = "true";
+const EVENT_KEYS_FILE: &str = "AURA_CONFIGURATION_EVENT_KEYS_FILE";
 const PROJECTION_URL: &str = "AURA_CONFIGURATION_PROJECTION_URL";
 const PROJECTION_VERIFY_SECONDS_NAME: &str = "AURA_CONFIGURATION_PROJECTION_VERIFY_SECONDS";
 const PROJECTION_VERIFY_SECONDS: &str = "600";
@@ -163,6 +164,19 @@ pub struct Options {
     #[arg(long, env = PROJECTION_VERIFY_SECONDS_NAME, value_name = "SECONDS", default_value = PROJECTION_VERIFY_SECONDS)]
     projection_verify_seconds: String,
 
+    /// File with the public keys of the publishers: Ed25519 in PEM, one after the other, for example of
+    /// `confcast keys create` or `openssl pkey -pubout`. With it, an event that no publisher has signed
+    /// is dropped, and its change is read from a publisher. The file is read every 5 s. When it is not
+    /// set, every event is taken.
+    #[arg(
+        long,
+        env = EVENT_KEYS_FILE,
+        value_name = "FILE",
+        default_value = "",
+        hide_default_value = true
+    )]
+    event_keys_file: String,
+
     /// Whether /readyz reports ready while the configuration is stale: true or false.
     #[arg(
         long,
@@ -230,6 +244,8 @@ pub struct Settings {
     pub base_url: Option<Url>,
     /// Folder for the last known good configuration.
     pub snapshot_dir: Option<PathBuf>,
+    /// The public keys of the publishers, where events are checked.
+    pub event_keys: Option<EventKeys>,
     /// The projection into another database, if there is one.
     pub projection: Option<ProjectionConfig>,
     /// Whether a stale replica is ready.
@@ -276,6 +292,12 @@ impl Options {
         let app_api_token = token(&mut checks, "APP_API_TOKEN", &self.app_api_token);
         let instance = instance(&mut checks, &self.instance);
         let projection = self.projection(&mut checks);
+        let event_keys = match self.event_keys_file.as_str() {
+            "" => Some(None),
+            file => checks
+                .check(EVENT_KEYS_FILE, file, EventKeys::from_file(file))
+                .map(Some),
+        };
         let snapshot_dir =
             (!self.snapshot_dir.is_empty()).then(|| PathBuf::from(&self.snapshot_dir));
         // `?` leaves out the rest after the first error: the errors are in `checks`.
@@ -308,6 +330,7 @@ impl Options {
                 instance: instance?,
                 base_url: base_url?,
                 snapshot_dir,
+                event_keys: event_keys?,
                 projection: projection?,
                 ready_when_stale: ready_when_stale?,
                 // It becomes part of a name, so it has to have the form of one.

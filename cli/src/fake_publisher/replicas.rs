@@ -157,6 +157,7 @@ async fn status(store: Data<Mutex<Store>>) -> HttpResponse {
         boot_id: String::new(),
         base_url: None,
         transport: None,
+        event_keys: Vec::new(),
         intake: None,
         topics_not_subscribed: Default::default(),
         sync: Default::default(),

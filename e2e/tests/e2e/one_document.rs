@@ -62,6 +62,7 @@ fn replica(testbed: &Testbed, delivery: &str) -> anyhow::Result<DocumentReplica>
     // again.
     let check_in = Duration::from_secs(3_600);
     let config = DocumentConfig {
+        event_keys: None,
         collection: AGENTS.parse()?,
         id: AGENT.parse()?,
         publishers,

@@ -80,6 +80,7 @@ impl Testbed {
             snapshot_dir: None,
             sidecar_token: None,
             app_token: None,
+            event_keys: None,
         })?)
     }
 

@@ -27,6 +27,7 @@ pub(super) const FORGET_REPLICAS_SECONDS: &str = "3600";
 pub(super) const SCRUB_ROWS_PER_SECOND: &str = "200";
 pub(super) const LOADS: &str = "8";
 pub(super) const LOCAL_SUBSCRIBERS: &str = "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS";
+pub(super) const SIGNING_KEY_FILE: &str = "AURA_CONFIGURATION_SIGNING_KEY_FILE";
 pub(super) const ID_ONLY_COLLECTIONS: &str = "AURA_CONFIGURATION_ID_ONLY_COLLECTIONS";
 pub(super) const NO_TOPIC_COLLECTIONS: &str = "AURA_CONFIGURATION_NO_TOPIC_COLLECTIONS";
 /// The six collections of the source document (requirement A5).
@@ -125,6 +126,22 @@ pub struct Args {
     /// and the broker takes larger messages; lower it when the broker takes only smaller ones.
     #[arg(long, env = "AURA_CONFIGURATION_EVENT_DATA_LIMIT_BYTES", default_value = EVENT_DATA_LIMIT_BYTES)]
     pub(super) event_data_limit_bytes: String,
+
+    /// File with the private key that signs events: Ed25519 in PEM (PKCS #8), for example of
+    /// `confcast keys create` or `openssl genpkey -algorithm ed25519`.
+    ///
+    /// Replicas that have the public key drop every event that is not signed, so a client of the
+    /// broker cannot forge one. The file must not be readable for every user of the host. It is read
+    /// every 5 s: another key comes into force without a restart. Set it alike for all publishers of
+    /// a store. When it is not set, events are not signed.
+    #[arg(
+        long,
+        env = SIGNING_KEY_FILE,
+        value_name = "FILE",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(super) signing_key_file: String,
 
     /// Collections whose events have nothing but the id of the document, separated by commas; `*` is
     /// all collections.

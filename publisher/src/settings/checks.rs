@@ -17,7 +17,7 @@ use super::{
         EVENTS_MANAGER, FORGET_REPLICAS_SECONDS, ID_ONLY_COLLECTIONS, LISTEN, LOADS,
         LOCAL_SUBSCRIBERS, LOG_KEEP_CHANGES, LOG_KEEP_HOURS, LOG_TRIM_SECONDS,
         NO_TOPIC_COLLECTIONS, REDIS_DOCUMENT_CHANNELS, REDIS_STREAM_MAX_LENGTH, SCHEMAS_DIR,
-        SCRUB_ROWS_PER_SECOND, STORE_URL,
+        SCRUB_ROWS_PER_SECOND, SIGNING_KEY_FILE, STORE_URL,
     },
 };
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
     policy::{Broadcast, IdOnly},
     schema_folder,
     store::StoreUrl,
+    transport::signer::EventSigner,
 };
 
 /// Largest document that any setting allows, in bytes.
@@ -189,13 +190,25 @@ impl Args {
         );
         let broadcast = self.broadcast(checks);
         let transport = self.transport(checks);
+        let signer = self.signer(checks);
         Some(Events {
             transport: transport?,
             pub_sub_name: or(&self.dapr_pubsub_name, DAPR_PUBSUB_NAME).to_owned(),
             ttl_seconds: ttl_seconds?,
             data_limit: data_limit?,
             broadcast: broadcast?,
+            signer: signer?,
         })
+    }
+
+    /// The key is read here, so that a wrong file is a mistake as any other.
+    fn signer(&self, checks: &mut SettingChecks) -> Option<Option<EventSigner>> {
+        let file = &self.signing_key_file;
+        if file.is_empty() {
+            return Some(None);
+        }
+        let signer = EventSigner::from_file(file.as_ref());
+        checks.check(SIGNING_KEY_FILE, file, signer).map(Some)
     }
 
     fn broadcast(&self, checks: &mut SettingChecks) -> Option<Broadcast> {

@@ -19,7 +19,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use crate::store::PublisherPolicy;
+use crate::{store::PublisherPolicy, transport::signer::EventSigner};
 
 /// Writes the events of changes.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub struct EventEncoder {
     pub data_limit: usize,
     /// Has the URNs of the schemas.
     pub policy: Arc<PublisherPolicy>,
+    /// Signs events, where there is a key.
+    pub signer: Option<EventSigner>,
 }
 
 impl EventEncoder {
@@ -87,11 +89,21 @@ impl EventEncoder {
         }
         self.bounded(|data_limit| {
             let bare = BareEvent {
-                data: EventData::new(change, data_limit),
+                data: self.data(change, data_limit),
                 time: change.time,
             };
             serde_json::to_vec(&bare).context("writing the data of the event")
         })
+    }
+
+    /// The data of the event, signed where there is a key. Id-only events are never signed: they
+    /// say nothing that a repetition of another one would not say.
+    fn data(&self, change: &Change, data_limit: usize) -> EventData {
+        let data = EventData::new(change, data_limit);
+        match &self.signer {
+            Some(signer) => signer.sign(data, change),
+            None => data,
+        }
     }
 
     fn structured(
@@ -114,8 +126,9 @@ impl EventEncoder {
         }
         let schema = self.policy.rules.schemas.get(&change.collection);
         self.bounded(|data_limit| {
-            let data =
-                EventData::new(change, data_limit).through(&self.pub_sub_name, self.ttl_seconds);
+            let data = self
+                .data(change, data_limit)
+                .through(&self.pub_sub_name, self.ttl_seconds);
             let event = StructuredEvent {
                 specversion: "1.0",
                 id: event::event_id(change),
@@ -262,6 +275,7 @@ mod tests {
             ttl_seconds: 60,
             data_limit: 1_000,
             policy,
+            signer: None,
         };
         let collection: contract::CollectionName = "FreeForm".parse().expect("a name");
         let parts = vec![SetPart {

@@ -22,7 +22,7 @@ use contract::{
 use percent_encoding::percent_decode;
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value};
-use state::ReceivedChange;
+use state::SignedChange;
 
 /// The header that a message in binary mode has.
 pub(super) const SPEC_VERSION: &str = "ce-specversion";
@@ -74,7 +74,7 @@ struct DeliveredEvent<'a> {
     #[serde(rename = "datacontenttype")]
     media_type: &'a str,
     /// The change. An event without a revision is not one, and takes the other path.
-    data: ReceivedChange,
+    data: SignedChange,
     /// Present only in events of another form.
     data_base64: Option<IgnoredAny>,
 }
@@ -82,7 +82,7 @@ struct DeliveredEvent<'a> {
 /// Fast path: the change of an event that has the form in which sidecars deliver it, and a revision.
 /// `None` for every other event: [`read`] accepts more forms and gives the error. The expiration is
 /// not read: the revision decides.
-pub(super) fn parse_change(headers: &HeaderMap, body: &[u8]) -> Option<ReceivedChange> {
+pub(super) fn parse_change(headers: &HeaderMap, body: &[u8]) -> Option<SignedChange> {
     let parameters = headers
         .get(CONTENT_TYPE)?
         .as_bytes()
@@ -428,7 +428,7 @@ mod tests {
         assert!(change.is_some());
         assert_eq!(
             change,
-            ReceivedChange::from_event(&data),
+            SignedChange::from_event(&data),
             "both paths give the same change"
         );
         assert_eq!(parse_change(&HeaderMap::new(), body.as_bytes()), None);

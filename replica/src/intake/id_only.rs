@@ -85,6 +85,12 @@ impl Intake {
             tracing::debug!(%collection, %id, "the id-only event of {collection}/{id}: the feed of {collection} is read");
             return EventOutcome::Success;
         }
+        // The document would be taken as it is, in no order.
+        if self.config.event_keys.is_some() {
+            self.stats.count(|events| events.without_revision += 1);
+            self.request_check();
+            return EventOutcome::Success;
+        }
         match self.unversioned.take_id(collection, id, expiration).await {
             Ok(()) => EventOutcome::Success,
             Err(error) => self.retry(collection, id, &error),

@@ -12,6 +12,7 @@ mod connection;
 pub mod dapr;
 mod delivery_stats;
 mod drop_reports;
+mod event_keys;
 mod event_source;
 mod feed;
 mod id_only;
@@ -26,6 +27,7 @@ mod unversioned;
 pub(crate) use connection::IntakeConnection;
 pub(crate) use delivery_stats::DeliveryStats;
 pub(crate) use drop_reports::DropReports;
+pub use event_keys::{EventKeys, EventKeysError};
 pub(crate) use event_source::EventSource;
 pub(crate) use feed::FeedIntake;
 #[cfg(feature = "redis")]

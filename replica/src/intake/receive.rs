@@ -11,16 +11,21 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use contract::{CollectionName, DocumentId, EventData, Operation, canonical, text::Escaped};
+use contract::{
+    CollectionName, DocumentId, EventData, Operation, canonical, signature::UnprovenEvent,
+    text::Escaped,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use state::{Decision, ReceivedChange};
+use state::{Decision, ReceivedChange, SignedChange};
 #[cfg(feature = "actix")]
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{Instrument, Level, Span, field};
 
-use super::{DropReports, EventOutcome, EventSource, Stats, UnconfirmedClaims, UnversionedIntake};
+use super::{
+    DropReports, EventKeys, EventOutcome, EventSource, Stats, UnconfirmedClaims, UnversionedIntake,
+};
 use crate::{
     Config, Follow, SourceError, cache::Cache, failure_log::LogRate, source::PublisherSource,
     sync::SyncSignals,
@@ -130,10 +135,10 @@ impl Intake {
     /// [`Intake::take_value`] knows what to do with all other data.
     ///
     /// `None` says nothing about the data: it may be valid in another form, or invalid.
-    pub(super) fn parse_change(&self, data: &[u8]) -> Option<ReceivedChange> {
+    pub(super) fn parse_change(&self, data: &[u8]) -> Option<SignedChange> {
         contract::objects::from_slice(data)
             .ok()
-            .filter(|change| self.follows(change))
+            .filter(|signed| self.follows(signed))
     }
 
     /// Whether a collection is followed.
@@ -146,8 +151,8 @@ impl Intake {
     }
 
     /// Whether the collection of a change is followed.
-    pub(super) fn follows(&self, change: &ReceivedChange) -> bool {
-        self.followed(&change.collection)
+    pub(super) fn follows(&self, signed: &SignedChange) -> bool {
+        self.followed(&signed.change.collection)
     }
 
     /// Takes the data of an event as it came.
@@ -225,7 +230,7 @@ impl Intake {
         }
         if self.config.follow == Follow::Served {
             // The check-in says whether the publisher serves it.
-            self.signals.request_check_in();
+            self.request_check();
             self.stats.count(|events| events.ignored += 1);
             return Err(EventOutcome::Success);
         }
@@ -265,8 +270,12 @@ impl Intake {
         data: EventData,
         expiration: Option<DateTime<Utc>>,
     ) -> EventOutcome {
-        if let Some(change) = ReceivedChange::from_event(&data) {
-            return self.take_change(source, &change).await;
+        if let Some(signed) = SignedChange::from_event(&data) {
+            return self.take_change(source, &signed).await;
+        }
+        // It names no position, so it has nothing that a signature could be of.
+        if self.keys(source).is_some() {
+            return self.refuse(&data.collection, &data.id, UnprovenEvent::Unsigned);
         }
         // Without a revision no order can be known, so other rules apply.
         record_document(&data.collection, &data.id);
@@ -281,14 +290,61 @@ impl Intake {
     pub(super) async fn take_change(
         &self,
         source: EventSource,
-        change: &ReceivedChange,
+        signed: &SignedChange,
     ) -> EventOutcome {
+        let change = &signed.change;
         record_document(&change.collection, &change.id);
         record_revision(change);
+        // Before anything is decided by what the event says.
+        if let Some(Err(cause)) = self.keys(source).map(|keys| keys.verify(signed)) {
+            return self.refuse(&change.collection, &change.id, cause);
+        }
         match self.apply(source, change).await {
             Ok(()) => EventOutcome::Success,
             Err(error) => self.retry(&change.collection, &change.id, &error),
         }
+    }
+
+    /// The keys that an event of this source is checked with, if any. The live feed comes over a
+    /// connection to a publisher, as every answer of it.
+    fn keys(&self, source: EventSource) -> Option<&EventKeys> {
+        let keys = self.config.event_keys.as_ref();
+        keys.filter(|_keys| source != EventSource::Feed)
+    }
+
+    /// An event that nobody has to have signed says that something may have changed: the heads are
+    /// asked for. Where events are signed, all such events in a check-in interval lead to one
+    /// question.
+    pub(super) fn request_check(&self) {
+        if self.config.event_keys.is_some() {
+            self.signals.unproven_seen();
+        } else {
+            self.signals.request_check_in();
+        }
+    }
+
+    /// Drops an event that no publisher has signed. Anyone may send such events in any number, so
+    /// none is reported to the publisher, and few are remembered.
+    fn refuse(
+        &self,
+        collection: &CollectionName,
+        id: &DocumentId,
+        cause: UnprovenEvent,
+    ) -> EventOutcome {
+        self.stats.unproven(cause);
+        // A true event may have been damaged, or the keys may be wrong.
+        self.signals.unproven_seen();
+        let reason = cause.as_str();
+        let error = format!("the event of {collection}/{id} is not proven: {cause}");
+        static LINES: LogRate = LogRate::new();
+        if let Some(left_out) = LINES.due() {
+            tracing::warn!(
+                reason, %collection, %id,
+                "an event was dropped ({reason}): {error}; the replica asks its publisher for changes{left_out}"
+            );
+            self.stats.refuted(reason, &error, None);
+        }
+        EventOutcome::Drop { reason, error }
     }
 
     /// Applies a change, fetches its value when it has none, and wakes the loop if that is needed.
@@ -400,7 +456,10 @@ impl Intake {
         original: &[u8],
         collection: Option<&CollectionName>,
     ) {
-        if let EventOutcome::Drop { reason, error } = outcome {
+        if let EventOutcome::Drop { reason, error } = outcome
+            // Forged events must not use up the places of true ones.
+            && !UnprovenEvent::WORDS.contains(reason)
+        {
             let topic = collection.map(CollectionName::as_str);
             self.reports.report(reason, error, original, topic);
         }

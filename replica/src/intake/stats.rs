@@ -10,6 +10,7 @@ use chrono::Utc;
 use contract::{
     CollectionName, Revision,
     fleet::{IntakeFault, Transport},
+    signature::UnprovenEvent,
     status::{DroppedEvent, EventCounts, SyncCounts},
 };
 use state::{Decision, InstallKind, Installed, ReceivedChange, Root};
@@ -134,6 +135,17 @@ impl Stats {
         self.lock()
             .deliveries
             .by_event(&change.collection, change.revision);
+    }
+
+    /// Counts a dropped event whose origin is not proven.
+    pub(crate) fn unproven(&self, cause: UnprovenEvent) {
+        let events = &mut self.lock().events;
+        events.dropped += 1;
+        *match cause {
+            UnprovenEvent::Unsigned => &mut events.unsigned,
+            UnprovenEvent::UnknownKey(_) => &mut events.unknown_key,
+            UnprovenEvent::WrongSignature(_) => &mut events.wrong_signature,
+        } += 1;
     }
 
     /// Remembers a dropped event.

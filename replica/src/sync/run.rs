@@ -181,6 +181,9 @@ impl SyncLoop {
             () = self.signals.unconfirmed() => {
                 schedule.check_in_for_unconfirmed();
             }
+            () = self.signals.unproven() => {
+                schedule.check_in_for_unproven(self.config.check_in);
+            }
             // Once a catch-up is scheduled, further events need not wake the loop.
             () = self.signals.until_changed(), if schedule.changed_at.is_none() => {
                 // A catch-up may have answered the event meanwhile.

@@ -36,6 +36,10 @@ pub(super) struct Schedule {
     /// The shortest time between two check-ins of a replica whose watermarks move; `None` when the
     /// publisher wants no early check-ins.
     pub(super) report_after: Option<Duration>,
+    /// Whether an event that no publisher has signed came since the last check-in.
+    unproven: bool,
+    /// When the last check-in began that answered such events.
+    unproven_answered: Option<Instant>,
     /// Whether an early check-in is part of `check_in_at`.
     reporting: bool,
     /// When a catch-up is due because of id-only events, if one is.
@@ -55,6 +59,8 @@ impl Schedule {
             not_before: now,
             last_check_in: None,
             report_after: None,
+            unproven: false,
+            unproven_answered: None,
             reporting: false,
             changed_at: None,
             last_catch_up: None,
@@ -65,6 +71,9 @@ impl Schedule {
     /// A check-in begins. What the publishers did not have before may be there after it.
     pub(super) fn check_in_begins(&mut self, now: Instant) {
         self.last_check_in = Some(now);
+        if std::mem::take(&mut self.unproven) {
+            self.unproven_answered = Some(now);
+        }
         self.reporting = false;
         self.unavailable.clear();
     }
@@ -99,6 +108,16 @@ impl Schedule {
         // A publisher that asks for no distance must not cost one check-in per event.
         let distance = self.report_after.unwrap_or(UNCONFIRMED_GAP);
         self.check_in_after(distance.max(HINT_GAP));
+    }
+
+    /// An event came that no publisher has signed. Anyone can send it, in any number: the first one
+    /// leads to a check-in, and all further ones until an interval later to none.
+    pub(super) fn check_in_for_unproven(&mut self, interval: Duration) {
+        self.unproven = true;
+        match self.unproven_answered {
+            Some(answered) => self.check_in_by(answered + interval),
+            None => self.check_in_after(UNCONFIRMED_GAP),
+        }
     }
 
     /// The next check-in keeps this distance to the last one; at once where there was none.

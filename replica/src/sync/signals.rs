@@ -23,6 +23,8 @@ pub(crate) struct SyncSignals {
     other_epoch: Notify,
     /// An event named revisions that no publisher has confirmed.
     unconfirmed: Notify,
+    /// An event came that no publisher has signed.
+    unproven: Notify,
     /// A document of a collection changed, and the event did not say how.
     hint: Notify,
     /// The collections of such events since the last catch-up. They are followed, so their number is
@@ -57,6 +59,11 @@ impl SyncSignals {
     /// An event named revisions that no publisher has confirmed.
     pub(crate) fn unconfirmed_seen(&self) {
         self.unconfirmed.notify_one();
+    }
+
+    /// An event came that no publisher has signed.
+    pub(crate) fn unproven_seen(&self) {
+        self.unproven.notify_one();
     }
 
     /// A followed collection has a change that an event did not describe: its feed must be read.
@@ -138,6 +145,11 @@ impl SyncSignals {
     /// Resolves after [`SyncSignals::unconfirmed_seen`].
     pub(crate) async fn unconfirmed(&self) {
         self.unconfirmed.notified().await;
+    }
+
+    /// Resolves after [`SyncSignals::unproven_seen`].
+    pub(crate) async fn unproven(&self) {
+        self.unproven.notified().await;
     }
 
     /// Resolves after [`SyncSignals::changed`].

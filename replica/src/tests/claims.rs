@@ -15,16 +15,16 @@ fn proof(number: u32) -> Option<Proof> {
 
 /// A publisher whose head of A can be moved; it counts its check-ins and keeps the last one.
 #[derive(Default)]
-struct Publisher {
-    revision: AtomicU64,
-    check_ins: AtomicUsize,
+pub(super) struct Publisher {
+    pub(super) revision: AtomicU64,
+    pub(super) check_ins: AtomicUsize,
     last: Mutex<Option<CheckIn>>,
     /// Whether it is a subscriber: it has no secret, and checks no proof.
     is_subscriber: bool,
 }
 
 impl Publisher {
-    fn at(revision: u64) -> Arc<Self> {
+    pub(super) fn at(revision: u64) -> Arc<Self> {
         Arc::new(Self {
             revision: AtomicU64::new(revision),
             ..Self::default()
@@ -39,7 +39,7 @@ impl Publisher {
         }
     }
 
-    fn answer(&self, path: &str, body: &[u8]) -> (u16, String) {
+    pub(super) fn answer(&self, path: &str, body: &[u8]) -> (u16, String) {
         if path.starts_with("/v1/replicas/") {
             let check_in: CheckIn = serde_json::from_slice(body).expect("a check-in");
             let head = self.proven_head();
@@ -71,7 +71,7 @@ impl Publisher {
         (200, snapshot_of(EPOCH, revision, &[]))
     }
 
-    fn reported(&self) -> Option<CheckIn> {
+    pub(super) fn reported(&self) -> Option<CheckIn> {
         self.last.lock().expect("not poisoned").clone()
     }
 }
@@ -101,7 +101,7 @@ async fn with(publisher: &Arc<Publisher>, test: impl AsyncFnOnce(Replica)) {
     .await;
 }
 
-fn watermark(replica: &Replica) -> u64 {
+pub(super) fn watermark(replica: &Replica) -> u64 {
     let view = replica.view();
     let held = view.root().collection(&name("A")).expect("followed");
     held.watermark()

@@ -13,6 +13,7 @@ mod persistence;
 mod refusals;
 #[cfg(feature = "actix")]
 mod routes;
+mod signed;
 mod unversioned;
 mod withdrawn;
 
@@ -96,6 +97,7 @@ pub(crate) fn settings(publishers: Vec<Url>) -> Config {
         snapshot_dir: None,
         sidecar_token: None,
         app_token: None,
+        event_keys: None,
     }
 }
 

@@ -157,6 +157,19 @@ impl Collector for Scrape {
         ];
         let events = events.map(|(outcome, number)| (Some(outcome.to_owned()), number));
         counters(&mut out, "events", "Events, by outcome", "end", events)?;
+        let unproven = [
+            ("unsigned", status.events.unsigned),
+            ("unknown-key", status.events.unknown_key),
+            ("wrong-signature", status.events.wrong_signature),
+        ];
+        let unproven = unproven.map(|(cause, number)| (Some(cause.to_owned()), number));
+        counters(
+            &mut out,
+            "unproven_events",
+            "Events that were dropped because no publisher has signed them, by cause",
+            "cause",
+            unproven,
+        )?;
         let sync = &status.sync;
         counters(
             &mut out,

@@ -29,6 +29,7 @@ async fn chained_until(
         snapshot_dir: None,
         sidecar_token: None,
         app_token: None,
+        event_keys: None,
     });
     let replica = replica.expect("a client");
     let done: std::pin::Pin<Box<dyn Future<Output = ()>>> = Box::pin(async {

@@ -247,6 +247,8 @@ fn example(contract: &Contract) -> anyhow::Result<Option<Value>> {
         last_set: Some(0),
         change_set: None,
         proof: None,
+        config_data_hash: None,
+        signature: None,
         context: contract::Context::default(),
     };
     Ok(Some(canonical::value(&serde_json::to_vec(&change)?)?))

@@ -45,6 +45,7 @@ fn report(state: ReplicaState, revision: u64, digest: u64) -> Report {
         boot_id: String::new(),
         base_url: None,
         transport: None,
+        event_keys: Vec::new(),
         intake: None,
         topics_not_subscribed: Default::default(),
         sync: Default::default(),

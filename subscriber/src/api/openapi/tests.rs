@@ -61,6 +61,7 @@ async fn every_route_of_the_table_is_served() {
         snapshot_dir: None,
         sidecar_token: None,
         app_token: None,
+        event_keys: None,
     });
     let options = <Options as clap::Parser>::parse_from(["subscriber"]);
     let settings = options.settings().expect("valid settings");

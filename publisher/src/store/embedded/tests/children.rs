@@ -206,6 +206,7 @@ async fn writes_on_a_full_disk() {
         crate::feed_watch::FeedWatch::default(),
     );
     let encoder = EventEncoder {
+        signer: None,
         pub_sub_name: "configuration".to_owned(),
         ttl_seconds: 60,
         data_limit: 10_000,
