@@ -185,9 +185,10 @@ pub fn is_transient(error: &ClientError) -> bool {
     }
 }
 
-/// Whether the service answered that it cannot do this right now (503).
+/// Whether the service answered that it cannot do this right now: 503, or 429 for a caller that sends
+/// more than a limit allows.
 pub fn is_busy(error: &ClientError) -> bool {
-    error.status() == Some(503)
+    matches!(error.status(), Some(429 | 503))
 }
 
 #[cfg(test)]
@@ -254,7 +255,7 @@ mod tests {
         let third = policy.run(is_busy, async || {
             attempts.set(attempts.get() + 1);
             if attempts.get() < 3 {
-                Err(refused(503, None))
+                Err(refused(if attempts.get() == 1 { 429 } else { 503 }, None))
             } else {
                 Ok(())
             }

@@ -266,6 +266,8 @@ pub enum ProblemKind {
     UnknownHost,
     /// The head of a request is over its size limit.
     HeadTooLarge,
+    /// The caller sends more requests than a limit allows.
+    TooManyRequests,
     /// The document does not match the JSON Schema of its collection.
     Schema,
     /// The document has secrets, and the publisher has no key to seal or open them.
@@ -334,6 +336,7 @@ impl ProblemKind {
         Self::MediaType,
         Self::UnknownHost,
         Self::HeadTooLarge,
+        Self::TooManyRequests,
         Self::Schema,
         Self::NoSecretKey,
         Self::Unreadable,
@@ -409,6 +412,7 @@ impl ProblemKind {
             Self::SetTooLarge => ("set-too-large", 413, "The change set is too large"),
             Self::MediaType => ("media-type", 415, "Unsupported media type"),
             Self::UnknownHost => ("unknown-host", 421, "Not a name of this service"),
+            Self::TooManyRequests => ("too-many-requests", 429, "Too many requests"),
             Self::Schema => (
                 "schema",
                 422,

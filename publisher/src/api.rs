@@ -32,6 +32,7 @@ use service::{
         health as shared,
         methods::{Role, answer_methods, no_such_route},
         problem::ProblemError,
+        rate::{Rates, limit_rate},
         routes::{self, ApiRoute},
         snapshot_slots::SnapshotSlots,
         stream_slots::StreamSlots,
@@ -98,6 +99,8 @@ pub struct Api {
     pub metrics: Arc<Metrics>,
     /// Repairs, one at a time.
     pub repairs: crate::repair::Repairs,
+    /// How often one caller may send requests.
+    pub rates: Rates,
     /// Whether the store can be read and written.
     pub readiness: health::Readiness,
 }
@@ -120,6 +123,7 @@ pub fn configure(config: &mut ServiceConfig, settings: &GuardSettings, layer: &L
     // The last one is the outermost: a refused body in chunks is received as well.
     let routes = routes::add(web::scope(""), table)
         .wrap(from_fn(answer_methods))
+        .wrap(from_fn(limit_rate))
         .wrap(from_fn(move |request, next| {
             authenticate(layer.clone(), request, next)
         }))

@@ -30,14 +30,16 @@ use contract::{CollectionName, fleet::MAX_SERVED};
 use service::{
     http::{
         access::Layer,
-        bodies::{Bodies, BodyLimits},
-        connections::{ConnectionLimits, Connections},
+        bodies::Bodies,
+        connections::Connections,
         guard::{GuardSettings, warn_when_open},
+        limits::LimitSettings,
+        rate::Rates,
         server,
         snapshot_slots::SnapshotSlots,
-        stream_slots::{MAX_STREAMS, StreamSlots},
+        stream_slots::StreamSlots,
     },
-    runtime::{limits::max_connections, tasks::Supervisor},
+    runtime::tasks::Supervisor,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -67,11 +69,6 @@ use crate::{
     write::queue::writer,
 };
 
-/// Lists that are sent at the same time.
-const LISTS: usize = 32;
-/// Pages of history that are read, and rollbacks that are planned, at the same time.
-const HISTORIES: usize = 8;
-
 /// What a peer can do that reaches the port: the publisher knows no users.
 const PEERS: &str = "every peer can read and change all documents, and declare a new epoch";
 
@@ -98,8 +95,9 @@ impl Publisher {
     pub async fn build(settings: Settings) -> anyhow::Result<Self> {
         let listen = settings.listen;
         let guard = settings.guard.clone();
+        let limits = settings.limits;
         let mut publisher = Self::without_http(settings).await?;
-        publisher.listen(listen, guard)?;
+        publisher.listen(listen, guard, limits)?;
         Ok(publisher)
     }
 
@@ -118,7 +116,12 @@ impl Publisher {
             .and_then(|events| events.signer.clone());
         let transport = match settings.events {
             Some(events) => Some(Arc::new(
-                transport(events, policy.clone()).context("the transport")?,
+                transport(
+                    events,
+                    policy.clone(),
+                    settings.publisher_limits.limit_local_subscribers,
+                )
+                .context("the transport")?,
             )),
             None => None,
         };
@@ -156,14 +159,18 @@ impl Publisher {
         let feed = FeedWatch::default();
         let feed_task = feed.clone().run(store.clone(), stop.clone());
         supervisor.spawn("feed", feed_task);
-        let connections = Connections::new(ConnectionLimits::with_max(max_connections()));
+        let connections = Connections::new(settings.limits.connections());
         supervisor.spawn("connections", connections.clone().run(stop.clone()));
-        // Streams never take the last connections.
-        let max_streams = MAX_STREAMS.min(connections.limits().max / 2);
-        let streams = StreamSlots::new(max_streams, stop.clone());
+        let stream_limits = settings.limits.streams(connections.limits());
+        let streams = StreamSlots::new(stream_limits, stop.clone());
 
         let (relay_sender, changes) = mpsc::channel(relay::QUEUE);
-        let (writer, writer_task) = writer(store.clone(), relay_sender, feed.clone());
+        let (writer, writer_task) = writer(
+            store.clone(),
+            relay_sender,
+            feed.clone(),
+            settings.publisher_limits.limit_queued_writes,
+        );
         supervisor.spawn(
             "writer",
             writer_task.run(stop.clone(), no_more_requests.clone()),
@@ -186,6 +193,7 @@ impl Publisher {
 
         let (fleet, fleet_tasks) = Fleet::new(
             store.clone(),
+            settings.publisher_limits.limit_check_ins,
             settings.forget_replicas,
             subscribers,
             metrics.clone(),
@@ -216,6 +224,10 @@ impl Publisher {
             }
         });
 
+        let rates = settings
+            .limits
+            .rates(settings.publisher_limits.limit_writes_per_second);
+        let rates = Rates::new(rates, &routes::table());
         let snapshots = SnapshotSlots::new(settings.snapshot_slots);
 
         let api = web::Data::new(Api {
@@ -224,14 +236,15 @@ impl Publisher {
             policy,
             fleet,
             snapshots,
-            lists: SnapshotSlots::new(LISTS),
-            histories: SnapshotSlots::new(HISTORIES),
+            lists: SnapshotSlots::new(settings.limits.limit_lists),
+            histories: SnapshotSlots::new(settings.publisher_limits.limit_histories),
             feed,
             streams,
             dead_letters,
             sidecar,
             metrics,
             repairs,
+            rates,
             readiness: Readiness::default(),
         });
         Ok(Self {
@@ -245,9 +258,16 @@ impl Publisher {
     }
 
     /// 4. The port.
-    fn listen(&mut self, listen: SocketAddr, guard: GuardSettings) -> anyhow::Result<()> {
+    fn listen(
+        &mut self,
+        listen: SocketAddr,
+        guard: GuardSettings,
+        limits: LimitSettings,
+    ) -> anyhow::Result<()> {
         let api = self.api.clone();
-        let bodies = web::Data::new(Bodies::new(BodyLimits::default(), &routes::table(), &[]));
+        let bodies = web::Data::new(Bodies::new(limits.bodies(), &routes::table(), &[]));
+        let rates = web::Data::new(api.rates.clone());
+        let bad_credentials = web::Data::new(limits.bad_credentials());
         let refusals = web::Data::new(api.metrics.refusals.clone());
         let layer = Layer {
             authenticator: self.authenticator.clone(),
@@ -258,6 +278,8 @@ impl Publisher {
                 .app_data(api.clone())
                 .app_data(refusals.clone())
                 .app_data(bodies.clone())
+                .app_data(rates.clone())
+                .app_data(bad_credentials.clone())
                 .configure(|config| routes::configure(config, &guard, &layer))
         };
         let stop = self.supervisor.stop();
@@ -407,7 +429,11 @@ fn sidecar(events: &Events) -> SidecarAccess {
     }
 }
 
-fn transport(events: Events, policy: Arc<PublisherPolicy>) -> anyhow::Result<Transport> {
+fn transport(
+    events: Events,
+    policy: Arc<PublisherPolicy>,
+    max_found: usize,
+) -> anyhow::Result<Transport> {
     info!(transport = ?events.transport, "events are enabled");
     let encoder = EventEncoder {
         pub_sub_name: events.pub_sub_name,
@@ -430,7 +456,8 @@ fn transport(events: Events, policy: Arc<PublisherPolicy>) -> anyhow::Result<Tra
             allowed,
             api_token,
         } => {
-            let subscribers = SubscriberRegistry::new(subscribers, allowed, api_token);
+            let subscribers =
+                SubscriberRegistry::new(subscribers, allowed, api_token).at_most(max_found);
             Transport::Direct(DirectTransport::new(subscribers, encoder)?)
         }
         TransportSettings::Redis {

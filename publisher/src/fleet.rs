@@ -83,16 +83,17 @@ pub struct FleetTasks {
 
 impl Fleet {
     /// A fleet on a store, and the tasks that have to run for it. A replica that is silent for
-    /// `forget_after` is forgotten. `subscribers` are those that get events straight from this
+    /// `forget_after` is forgotten. At most `max_check_ins` wait for an answer. `subscribers` are those that get events straight from this
     /// publisher.
     pub fn new(
         store: Store,
+        max_check_ins: usize,
         forget_after: Duration,
         subscribers: Option<SubscriberRegistry>,
         metrics: Arc<Metrics>,
     ) -> (Self, FleetTasks) {
         let without_topic = store.policy().broadcast.without_topic();
-        let (check_ins, check_in_task) = CheckInBatcher::new(store.clone());
+        let (check_ins, check_in_task) = CheckInBatcher::new(store.clone(), max_check_ins);
         let registry = Registry::new(store);
         let (restore, restore_task) = Restore::new(registry.clone(), metrics.clone());
         let tasks = FleetTasks {

@@ -8,7 +8,10 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time
 use auth::Authenticator;
 use contract::{CollectionName, SecretUrl};
 use service::{
-    http::guard::GuardSettings,
+    http::{
+        guard::GuardSettings,
+        limits::{LimitSettings, PublisherLimits},
+    },
     runtime::settings::{self, ReadError, SettingsError},
 };
 
@@ -47,6 +50,10 @@ pub struct Settings {
     pub forget_replicas: Duration,
     /// Snapshots that are sent at the same time.
     pub snapshot_slots: usize,
+    /// Limits on what callers may use.
+    pub limits: LimitSettings,
+    /// Further limits, of a publisher.
+    pub publisher_limits: PublisherLimits,
     /// Rows that the scrub reads in a second; 0 = it does not run.
     pub scrub_rows_per_second: u32,
     /// What the change log keeps.

@@ -16,6 +16,7 @@
 //! | [`feed`] | the change feed as pages and as a live stream |
 //! | [`frames`] | lists and snapshots, document by document |
 //! | [`stream_slots`], [`snapshot_slots`] | limits for streams and snapshots |
+//! | [`limits`], [`rate`], [`source`] | limits as settings; how often one caller may send requests |
 //! | [`health`] | `/healthz`, `/openapi.json`, `/metrics` |
 //! | [`openapi`] | OpenAPI 3.1 documents |
 //!
@@ -36,14 +37,17 @@ pub mod frames;
 pub mod framing;
 pub mod guard;
 pub mod health;
+pub mod limits;
 pub mod methods;
 pub mod openapi;
 pub mod problem;
+pub mod rate;
 pub mod refusals;
 pub mod routes;
 mod rules;
 pub mod server;
 pub mod snapshot_slots;
+pub mod source;
 pub mod stream_slots;
 
 pub use contract::document::JSON;

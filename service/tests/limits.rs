@@ -27,7 +27,7 @@ use service::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     task::JoinSet,
     time::timeout,
 };
@@ -124,6 +124,7 @@ async fn streamed(mut payload: web::Payload) -> String {
 fn short() -> ConnectionLimits {
     ConnectionLimits {
         max: 100,
+        per_address: 100,
         // The server counts these two in steps of 0.5 s.
         head: Duration::from_millis(1_000),
         idle: Duration::from_millis(2_000),
@@ -438,12 +439,40 @@ async fn beyond_the_bound_those_that_wait_longest_for_their_peer_are_closed() {
     }
 }
 
+#[tokio::test]
+async fn an_address_has_its_share_of_the_connections_and_others_have_theirs() {
+    let limits = ConnectionLimits {
+        max: 8,
+        per_address: 4,
+        idle: DEADLINE,
+        head: DEADLINE,
+        stalled: DEADLINE,
+        ..short()
+    };
+    let server = start(limits, short_bodies());
+    let mut silent = Vec::new();
+    for _within in 0..4 {
+        silent.push(send(&server, "GET /o").await);
+    }
+    until("all four are open", || server.connections.count() == 4).await;
+    for number in 0..20 {
+        silent.push(send(&server, "GET /o").await);
+        assert!(is_served(&server).await, "after {number} more");
+        assert!(server.connections.count() <= 5, "the bound of one address");
+    }
+    let other = TcpSocket::new_v4().expect("a socket");
+    other
+        .bind("127.0.0.2:0".parse().expect("an address"))
+        .expect("bound");
+    let mut other = other.connect(server.address).await.expect("connected");
+    let request = b"GET /ok HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    other.write_all(request).await.expect("sent");
+    assert!(rest(&mut other).await.ends_with("fine"));
+}
+
 /// A server until the process is killed: the part of the next test that needs its own process.
 async fn serve_until_killed() {
-    let limits = ConnectionLimits {
-        max: max_connections(),
-        ..ConnectionLimits::with_max(0)
-    };
+    let limits = ConnectionLimits::with_max(max_connections());
     let server = start(limits, BodyLimits::default());
     let mut out = std::io::stderr();
     writeln!(out, "listening {}", server.address).expect("written");

@@ -19,12 +19,13 @@ use replica::{
 };
 use service::http::{
     access::{Layer, authenticate},
-    bodies::{self, Bodies, BodyLimits},
+    bodies::{self, Bodies},
     framing::frame_answers,
     guard::{GuardSettings, guard},
     health as shared,
     methods::{Role, answer_methods, no_such_route},
     problem::ProblemError,
+    rate::{BadCredentials, Rates, limit_rate},
     refusals::Refusals,
     routes::{self, ApiRoute},
     snapshot_slots::SnapshotSlots,
@@ -44,11 +45,6 @@ pub mod metrics;
 pub mod openapi;
 mod stream;
 
-/// Snapshots that are sent at the same time: each keeps an old view.
-const SNAPSHOTS: usize = 16;
-/// Lists that are sent at the same time.
-const LISTS: usize = 32;
-
 /// What handlers share. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Api {
@@ -62,6 +58,10 @@ pub struct Api {
     /// Limit for lists.
     lists: SnapshotSlots,
     bodies: web::Data<Bodies>,
+    /// How often one caller may send requests.
+    rates: web::Data<Rates>,
+    /// Credentials that were not valid, by address.
+    bad_credentials: web::Data<BadCredentials>,
     guard: GuardSettings,
     refusals: web::Data<Refusals>,
     layer: Layer,
@@ -85,14 +85,17 @@ impl Api {
             },
             ready_when_stale: settings.ready_when_stale,
             streams,
-            snapshots: SnapshotSlots::new(SNAPSHOTS),
-            lists: SnapshotSlots::new(LISTS),
+            snapshots: SnapshotSlots::new(settings.snapshot_slots),
+            lists: SnapshotSlots::new(settings.limits.limit_lists),
             // The route of events answers a body that is too large or late like any other event.
             bodies: web::Data::new(Bodies::new(
-                BodyLimits::default(),
+                settings.limits.bodies(),
                 &table(),
                 &[event::ROUTE],
             )),
+            // A subscriber takes no writes besides those of replicas and sidecars.
+            rates: web::Data::new(Rates::new(settings.limits.rates(0), &table())),
+            bad_credentials: web::Data::new(settings.limits.bad_credentials()),
             guard: settings.guard.clone(),
             refusals: web::Data::default(),
             layer: Layer {
@@ -160,6 +163,7 @@ pub fn configure(config: &mut ServiceConfig, api: &Api) {
     let routes = routes::add(scope, table())
         .wrap(from_fn(answer_methods))
         .wrap(from_fn(headers::complete_refusals))
+        .wrap(from_fn(limit_rate))
         .wrap(from_fn(move |request, next| {
             authenticate(layer.clone(), request, next)
         }))
@@ -173,6 +177,8 @@ pub fn configure(config: &mut ServiceConfig, api: &Api) {
         .app_data(api.bodies.clone())
         .app_data(api.role.clone())
         .app_data(api.refusals.clone())
+        .app_data(api.rates.clone())
+        .app_data(api.bad_credentials.clone())
         .service(routes)
         .default_service(web::to(no_such_route));
 }

@@ -14,13 +14,8 @@ use anyhow::Context;
 use projection::Projection;
 use replica::{Config, Events, Replica, SecretUrl, Url};
 use service::{
-    http::{
-        connections::{ConnectionLimits, Connections},
-        guard::warn_when_open,
-        server,
-        stream_slots::{MAX_STREAMS, StreamSlots},
-    },
-    runtime::{limits::max_connections, tasks::Supervisor},
+    http::{connections::Connections, guard::warn_when_open, server, stream_slots::StreamSlots},
+    runtime::tasks::Supervisor,
 };
 
 use crate::{
@@ -75,11 +70,10 @@ impl App {
         })
         .context("cannot create an HTTP client")?;
         let mut supervisor = Supervisor::default();
-        let connections = Connections::new(ConnectionLimits::with_max(max_connections()));
+        let connections = Connections::new(settings.limits.connections());
         supervisor.spawn("connections", connections.clone().run(supervisor.stop()));
-        // Streams never take the last connections.
-        let max_streams = MAX_STREAMS.min(connections.limits().max / 2);
-        let streams = StreamSlots::new(max_streams, supervisor.stop());
+        let stream_limits = settings.limits.streams(connections.limits());
+        let streams = StreamSlots::new(stream_limits, supervisor.stop());
         supervisor.spawn("credentials", {
             let (authenticator, stop) = (settings.authenticator.clone(), supervisor.stop());
             async move {

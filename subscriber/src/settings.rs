@@ -14,8 +14,9 @@ use service::{
     http::{
         access::AccessArgs,
         guard::{GuardArgs, GuardSettings},
+        limits::{LOADS as LOADS_NAME, LimitSettings, LimitsArgs},
     },
-    runtime::settings::{SettingChecks, SettingsError, boolean, or},
+    runtime::settings::{SettingChecks, SettingsError, boolean, or, positive},
 };
 
 use self::values::{base_url, check_in_seconds, collections, instance, publishers, token};
@@ -31,6 +32,9 @@ const COLLECTIONS: &str = contract::environment::COLLECTIONS;
 const CHECK_IN_SECONDS: &str = "10";
 const READY_WHEN_STALE: &str = "true";
 const EVENT_KEYS_FILE: &str = "AURA_CONFIGURATION_EVENT_KEYS_FILE";
+const LOADS: &str = "16";
+/// Most snapshots at the same time: each keeps an old view.
+const MAX_LOADS: u64 = 1_000;
 const PROJECTION_URL: &str = "AURA_CONFIGURATION_PROJECTION_URL";
 const PROJECTION_VERIFY_SECONDS_NAME: &str = "AURA_CONFIGURATION_PROJECTION_VERIFY_SECONDS";
 const PROJECTION_VERIFY_SECONDS: &str = "600";
@@ -210,6 +214,13 @@ pub struct Options {
     #[arg(hide_env_values = true)]
     dapr_api_token: String,
 
+    /// Snapshots that are sent at the same time to replicas that follow this one, from 1 to 1000.
+    #[arg(long, env = LOADS_NAME, value_name = "NUMBER", default_value = LOADS)]
+    loads: String,
+
+    #[command(flatten)]
+    limits: LimitsArgs,
+
     #[arg(long, env = "HOSTNAME", default_value = "", hide = true)]
     host_name: String,
 }
@@ -250,6 +261,10 @@ pub struct Settings {
     pub projection: Option<ProjectionConfig>,
     /// Whether a stale replica is ready.
     pub ready_when_stale: bool,
+    /// Snapshots that are sent at the same time.
+    pub snapshot_slots: usize,
+    /// Limits on what callers may use.
+    pub limits: LimitSettings,
     /// The host name, for the default name of the replica.
     pub host_name: String,
     /// Token that callers of `/dapr/*` must send, if one is required.
@@ -298,6 +313,14 @@ impl Options {
                 .check(EVENT_KEYS_FILE, file, EventKeys::from_file(file))
                 .map(Some),
         };
+        let loads = or(&self.loads, LOADS);
+        let in_range = positive(loads).ok().filter(|number| *number <= MAX_LOADS);
+        let snapshot_slots = checks.check(
+            LOADS_NAME,
+            loads,
+            in_range.ok_or("expected a whole number from 1 to 1000"),
+        );
+        let limits = self.limits.check(&mut checks);
         let snapshot_dir =
             (!self.snapshot_dir.is_empty()).then(|| PathBuf::from(&self.snapshot_dir));
         // `?` leaves out the rest after the first error: the errors are in `checks`.
@@ -333,6 +356,8 @@ impl Options {
                 event_keys: event_keys?,
                 projection: projection?,
                 ready_when_stale: ready_when_stale?,
+                snapshot_slots: usize::try_from(snapshot_slots?).ok()?,
+                limits: limits?,
                 // It becomes part of a name, so it has to have the form of one.
                 host_name: self
                     .host_name

@@ -74,9 +74,12 @@ async fn stream(
     caller: &Caller,
     feed_request: FeedRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let slot = api.streams.open().inspect_err(|_full| {
-        api.metrics.streams_refused.inc();
-    })?;
+    let slot = api
+        .streams
+        .open(feed_request.source.clone())
+        .inspect_err(|_full| {
+            api.metrics.streams_refused.inc();
+        })?;
     let (heads_receiver, first) = api.feed.follow().await;
     let heads = first.heads.ok_or_else(ApiError::store_unavailable)?;
     let of_scope: Vec<_> = heads

@@ -121,7 +121,7 @@ impl Api {
         let slot = self.histories.open(Client::of(request)).await;
         slot.ok_or_else(|| {
             self.metrics.lists_refused.inc();
-            ProblemError::lists_under_way().into()
+            ProblemError::histories_under_way().into()
         })
     }
 }

@@ -125,7 +125,10 @@ pub enum WriteError {
     #[error("The document changes too often to be written now; nothing was written, try again")]
     Outdated,
     /// The queue of writes is full.
-    #[error("Too many writes are waiting; nothing was written")]
+    #[error(
+        "Too many writes are waiting, by number (AURA_CONFIGURATION_LIMIT_QUEUED_WRITES) or by bytes; \
+         nothing was written"
+    )]
     Busy,
     /// The publisher is stopping or has stopped.
     #[error("The publisher is stopping; nothing was written")]

@@ -27,8 +27,8 @@ use crate::store::Store;
 
 mod digest_cache;
 
-/// Check-ins that may wait for the next read.
-const QUEUE: usize = 4_096;
+/// Most check-ins that one read answers.
+const BATCH: usize = 4_096;
 /// Past change records that one batch may read, chosen at random. The other digests are compared
 /// with a later check-in.
 const RECORDS_PER_BATCH: usize = 64;
@@ -82,9 +82,10 @@ struct WaitingCheckIn {
 pub(super) struct CheckInBatcher(mpsc::Sender<WaitingCheckIn>);
 
 impl CheckInBatcher {
-    /// A batcher and the task that has to run for it.
-    pub(super) fn new(store: Store) -> (Self, CheckInTask) {
-        let (sender, queue) = mpsc::channel(QUEUE);
+    /// A batcher and the task that has to run for it. At most `max_queued` check-ins wait for the next
+    /// read.
+    pub(super) fn new(store: Store, max_queued: usize) -> (Self, CheckInTask) {
+        let (sender, queue) = mpsc::channel(max_queued);
         let task = CheckInTask {
             store,
             queue,
@@ -131,7 +132,7 @@ impl CheckInTask {
     pub async fn run(mut self, no_more_requests: CancellationToken) -> anyhow::Result<()> {
         let mut batch = Vec::new();
         while let Some(_count) = no_more_requests
-            .run_until_cancelled(self.queue.recv_many(&mut batch, QUEUE))
+            .run_until_cancelled(self.queue.recv_many(&mut batch, BATCH))
             .await
             .filter(|count| *count > 0)
         {

@@ -9,7 +9,10 @@ use contract::access::MissingRight;
 #[derive(Debug, thiserror::Error)]
 pub enum FleetError {
     /// The memory or the queue for waiting check-ins is full.
-    #[error("Too many check-ins are waiting; check in again in one second")]
+    #[error(
+        "Too many check-ins are waiting, by number (AURA_CONFIGURATION_LIMIT_CHECK_INS) or by bytes; \
+         check in again in one second"
+    )]
     Busy,
     /// The task that answers check-ins has ended.
     #[error("The publisher is stopping; check in with another publisher")]

@@ -59,6 +59,7 @@ impl Testbed {
         let forget_after = Duration::from_secs(3_600);
         let (fleet, fleet_tasks) = Fleet::new(
             store.clone(),
+            4_096,
             forget_after,
             Some(subscribers),
             metrics.clone(),

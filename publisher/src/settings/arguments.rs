@@ -5,7 +5,11 @@
 //! counts as unset. Values of settings that may hold a secret are not shown by `--help`.
 
 use clap::Parser;
-use service::http::{access::AccessArgs, guard::GuardArgs};
+use service::http::{
+    access::AccessArgs,
+    guard::GuardArgs,
+    limits::{LimitsArgs, PublisherLimitsArgs},
+};
 
 pub(super) const STORE_URL: &str = "file:data";
 pub(super) const LISTEN: &str = "127.0.0.1:8080";
@@ -295,4 +299,10 @@ pub struct Args {
         hide_env_values = true
     )]
     pub(super) app_api_token: String,
+
+    #[command(flatten)]
+    pub(super) limits: LimitsArgs,
+
+    #[command(flatten)]
+    pub(super) publisher_limits: PublisherLimitsArgs,
 }

@@ -109,6 +109,8 @@ impl Args {
             or(&self.loads, LOADS),
             MAX_SNAPSHOTS,
         );
+        let limits = self.limits.check(checks);
+        let publisher_limits = self.publisher_limits.check(checks);
         let events = self.events(checks);
         let (schemas_dir, schemas) = schemas?;
         if let (Some(collections), Some(events)) = (&collections, &events) {
@@ -127,6 +129,8 @@ impl Args {
             document_limit: document_limit?,
             forget_replicas: Duration::from_secs(forget_seconds?),
             snapshot_slots: snapshot_slots?,
+            limits: limits?,
+            publisher_limits: publisher_limits?,
             scrub_rows_per_second: scrub_rows_per_second?,
             log_keep: log_keep?,
             events: if enabled? { Some(events?) } else { None },

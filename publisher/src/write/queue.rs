@@ -27,8 +27,6 @@ use crate::{
     },
 };
 
-/// Most commands in the queue.
-const QUEUE: usize = 4_096;
 /// Attempts for a command whose documents change between the check and the transaction. In the last
 /// one the transaction checks the values; what refers to a document is never searched there.
 const ATTEMPTS: usize = 5;
@@ -61,13 +59,15 @@ impl std::fmt::Debug for Writer {
 }
 
 /// Makes a writer and the task that has to run for it. Committed changes are sent to `relay`, and
-/// `feed` is notified of each commit that changed something.
+/// `feed` is notified of each commit that changed something. `max_queued` is the most commands in the
+/// queue.
 pub fn writer(
     store: Store,
     relay: mpsc::Sender<CommittedChange>,
     feed: FeedWatch,
+    max_queued: usize,
 ) -> (Writer, WriterTask) {
-    let (sender, receiver) = mpsc::channel(QUEUE);
+    let (sender, receiver) = mpsc::channel(max_queued);
     let writer = Writer {
         queue: sender,
         ahead: Ahead::new(store.clone()),

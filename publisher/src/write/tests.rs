@@ -59,8 +59,43 @@ async fn idle(stored: &Value) -> (tempfile::TempDir, Writer, WriterTask) {
     let committed = store.commit(Arc::from([Command::Single(create)])).await;
     assert!(committed.expect("committed").results[0].is_ok());
     let (relay, _changes) = mpsc::channel(1);
-    let (writer, task) = writer(store, relay, FeedWatch::default());
+    let (writer, task) = writer(store, relay, FeedWatch::default(), QUEUED);
     (folder, writer, task)
+}
+
+/// Most writes in the queue of [`idle`].
+const QUEUED: usize = 3;
+
+#[tokio::test]
+async fn the_queue_takes_as_many_writes_as_the_setting_says_and_refuses_the_next() {
+    let (_folder, writer, _task) = idle(&json!({"n": 1})).await;
+    let create = |number: usize| {
+        let value = config(&json!({"n": number}));
+        write(
+            &format!("new-{number}"),
+            Action::Create(value),
+            Expected::Any,
+        )
+    };
+    // The task does not run, so each of them waits.
+    let mut waiting: Vec<_> = (0..QUEUED)
+        .map(|number| Box::pin(writer.write(create(number))))
+        .collect();
+    for write in &mut waiting {
+        let answer = timeout(Duration::from_millis(200), write).await;
+        assert!(answer.is_err(), "{answer:?}");
+    }
+    let refused = writer
+        .write(create(QUEUED))
+        .await
+        .expect_err("a full queue");
+    assert_eq!(refused.kind(), ProblemKind::Busy);
+    assert!(
+        refused
+            .to_string()
+            .contains("AURA_CONFIGURATION_LIMIT_QUEUED_WRITES"),
+        "{refused}"
+    );
 }
 
 /// The task commits the writes of all clients, so a refused value must not take its time.

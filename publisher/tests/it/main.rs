@@ -8,6 +8,7 @@ mod http;
 mod id_only;
 #[path = "../../../service/tests/life/mod.rs"]
 mod life;
+mod limits;
 mod log;
 mod mongo;
 mod past;

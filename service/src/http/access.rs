@@ -18,6 +18,7 @@ use actix_web::{
     dev::{ServiceRequest, ServiceResponse},
     http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE},
     middleware::Next,
+    web::Data,
 };
 use auth::{Authenticator, Presented, Refused};
 use contract::{
@@ -25,7 +26,11 @@ use contract::{
     access::{Identity, Right, Target},
 };
 
-use super::{connections::PeerCertificate, problem::ProblemError};
+use super::{
+    connections::PeerCertificate,
+    problem::ProblemError,
+    rate::{BadCredentials, Exceeded},
+};
 use crate::runtime::log_rate::LogRate;
 
 mod settings;
@@ -78,6 +83,9 @@ pub async fn authenticate(
             next.call(request).await
         }
         Err(refused) => {
+            if let Err(exceeded) = count_invalid(&request, &refused) {
+                return Ok(request.into_response(exceeded.response()));
+            }
             let mut answer = refused.error_response();
             if refused.problem().kind == ProblemKind::Unauthenticated {
                 let challenge = HeaderValue::from_static("Bearer");
@@ -85,6 +93,19 @@ pub async fn authenticate(
             }
             Ok(request.into_response(answer))
         }
+    }
+}
+
+/// Counts a credential that is not valid. A missing one is none.
+fn count_invalid(request: &ServiceRequest, refused: &ProblemError) -> Result<(), Exceeded> {
+    let is_invalid = refused.problem().kind == ProblemKind::Unauthenticated
+        && request.headers().contains_key(AUTHORIZATION);
+    match (
+        request.app_data::<Data<BadCredentials>>(),
+        request.peer_addr(),
+    ) {
+        (Some(bad), Some(peer)) if is_invalid => bad.count(peer.ip()),
+        _valid_or_missing => Ok(()),
     }
 }
 

@@ -36,6 +36,7 @@ use tokio::{
 
 use super::{
     connections::{Connection, ReadingBody, incoming::BodyLength},
+    limits::{BODIES_BYTES, BODY_SECONDS},
     problem::ProblemError,
     routes::ApiRoute,
 };
@@ -305,16 +306,18 @@ impl Bodies {
             Refusal::Late => (
                 ProblemKind::BodyLate,
                 format!(
-                    "The body did not arrive within {} s, or arrived more slowly than {} bytes a \
-                     second; nothing was done",
+                    "The body did not arrive within {} s ({BODY_SECONDS}), or arrived more slowly than \
+                     {} bytes a second; nothing was done",
                     self.limits.time.as_secs(),
                     self.limits.rate
                 ),
             ),
             Refusal::Busy => (
                 ProblemKind::Busy,
-                "Too many bytes of request bodies are under way; nothing was done, try again"
-                    .to_owned(),
+                format!(
+                    "More bytes of request bodies are under way than {BODIES_BYTES} allows; nothing \
+                     was done, try again"
+                ),
             ),
             Refusal::Broken(error) => return ProblemError::bad_request("body", error),
         };

@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::limits::CONNECTIONS;
 pub use certificate::PeerCertificate;
 use incoming::BodyLength;
 use progress::{Phase, Progress};
@@ -45,6 +46,8 @@ const EVICTED_SHARE: usize = 32;
 pub struct ConnectionLimits {
     /// Most open connections.
     pub max: usize,
+    /// Most open connections of one address.
+    pub per_address: usize,
     /// How long the head of a request may take to arrive; also the rest of a body that no handler
     /// reads.
     pub head: Duration,
@@ -62,6 +65,7 @@ impl ConnectionLimits {
     pub fn with_max(max: usize) -> Self {
         Self {
             max,
+            per_address: max,
             head: Duration::from_secs(5),
             idle: Duration::from_secs(75),
             stalled: Duration::from_secs(10),
@@ -215,6 +219,18 @@ impl Connections {
     /// peer.
     fn enter(&self, peer: IpAddr) -> Option<Place> {
         let mut open = self.open();
+        let of_peer = open.by_peer.get(&peer).map_or(0, BTreeMap::len);
+        if of_peer >= self.0.limits.per_address {
+            let most = self.0.limits.per_address / EVICTED_SHARE + 1;
+            let closed = open.evict_waiting(peer, most);
+            self.0
+                .closed
+                .over_limit
+                .fetch_add(closed.max(1) as u64, Ordering::Relaxed);
+            if closed == 0 {
+                return None;
+            }
+        }
         // The places of closed connections become free a moment later, when their tasks run. The
         // bound leaves capacity for them.
         if open.count >= self.0.limits.max {
@@ -289,9 +305,10 @@ impl Connections {
                 open = self.count(),
                 "connections were closed in the last {} s: {late_heads} sent a request too slowly, \
                  {stalled_readers} took an answer too slowly, {over_limit} were beyond the bound of \
-                 {}",
+                 {} connections ({CONNECTIONS}), {} of one address ({CONNECTIONS}_PER_ADDRESS)",
                 REPORT_INTERVAL.as_secs(),
                 self.0.limits.max,
+                self.0.limits.per_address,
             );
         }
     }
@@ -327,30 +344,40 @@ impl Open {
         else {
             return 0;
         };
+        let oldest = of_peer.keys().next().copied();
+        let may_lose_one = of_peer.len() > 2 * share + 1;
+        match (self.evict_waiting(largest, most), oldest) {
+            (0, Some(oldest)) if may_lose_one => {
+                self.close(largest, oldest);
+                1
+            }
+            (closed, _oldest) => closed,
+        }
+    }
+
+    /// Closes up to `most` connections of an address that wait for their peer, the longest wait
+    /// first, and counts them.
+    fn evict_waiting(&mut self, peer: IpAddr, most: usize) -> usize {
+        let Some(of_peer) = self.by_peer.get(&peer) else {
+            return 0;
+        };
         let mut waiting: Vec<_> = of_peer
             .iter()
             .filter_map(|(id, state)| Some((state.progress().waits_for_peer()?, *id)))
             .collect();
         waiting.sort_unstable();
-        let mut ids: Vec<_> = waiting
-            .into_iter()
-            .map(|(_since, id)| id)
-            .take(most)
-            .collect();
-        if ids.is_empty() && of_peer.len() > 2 * share + 1 {
-            ids.extend(of_peer.keys().next());
+        waiting.truncate(most);
+        for (_since, id) in &waiting {
+            self.close(peer, *id);
         }
-        for id in &ids {
-            if let Some(state) = self
-                .by_peer
-                .get(&largest)
-                .and_then(|of_peer| of_peer.get(id))
-            {
-                state.close();
-            }
-            // Its place is free from now on, so that it is not closed a second time.
-            self.remove(largest, *id);
+        waiting.len()
+    }
+
+    /// Closes a connection. Its place is free from now on, so that it is not closed a second time.
+    fn close(&mut self, peer: IpAddr, id: u64) {
+        if let Some(state) = self.by_peer.get(&peer).and_then(|of_peer| of_peer.get(&id)) {
+            state.close();
         }
-        ids.len()
+        self.remove(peer, id);
     }
 }

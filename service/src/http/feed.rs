@@ -15,7 +15,7 @@ use contract::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{JSON, accept::preferred, header_text, problem::ProblemError};
+use super::{JSON, accept::preferred, header_text, problem::ProblemError, source::Source};
 
 pub mod live;
 
@@ -39,6 +39,8 @@ pub struct FeedRequest {
     pub live: bool,
     /// The position of the reader. `None` means the present, which only a stream can begin with.
     pub position: Option<FeedPosition>,
+    /// Whose request it is, for the limit of streams.
+    pub source: Source,
     /// Most changes of a page.
     limit: usize,
 }
@@ -92,6 +94,7 @@ impl FeedRequest {
             scope,
             live,
             position,
+            source: Source::of(request),
             limit: limit.unwrap_or(PAGE).clamp(1, PAGE),
         })
     }

@@ -1,7 +1,7 @@
 //! Error answers of both services: an RFC 9457 problem becomes an HTTP response here, and nowhere
 //! else.
 //!
-//! A kind of problem decides the status and the headers: every 503 has `Retry-After`, a problem
+//! A kind of problem decides the status and the headers: every 503 and 429 has `Retry-After`, a problem
 //! with the entity tag of a document has `ETag`. Nothing here logs: an error of the client needs no
 //! log line, and a failure of the service is logged where it happens.
 
@@ -16,9 +16,11 @@ use actix_web::{
 };
 use contract::{CollectionName, DocumentId, Problem, ProblemKind, problem::MEDIA_TYPE};
 
+use super::limits::{HISTORIES, LISTS, LOADS};
 use crate::nearest::unknown_collection;
 
-/// Value of `Retry-After`: seconds after which a request that was answered 503 may be sent again.
+/// Value of `Retry-After`: seconds after which a request that was answered 503 or 429 may be sent
+/// again. [`super::rate`] knows the time and gives it instead.
 const RETRY_SECONDS: u64 = 1;
 
 /// An error answer: a [`Problem`] that a handler returns as its error. actix-web turns it into a
@@ -64,21 +66,32 @@ impl ProblemError {
         Problem::new(ProblemKind::NoData, detail).field("id").into()
     }
 
-    /// 503 `streams-full`: as many readers follow the feed as the limit allows.
-    pub fn streams_full() -> Self {
-        let detail = "The limit of readers that follow the feed here is reached; try again later";
+    /// 503 `streams-full`: as many readers follow the feed as the setting allows.
+    pub fn streams_full(setting: &str, limit: usize) -> Self {
+        let detail = format!(
+            "The limit of {limit} readers that follow the feed here is reached ({setting}); try again \
+             later"
+        );
         Problem::new(ProblemKind::StreamsFull, detail).into()
     }
 
     /// 503 `loads-under-way`: as many snapshots are being sent as the limit allows.
     pub fn loads_under_way() -> Self {
-        let detail = "Other replicas are loading; try again";
+        let detail = format!("Other replicas are loading, as many as {LOADS} allows; try again");
         Problem::new(ProblemKind::LoadsUnderWay, detail).into()
     }
 
     /// 503 `loads-under-way`: as many lists are being sent as the limit allows.
     pub fn lists_under_way() -> Self {
-        let detail = "As many lists are being sent as the limit allows; try again";
+        let detail = format!("As many lists are being sent as {LISTS} allows; try again");
+        Problem::new(ProblemKind::LoadsUnderWay, detail).into()
+    }
+
+    /// 503 `loads-under-way`: as many pages of history are read as the limit allows.
+    pub fn histories_under_way() -> Self {
+        let detail = format!(
+            "As many pages of history are read, or rollbacks planned, as {HISTORIES} allows; try again"
+        );
         Problem::new(ProblemKind::LoadsUnderWay, detail).into()
     }
 
@@ -129,13 +142,16 @@ pub fn status(problem: &Problem) -> StatusCode {
 }
 
 /// The answer for a problem: JSON of the media type `application/problem+json` (RFC 9457), with
-/// `Retry-After` for a 503 and `ETag` if the problem has an entity tag. It keeps the headers that
+/// `Retry-After` for a 503 or a 429, and `ETag` if the problem has an entity tag. It keeps the headers that
 /// `answer` has already.
 pub fn respond(mut answer: HttpResponseBuilder, problem: &Problem) -> HttpResponse {
     let status = status(problem);
     answer.status(status).content_type(MEDIA_TYPE);
-    // Every 503 is temporary, so the client learns when to try again.
-    if status == StatusCode::SERVICE_UNAVAILABLE {
+    // Both are temporary, so the client learns when to try again.
+    if matches!(
+        status,
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+    ) {
         answer.insert_header((RETRY_AFTER, RETRY_SECONDS));
     }
     if status == StatusCode::REQUEST_TIMEOUT {
@@ -153,8 +169,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_503_says_when_to_try_again() {
-        for (kind, seconds) in [(ProblemKind::Busy, Some("1")), (ProblemKind::Exists, None)] {
+    fn only_a_temporary_refusal_says_when_to_try_again() {
+        for (kind, seconds) in [
+            (ProblemKind::Busy, Some("1")),
+            (ProblemKind::TooManyRequests, Some("1")),
+            (ProblemKind::Exists, None),
+        ] {
             let answer = ProblemError::from(Problem::new(kind, "detail")).error_response();
             let header = answer.headers().get(RETRY_AFTER);
             assert_eq!(header.and_then(|seconds| seconds.to_str().ok()), seconds);

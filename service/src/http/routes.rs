@@ -12,12 +12,16 @@ use actix_web::{
 };
 use contract::{
     ProblemKind,
-    access::routes::{Access, RouteAccess},
+    access::{
+        Right,
+        routes::{Access, GET_CHANGES, GET_COLLECTION_CHANGES, GET_SNAPSHOT, RouteAccess},
+    },
 };
 
 use super::{
     bodies::UNREAD_LIMIT,
     openapi::{ApiDocument, ApiOperation},
+    rate::RequestClass,
     rules::{RouteRules, keep_rules},
 };
 
@@ -59,6 +63,22 @@ impl ApiRoute {
             body_limit: UNREAD_LIMIT,
             is_write: false,
             operation,
+        }
+    }
+
+    /// The class that [`super::rate`] counts it as.
+    pub fn class(&self) -> RequestClass {
+        match self.access.access {
+            Access::Anyone | Access::Sidecar => RequestClass::Exempt,
+            Access::Right(rights, _scope) if rights.contains(&Right::Follow) => {
+                RequestClass::Follow
+            }
+            // Replicas read them as readers do.
+            _read if [GET_SNAPSHOT, GET_CHANGES, GET_COLLECTION_CHANGES].contains(&self.access) => {
+                RequestClass::Follow
+            }
+            _any if self.method.is_safe() => RequestClass::Read,
+            _change => RequestClass::Write,
         }
     }
 
@@ -178,6 +198,9 @@ fn guarded(route: &ApiRoute) -> ApiOperation {
             .needs(rights, scope)
             .problems(&[ProblemKind::Unauthenticated, ProblemKind::Forbidden]),
     };
+    if route.class() != RequestClass::Exempt {
+        operation = operation.problems(&[ProblemKind::TooManyRequests]);
+    }
     if operation.is_negotiated() {
         operation = operation.problems(&[ProblemKind::NotAcceptable]);
     }

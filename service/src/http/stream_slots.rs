@@ -1,4 +1,4 @@
-//! A limit for live streams.
+//! A limit for live streams: of all callers, and of one.
 //!
 //! A stream is pulled by its connection: the source is asked for a frame only after the reader took
 //! the frame before. A reader that takes nothing loses its connection ([`super::connections`]), and
@@ -6,13 +6,11 @@
 //! says; the keep-alive is a comment of server-sent events.
 
 use std::{
+    collections::HashMap,
     convert::Infallible,
     future::Future,
     pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -21,10 +19,12 @@ use futures_util::Stream;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::problem::ProblemError;
+use super::{
+    limits::{STREAMS, STREAMS_PER_CALLER, StreamLimits},
+    problem::ProblemError,
+    source::Source,
+};
 
-/// Most streams of a process at the same time.
-pub const MAX_STREAMS: usize = 1_024;
 /// A stream without a frame sends a keep-alive at this interval.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// The keep-alive: a comment, which readers of server-sent events skip.
@@ -40,45 +40,71 @@ pub trait FrameSource {
 /// The slots of all streams. Clones share them.
 #[derive(Debug, Clone)]
 pub struct StreamSlots {
-    /// Most streams at the same time.
-    max: usize,
+    limits: StreamLimits,
     stop: CancellationToken,
-    open: Arc<AtomicUsize>,
+    open: Arc<Mutex<Open>>,
+}
+
+/// The streams that are open.
+#[derive(Debug, Default)]
+struct Open {
+    all: usize,
+    by_source: HashMap<Source, usize>,
 }
 
 /// The slot of one stream. Dropping it frees the slot.
 #[derive(Debug)]
 pub struct StreamSlot {
     stop: CancellationToken,
-    open: Arc<AtomicUsize>,
+    open: Arc<Mutex<Open>>,
+    source: Source,
 }
 
 impl StreamSlots {
-    /// `max` slots, until `stop` is cancelled.
-    pub fn new(max: usize, stop: CancellationToken) -> Self {
+    /// So many slots, until `stop` is cancelled.
+    pub fn new(limits: StreamLimits, stop: CancellationToken) -> Self {
         Self {
-            max,
+            limits,
             stop,
             open: Arc::default(),
         }
     }
 
-    /// A slot for a stream.
+    /// A slot for a stream of a caller.
     ///
     /// # Errors
-    /// 503 `streams-full` when no slot is free, or when the process stops.
-    pub fn open(&self) -> Result<StreamSlot, ProblemError> {
-        let slot = StreamSlot {
+    /// 503 `streams-full` when no slot is free, when the caller has as many as one may have, or when
+    /// the process stops.
+    pub fn open(&self, source: Source) -> Result<StreamSlot, ProblemError> {
+        let StreamLimits {
+            max,
+            per_credential,
+            per_address,
+        } = self.limits;
+        let mut open = lock(&self.open);
+        if open.all >= max || self.stop.is_cancelled() {
+            return Err(ProblemError::streams_full(STREAMS, max));
+        }
+        let per_caller = match source {
+            Source::Named(_) => per_credential,
+            Source::Address(_) => per_address,
+        };
+        let of_source = open.by_source.get(&source).copied().unwrap_or_default();
+        if of_source >= per_caller {
+            return Err(ProblemError::streams_full(STREAMS_PER_CALLER, per_caller));
+        }
+        open.all += 1;
+        open.by_source.insert(source.clone(), of_source + 1);
+        Ok(StreamSlot {
             stop: self.stop.clone(),
             open: self.open.clone(),
-        };
-        // The slot is counted before it is known to be free; dropping it counts it back.
-        let open = slot.open.fetch_add(1, Ordering::Relaxed);
-        if open >= self.max || self.stop.is_cancelled() {
-            return Err(ProblemError::streams_full());
-        }
-        Ok(slot)
+            source,
+        })
     }
+}
+
+fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
+    open.lock().expect("no holder of this lock can panic")
 }
 
 impl StreamSlot {
@@ -118,7 +144,13 @@ impl StreamSlot {
 
 impl Drop for StreamSlot {
     fn drop(&mut self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
+        let mut open = lock(&self.open);
+        open.all -= 1;
+        // A caller without streams is forgotten.
+        match open.by_source.get_mut(&self.source) {
+            Some(count) if *count > 1 => *count -= 1,
+            _last => drop(open.by_source.remove(&self.source)),
+        }
     }
 }
 
@@ -147,31 +179,65 @@ mod tests {
         }
     }
 
+    fn slots(max: usize, per_credential: usize, stop: CancellationToken) -> StreamSlots {
+        let limits = StreamLimits {
+            max,
+            per_credential,
+            per_address: max,
+        };
+        StreamSlots::new(limits, stop)
+    }
+
+    fn anyone() -> Source {
+        Source::Address([127, 0, 0, 1].into())
+    }
+
+    #[test]
+    fn one_caller_has_its_share_and_leaves_the_rest_to_others() {
+        let slots = slots(4, 2, CancellationToken::new());
+        let named = |name: &str| Source::Named(name.into());
+        let first = slots.open(named("a")).expect("a slot");
+        let _second = slots.open(named("a")).expect("a slot");
+        let refused = slots.open(named("a")).expect_err("the third of one caller");
+        assert!(
+            refused.to_string().contains(STREAMS_PER_CALLER),
+            "{refused}"
+        );
+        let _others = [named("b"), anyone()].map(|source| slots.open(source).expect("a slot"));
+        let refused = slots.open(anyone()).expect_err("the fifth of all");
+        assert!(
+            refused.to_string().contains("limit of 4") && refused.to_string().contains(STREAMS)
+        );
+        drop(first);
+        let _again = slots.open(named("a")).expect("the slot is free again");
+        assert_eq!(lock(&slots.open).by_source.len(), 3);
+    }
+
     #[tokio::test]
     async fn a_stream_sends_the_frames_of_its_source_and_frees_its_slot() {
-        let slots = StreamSlots::new(1, CancellationToken::new());
-        let slot = slots.open().expect("a slot");
-        assert!(slots.open().is_err(), "there is one slot");
+        let slots = slots(1, 1, CancellationToken::new());
+        let slot = slots.open(anyone()).expect("a slot");
+        assert!(slots.open(anyone()).is_err(), "there is one slot");
         let frames: Vec<_> = slot
             .stream(Bytes::from_static(b"!"), Numbers(0))
             .map(|frame| frame.expect("bytes"))
             .collect()
             .await;
         assert_eq!(frames, [&b"!"[..], &[1], &[2]]);
-        assert!(slots.open().is_ok(), "the slot is free again");
+        assert!(slots.open(anyone()).is_ok(), "the slot is free again");
     }
 
     #[tokio::test]
     async fn a_stream_ends_when_the_process_stops() {
         let stop = CancellationToken::new();
-        let slots = StreamSlots::new(1, stop.clone());
-        let slot = slots.open().expect("a slot");
+        let slots = slots(1, 1, stop.clone());
+        let slot = slots.open(anyone()).expect("a slot");
         let mut stream = pin!(slot.stream(Bytes::new(), Silence));
         assert!(stream.next().await.is_some());
         stop.cancel();
         assert!(stream.next().await.is_none());
         assert!(
-            slots.open().is_err(),
+            slots.open(anyone()).is_err(),
             "a process that stops opens no stream"
         );
     }

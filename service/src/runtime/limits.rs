@@ -24,9 +24,14 @@ const OTHER_FILES: usize = 40;
 /// Fewest connections, however few files may be open.
 const MIN_CONNECTIONS: usize = 8;
 
-/// How many connections the server of this process may have: what the limit of open files leaves.
-/// Call it after [`raise_open_files`].
+/// How many connections the server of this process may have where no setting says so: what the limit
+/// of open files leaves, 20,000 at most. Call it after [`raise_open_files`].
 pub fn max_connections() -> usize {
+    connections_of_files().min(MAX_CONNECTIONS)
+}
+
+/// How many connections the limit of open files leaves. Call it after [`raise_open_files`].
+pub fn connections_of_files() -> usize {
     let files = getrlimit(Resource::Nofile).current;
     // No limit is more than enough.
     let files = files.map_or(usize::MAX, |files| {
@@ -35,5 +40,5 @@ pub fn max_connections() -> usize {
     // A quarter is left for what grows with the load: connections to stores and to subscribers.
     (files / 4 * 3)
         .min(files.saturating_sub(OTHER_FILES))
-        .clamp(MIN_CONNECTIONS, MAX_CONNECTIONS)
+        .max(MIN_CONNECTIONS)
 }

@@ -87,7 +87,7 @@ async fn answer(
             scope: asked.scope,
         },
     };
-    let slot = api.streams.open()?;
+    let slot = api.streams.open(asked.source)?;
     let views = MemoryViews {
         moved: api.replica.feed_changed(),
         replica: api.replica.clone(),

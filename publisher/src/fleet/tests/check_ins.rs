@@ -58,7 +58,7 @@ async fn every_history_point_gets_its_digest_in_the_end() {
     for number in 0..2 {
         testbed.put(OTHER, "a", number).await;
     }
-    let (_batcher, mut task) = CheckInBatcher::new(testbed.store.clone());
+    let (_batcher, mut task) = CheckInBatcher::new(testbed.store.clone(), 4_096);
     task.fill_cache();
     let epoch = testbed.head(FREE).await.epoch;
     let point = |collection: &str, revision| HistoryPoint {
@@ -102,7 +102,7 @@ async fn one_read_answers_all_waiting_check_ins() {
         testbed.fleet.list().await.expect("a fleet").replicas.len(),
         1_000
     );
-    let (batcher, task) = CheckInBatcher::new(testbed.store.clone());
+    let (batcher, task) = CheckInBatcher::new(testbed.store.clone(), 4_096);
     let waiting = futures_util::future::join_all((0..100).map(|_| batcher.snapshot(Vec::new())));
     let never = CancellationToken::new();
     let running = never.run_until_cancelled(task.run(CancellationToken::new()));
@@ -139,7 +139,7 @@ async fn the_pause_between_early_check_ins_grows_with_the_fleet() {
 #[tokio::test]
 async fn a_check_in_after_the_end_is_refused_as_stopping() {
     let testbed = Testbed::new().await;
-    let (batcher, task) = CheckInBatcher::new(testbed.store.clone());
+    let (batcher, task) = CheckInBatcher::new(testbed.store.clone(), 4_096);
     drop(task);
     let refused = batcher.snapshot(Vec::new()).await;
     assert!(matches!(refused, Err(FleetError::Stopping)), "{refused:?}");
@@ -151,6 +151,7 @@ async fn the_tasks_run_until_the_stop_also_without_a_fleet() {
     let mut testbed = Testbed::new().await;
     let (replacement, _tasks) = Fleet::new(
         testbed.store.clone(),
+        4_096,
         Duration::from_secs(3_600),
         None,
         testbed.metrics.clone(),

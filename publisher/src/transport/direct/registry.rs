@@ -19,7 +19,7 @@ use super::{
 };
 use crate::store::replicas::CheckInSource;
 
-/// Subscribers that are known by their check-in alone, at most.
+/// Subscribers that are known by their check-in alone, where no setting says how many.
 const MAX_FOUND: usize = 256;
 /// How long routes are used. A subscriber that was restarted may have other subscriptions, and
 /// does not report it.
@@ -30,6 +30,8 @@ const ROUTES_LIFETIME: Duration = Duration::from_secs(10);
 pub struct SubscriberRegistry {
     known: Arc<RwLock<Known>>,
     trust: Arc<Trust>,
+    /// Most subscribers that are known by their check-in alone.
+    max_found: usize,
     /// Live subscribers that are refused, so that each is reported once.
     refused: Arc<Mutex<BTreeSet<SecretUrl>>>,
 }
@@ -62,7 +64,15 @@ impl SubscriberRegistry {
             known: Arc::new(RwLock::new(known)),
             trust: Arc::new(Trust::new(allowed, token)),
             refused: Arc::default(),
+            max_found: MAX_FOUND,
         }
+    }
+
+    /// The same, with at most so many subscribers that are known by their check-in alone.
+    #[must_use]
+    pub fn at_most(mut self, max_found: usize) -> Self {
+        self.max_found = max_found;
+        self
     }
 
     /// What the store keeps about the caller of a check-in, so that every publisher can decide
@@ -171,7 +181,7 @@ impl SubscriberRegistry {
         if known.all.iter().any(|subscriber| subscriber.base == base) {
             return;
         }
-        let mut is_full = known.all.len() - known.configured >= MAX_FOUND;
+        let mut is_full = known.all.len() - known.configured >= self.max_found;
         // A URL that takes no events, as a forged one, gives its place to a new one.
         if is_full {
             let dead = known

@@ -65,7 +65,10 @@ async fn every_route_of_the_table_is_served() {
     });
     let options = <Options as clap::Parser>::parse_from(["subscriber"]);
     let settings = options.settings().expect("valid settings");
-    let streams = StreamSlots::new(1, Default::default());
+    let streams = StreamSlots::new(
+        settings.limits.streams(&settings.limits.connections()),
+        Default::default(),
+    );
     let api = Api::new(replica.expect("a replica"), None, &settings, streams);
     let service = init_service(App::new().configure(|config| crate::api::configure(config, &api)));
     let service = service.await;

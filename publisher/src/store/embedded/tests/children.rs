@@ -119,6 +119,7 @@ async fn calls_on_a_failing_disk() {
         Store::Embedded(store.clone()),
         relay,
         crate::feed_watch::FeedWatch::default(),
+        4_096,
     );
     store.put_replicas(vec![replica()]).await.expect("written");
     let published = [(name(), 1), (name(), 2)];
@@ -204,6 +205,7 @@ async fn writes_on_a_full_disk() {
         Store::Embedded(store.clone()),
         sender,
         crate::feed_watch::FeedWatch::default(),
+        4_096,
     );
     let encoder = EventEncoder {
         signer: None,

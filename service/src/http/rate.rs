@@ -1,0 +1,356 @@
+//! How often one caller may send requests: reads, writes and the requests of replicas, each counted
+//! for itself, so that a client that reads too often keeps no replica of its address out of step.
+//!
+//! Also how many credentials that are not valid one address may send. Only counters are held, of a
+//! bounded number of callers, and none of a caller that was quiet for a while. Nothing here knows
+//! what a request says.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    num::NonZeroU32,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use actix_web::{
+    Error, ResponseError,
+    body::BoxBody,
+    dev::{ServiceRequest, ServiceResponse},
+    http::{
+        Method,
+        header::{HeaderValue, RETRY_AFTER},
+    },
+    middleware::Next,
+    web::Data,
+};
+use contract::{Problem, ProblemKind, text::Escaped};
+use governor::{
+    Quota, RateLimiter,
+    clock::{Clock, DefaultClock},
+    state::keyed::HashMapStateStore,
+};
+
+use super::{
+    limits::{BAD_CREDENTIALS_PER_MINUTE, FOLLOWS_PER_SECOND, READS_PER_SECOND, WRITES_PER_SECOND},
+    problem::ProblemError,
+    refusals::Refusals,
+    routes::ApiRoute,
+    source::{Source, network},
+};
+use crate::runtime::log_rate::LogRate;
+
+/// Callers that are counted at the same time. Beyond it new ones share one counter.
+const MAX_CALLERS: usize = 10_000;
+
+/// Shortest time between two searches for quiet callers.
+const SWEEP_PERIOD: Duration = Duration::from_secs(1);
+
+/// Requests of one caller in a second; `None` = no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RateLimits {
+    /// Reads.
+    pub reads: Option<NonZeroU32>,
+    /// Writes.
+    pub writes: Option<NonZeroU32>,
+    /// What replicas send.
+    pub follows: Option<NonZeroU32>,
+}
+
+/// A kind of request that is counted for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RequestClass {
+    /// A read.
+    Read,
+    /// Whatever changes something.
+    Write,
+    /// What replicas send: check-ins, feed, snapshots, reports of dropped events.
+    Follow,
+    /// Not counted: health, and what a sidecar sends.
+    Exempt,
+}
+
+/// Counters of a bounded number of keys.
+#[derive(Debug)]
+struct Counters<K: std::hash::Hash + Eq + Clone> {
+    limiter: RateLimiter<Option<K>, HashMapStateStore<Option<K>>, DefaultClock>,
+    clock: DefaultClock,
+    max_keys: usize,
+    /// When counters of quiet keys were removed last.
+    swept_at: Mutex<Instant>,
+}
+
+impl<K: std::hash::Hash + Eq + Clone> Counters<K> {
+    fn new(quota: Quota, max_keys: usize) -> Self {
+        let clock = DefaultClock::default();
+        Self {
+            limiter: RateLimiter::new(quota, HashMapStateStore::default(), clock.clone()),
+            clock,
+            max_keys,
+            swept_at: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// Removes the counters of quiet keys: they are back at their start, as those of unknown keys.
+    /// The search takes time in proportion to the keys, so it is not made for every request.
+    fn sweep(&self) {
+        let mut swept_at = self
+            .swept_at
+            .lock()
+            .expect("no holder of this lock can panic");
+        if swept_at.elapsed() >= SWEEP_PERIOD {
+            self.limiter.retain_recent();
+            *swept_at = Instant::now();
+        }
+    }
+
+    /// Counts one of a key.
+    ///
+    /// # Errors
+    /// How long to wait until there is capacity for it.
+    fn count(&self, key: K) -> Result<(), Duration> {
+        if self.limiter.len() >= self.max_keys {
+            self.sweep();
+        }
+        // Beyond the bound all keys share one counter, also those that had one of their own: the
+        // library does not say which keys it has.
+        let key = (self.limiter.len() < self.max_keys).then_some(key);
+        self.limiter
+            .check_key(&key)
+            .map_err(|until| until.wait_time_from(self.clock.now()))
+    }
+}
+
+/// The counters of one class. Names and addresses are kept apart: anyone can have many addresses, and
+/// must not use up the counters of callers with a credential.
+#[derive(Debug)]
+struct ClassCounters {
+    named: Counters<Arc<str>>,
+    addresses: Counters<IpAddr>,
+}
+
+impl ClassCounters {
+    fn new(rate: NonZeroU32) -> Self {
+        let quota = Quota::per_second(rate);
+        Self {
+            named: Counters::new(quota, MAX_CALLERS),
+            addresses: Counters::new(quota, MAX_CALLERS),
+        }
+    }
+
+    fn count(&self, source: &Source) -> Result<(), Duration> {
+        match source {
+            Source::Named(name) => self.named.count(name.clone()),
+            Source::Address(address) => self.addresses.count(*address),
+        }
+    }
+}
+
+/// The rates of all callers. Cloning shares them.
+#[derive(Debug, Clone)]
+pub struct Rates(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    reads: Option<ClassCounters>,
+    writes: Option<ClassCounters>,
+    follows: Option<ClassCounters>,
+    /// Classes by method and pattern.
+    classes: HashMap<(Method, String), RequestClass>,
+}
+
+impl Rates {
+    /// For the routes of a table.
+    pub fn new(limits: RateLimits, table: &[ApiRoute]) -> Self {
+        let classes = table.iter().map(|route| {
+            let key = (route.method().clone(), route.path().to_owned());
+            (key, route.class())
+        });
+        Self(Arc::new(Shared {
+            reads: limits.reads.map(ClassCounters::new),
+            writes: limits.writes.map(ClassCounters::new),
+            follows: limits.follows.map(ClassCounters::new),
+            classes: classes.collect(),
+        }))
+    }
+
+    /// A request that no route has counts as a read: its answer costs no less.
+    fn class(&self, request: &ServiceRequest) -> RequestClass {
+        let method = match request.method() {
+            method if *method == Method::HEAD => Method::GET,
+            method => method.clone(),
+        };
+        let pattern = request.match_pattern().unwrap_or_default();
+        let class = self.0.classes.get(&(method, pattern));
+        class.copied().unwrap_or(RequestClass::Read)
+    }
+
+    fn check(&self, class: RequestClass, source: &Source) -> Result<(), Exceeded> {
+        let (counters, setting) = match class {
+            RequestClass::Read => (&self.0.reads, READS_PER_SECOND),
+            RequestClass::Write => (&self.0.writes, WRITES_PER_SECOND),
+            RequestClass::Follow => (&self.0.follows, FOLLOWS_PER_SECOND),
+            RequestClass::Exempt => return Ok(()),
+        };
+        let Some(counters) = counters else {
+            return Ok(());
+        };
+        counters
+            .count(source)
+            .map_err(|wait| Exceeded { setting, wait })
+    }
+}
+
+/// A rate that is exceeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exceeded {
+    setting: &'static str,
+    /// After this time there is capacity for one request.
+    pub wait: Duration,
+}
+
+impl Exceeded {
+    /// 429 `too-many-requests` with `Retry-After`.
+    pub fn response(&self) -> actix_web::HttpResponse {
+        let detail = format!(
+            "More requests than {} allows one caller; nothing was done, try again later",
+            self.setting
+        );
+        let problem = Problem::new(ProblemKind::TooManyRequests, detail);
+        let mut answer = ProblemError::from(problem).error_response();
+        // Whole seconds (RFC 9110 section 10.2.3), never too early.
+        let seconds = self.wait.as_millis().div_ceil(1_000).max(1);
+        if let Ok(seconds) = HeaderValue::from_str(&seconds.to_string()) {
+            answer.headers_mut().insert(RETRY_AFTER, seconds);
+        }
+        answer
+    }
+}
+
+/// Middleware after authentication: it refuses what is beyond the rate of the caller. The rates are
+/// data of the application.
+///
+/// # Errors
+/// As the inner services.
+pub async fn limit_rate(
+    request: ServiceRequest,
+    next: Next<BoxBody>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let Some(rates) = request.app_data::<Data<Rates>>() else {
+        return next.call(request).await;
+    };
+    let class = rates.class(&request);
+    let source = Source::of(request.request());
+    let Err(exceeded) = rates.check(class, &source) else {
+        return next.call(request).await;
+    };
+    Refusals::of(request.request()).count(ProblemKind::TooManyRequests, None);
+    static REFUSED: LogRate = LogRate::new();
+    if let Some(left_out) = REFUSED.due() {
+        tracing::warn!(
+            "requests of the caller {} are answered 429: they are more than {} allows{left_out}",
+            Escaped(&source),
+            exceeded.setting
+        );
+    }
+    Ok(request.into_response(exceeded.response()))
+}
+
+/// Credentials that are not valid, by address. Cloning shares the counters.
+///
+/// A valid credential costs nothing here, and is accepted also from an address that has used up its
+/// number: behind a proxy or a sidecar a stranger must not lock out the others.
+#[derive(Debug, Clone)]
+pub struct BadCredentials(Arc<Counters<IpAddr>>);
+
+impl BadCredentials {
+    /// This many of one address in a minute, all of them at once at most.
+    pub fn new(per_minute: NonZeroU32) -> Self {
+        Self(Arc::new(Counters::new(
+            Quota::per_minute(per_minute),
+            MAX_CALLERS,
+        )))
+    }
+
+    /// Counts one of an address.
+    ///
+    /// # Errors
+    /// When the address has used up its number.
+    pub fn count(&self, address: IpAddr) -> Result<(), Exceeded> {
+        let counted = self.0.count(network(address));
+        counted.map_err(|wait| Exceeded {
+            setting: BAD_CREDENTIALS_PER_MINUTE,
+            wait,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(number: u32) -> NonZeroU32 {
+        NonZeroU32::new(number).expect("not zero")
+    }
+
+    fn named(name: &str) -> Source {
+        Source::Named(name.into())
+    }
+
+    #[test]
+    fn a_rate_is_of_one_caller_and_of_one_class() {
+        let limits = RateLimits {
+            reads: Some(number(3)),
+            writes: Some(number(1)),
+            follows: None,
+        };
+        let rates = Rates::new(limits, &[]);
+        for _within in 0..3 {
+            assert_eq!(rates.check(RequestClass::Read, &named("a")), Ok(()));
+        }
+        let exceeded = rates.check(RequestClass::Read, &named("a"));
+        let exceeded = exceeded.expect_err("the fourth");
+        assert!(exceeded.wait <= Duration::from_secs(1));
+        let answer = exceeded.response();
+        assert_eq!(answer.status(), 429);
+        assert_eq!(answer.headers().get(RETRY_AFTER).expect("a time"), "1");
+        assert_eq!(rates.check(RequestClass::Read, &named("b")), Ok(()));
+        assert_eq!(rates.check(RequestClass::Write, &named("a")), Ok(()));
+        assert!(rates.check(RequestClass::Write, &named("a")).is_err());
+        for _without_limit in 0..100 {
+            assert_eq!(rates.check(RequestClass::Follow, &named("a")), Ok(()));
+            assert_eq!(rates.check(RequestClass::Exempt, &named("a")), Ok(()));
+        }
+    }
+
+    #[test]
+    fn counters_are_bounded_and_callers_beyond_the_bound_share_one() {
+        let counters = Counters::new(Quota::per_minute(number(2)), 100);
+        for name in 0..10_000 {
+            // Those beyond the bound share one counter, which is used up.
+            assert!(counters.count(name).is_ok() || name >= 99, "{name}");
+            assert!(counters.limiter.len() <= 101);
+        }
+    }
+
+    #[test]
+    fn a_quiet_caller_is_forgotten() {
+        let counters = Counters::new(Quota::per_second(number(1_000_000)), 100);
+        let fill = |from: usize| (from..from + 100).all(|name| counters.count(name).is_ok());
+        assert!(fill(0));
+        *counters.swept_at.lock().expect("not poisoned") -= SWEEP_PERIOD;
+        assert_eq!(counters.count(100), Ok(()));
+        assert!(counters.limiter.len() < 100, "{}", counters.limiter.len());
+    }
+
+    #[test]
+    fn credentials_that_are_not_valid_are_counted_by_network() {
+        let bad = BadCredentials::new(number(2));
+        let address = |text: &str| text.parse().expect("an address");
+        assert!(bad.count(address("2001:db8::1")).is_ok());
+        assert!(bad.count(address("2001:db8::2")).is_ok());
+        let exceeded = bad.count(address("2001:db8::3")).expect_err("the third");
+        assert!(exceeded.wait <= Duration::from_secs(30));
+        assert!(bad.count(address("10.0.0.1")).is_ok());
+    }
+}
