@@ -48,6 +48,7 @@ use crate::{
     write::queue::Writer,
 };
 
+mod audit;
 pub(crate) mod body;
 mod collections;
 mod conflict;
@@ -101,6 +102,8 @@ pub struct Api {
     pub repairs: crate::repair::Repairs,
     /// How often one caller may send requests.
     pub rates: Rates,
+    /// The audit log.
+    pub audit: crate::audit::Audit,
     /// Whether the store can be read and written.
     pub readiness: health::Readiness,
 }
@@ -131,6 +134,7 @@ pub fn configure(config: &mut ServiceConfig, settings: &GuardSettings, layer: &L
             guard(Rc::clone(&settings), request, next)
         }))
         .wrap(from_fn(bodies::receive))
+        .wrap(from_fn(audit::record_refusals))
         .wrap(from_fn(move |request, next| {
             count_writes(Rc::clone(&writes), request, next)
         }))
@@ -155,7 +159,7 @@ pub fn configure(config: &mut ServiceConfig, settings: &GuardSettings, layer: &L
 
 /// All routes, in the order in which actix-web tries them.
 pub(crate) fn table() -> Vec<ApiRoute> {
-    use openapi::{letters, past as of_past, reads, upkeep, writes};
+    use openapi::{audit as of_audit, letters, past as of_past, reads, upkeep, writes};
     vec![
         ApiRoute::new(at::GET_HEADS, collections::heads, reads::heads),
         ApiRoute::new(at::GET_HEAD, collections::head, reads::head),
@@ -266,6 +270,8 @@ pub(crate) fn table() -> Vec<ApiRoute> {
         ),
         ApiRoute::new(at::SIDECAR_DEAD_LETTERS, sidecar::receive, letters::receive)
             .body_limit(BODY_LIMIT),
+        ApiRoute::new(at::GET_AUDIT, audit::list, of_audit::list),
+        ApiRoute::new(at::GET_AUDIT_TIPS, audit::tips, of_audit::tips),
         ApiRoute::new(at::GET_SCHEMAS, schemas::list, reads::schemas),
         ApiRoute::new(at::GET_SCHEMA, schemas::get, reads::schema),
         ApiRoute::new(at::GET_SAMPLE, schemas::sample, reads::sample),

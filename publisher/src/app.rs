@@ -48,6 +48,7 @@ use tracing::{info, warn};
 use crate::{
     api as routes,
     api::{Api, health::Readiness, sidecar::SidecarAccess},
+    audit::{self, Audit},
     dead_letters::DeadLetters,
     decide::{Rules, schemas::Schemas},
     embed::Changes,
@@ -109,6 +110,7 @@ impl Publisher {
     pub async fn without_http(settings: Settings) -> anyhow::Result<Self> {
         // 1. What may be written, and the transport.
         let policy = Arc::new(policy(&settings)?);
+        let audits = settings.audit.is_on(!settings.authenticator.is_open());
         let sidecar = settings.events.as_ref().map(sidecar).unwrap_or_default();
         let signer = settings
             .events
@@ -137,6 +139,14 @@ impl Publisher {
             events_enabled = transport.is_some(),
             "the store is configured"
         );
+
+        // Before anything is written.
+        let (audit, audit_task) = if audits {
+            let (audit, task) = Audit::new(store.clone(), &settings.audit);
+            (audit, Some(task))
+        } else {
+            (Audit::default(), None)
+        };
 
         // 3. The tasks. `stop` ends a task at once; `no_more_requests` lets it finish its work.
         let mut supervisor = Supervisor::default();
@@ -187,6 +197,12 @@ impl Publisher {
         }
         let retention = Retention::new(store.clone(), settings.log_keep);
         supervisor.spawn("retention", retention.run(stop.clone()));
+
+        if let Some(task) = audit_task {
+            supervisor.spawn("audit", task.run(no_more_requests.clone()));
+            let trimmed = audit::retention(store.clone(), settings.audit, stop.clone());
+            supervisor.spawn("audit retention", trimmed);
+        }
 
         let scrub = Scrub::new(store.clone(), settings.scrub_rows_per_second);
         supervisor.spawn("scrub", scrub.run(stop.clone()));
@@ -245,6 +261,7 @@ impl Publisher {
             metrics,
             repairs,
             rates,
+            audit,
             readiness: Readiness::default(),
         });
         Ok(Self {

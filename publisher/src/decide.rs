@@ -28,7 +28,7 @@ mod working_set;
 
 pub use ahead::Checked;
 pub use change_set::ChangeSetCommand;
-pub use command::{Action, Command, Write};
+pub use command::{Action, Command, Origin, Write};
 pub use error::WriteError;
 use references::ReferenceCheck;
 use schemas::Schemas;

@@ -22,6 +22,7 @@
 
 mod api;
 mod app;
+mod audit;
 mod dead_letters;
 mod decide;
 pub mod embed;

@@ -6,7 +6,10 @@
 //!
 //! Nothing here changes the log: the past stays as it was, and a rollback can be rolled back.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use anyhow::Context as _;
 use contract::{
@@ -18,7 +21,7 @@ use contract::{
 use tokio::time::Instant;
 
 use crate::{
-    decide::{DocumentKey, WriteError},
+    decide::{DocumentKey, Origin, WriteError},
     store::{
         DocumentCursor, Store,
         past::{PastPoint, history::HistoryQuery},
@@ -227,11 +230,19 @@ impl Rollbacks<'_> {
         &self,
         mut plan: Plan,
         context: &Context,
+        actor: Arc<str>,
     ) -> Result<Rollback, RollbackError> {
         if plan.steps.is_empty() {
             return Ok(plan.answer(None));
         }
-        let written = self.writer.write_set(plan.command(context)).await;
+        let mut set = plan.command(context);
+        for write in &mut set.writes {
+            write.origin = Origin {
+                actor: actor.clone(),
+                is_rollback: true,
+            };
+        }
+        let written = self.writer.write_set(set).await;
         let written = match written {
             Ok(written) => written,
             Err(error) => return Err(self.refusal(&plan, error).await),

@@ -17,8 +17,8 @@ use service::{
 
 pub use self::arguments::Args;
 use crate::{
-    decide::schemas::SchemaMap, outbox::retention::RetentionPolicy, policy::Broadcast,
-    store::StoreUrl, transport::signer::EventSigner,
+    audit::AuditSettings, decide::schemas::SchemaMap, outbox::retention::RetentionPolicy,
+    policy::Broadcast, store::StoreUrl, transport::signer::EventSigner,
 };
 
 mod arguments;
@@ -58,6 +58,8 @@ pub struct Settings {
     pub scrub_rows_per_second: u32,
     /// What the change log keeps.
     pub log_keep: RetentionPolicy,
+    /// Whether an audit log is kept, and for how long.
+    pub audit: AuditSettings,
     /// How events are sent; `None` when no events are sent.
     pub events: Option<Events>,
 }

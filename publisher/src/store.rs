@@ -5,7 +5,8 @@
 //! a gap. The store decides nothing about a write; [`crate::decide`] does.
 //!
 //! [`Store`] below lists the calls. Those for replicas are in [`replicas`], for dead letters in
-//! [`dead_letters`], for the epoch in `epoch.rs`. Each call stands here and in both backends: a trait would add a fourth list of the
+//! [`dead_letters`], for the epoch in `epoch.rs`, for the audit
+//! log in [`audit`]. Each call stands here and in both backends: a trait would add a fourth list of the
 //! same signatures and save none.
 
 use std::{collections::BTreeSet, ops::Range, sync::Arc};
@@ -22,6 +23,7 @@ use crate::decide::{
 };
 pub use crate::decide::{StoreIdentity, StoreSecret};
 
+pub mod audit;
 mod commit_error;
 pub mod committed_heads;
 pub mod damage;

@@ -123,6 +123,7 @@ const WRITE_SET: &[Right] = &[Right::WriteSet];
 const FOLLOW: &[Right] = &[Right::Follow];
 const OBSERVE: &[Right] = &[Right::Observe];
 const OPERATE: &[Right] = &[Right::Operate];
+const AUDIT: &[Right] = &[Right::Audit];
 /// Revisions and counts, and no values.
 const HEADS: &[Right] = &[Right::Read, Right::Observe];
 
@@ -164,6 +165,8 @@ routes! {
     GET_DEAD_LETTER: "GET" "/v1/dead-letters/{id}", Needs(OBSERVE, WholeService), PUBLISHER;
     DISCARD_DEAD_LETTER: "DELETE" "/v1/dead-letters/{id}", Needs(OPERATE, WholeService), PUBLISHER;
     REPLAY_DEAD_LETTER: "POST" "/v1/dead-letters/{id}/replay", Needs(OPERATE, WholeService), PUBLISHER;
+    GET_AUDIT: "GET" "/v1/audit", Needs(AUDIT, WholeService), PUBLISHER;
+    GET_AUDIT_TIPS: "GET" "/v1/audit/tips", Needs(AUDIT, WholeService), PUBLISHER;
     GET_SCHEMAS: "GET" "/v1/schemas", Needs(READ, Selection), PUBLISHER;
     GET_SCHEMA: "GET" "/v1/schemas/{collection}", Needs(READ, DocumentsOf), PUBLISHER;
     GET_SAMPLE: "GET" "/v1/schemas/{collection}/sample", Needs(READ, DocumentsOf), PUBLISHER;

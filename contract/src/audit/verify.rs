@@ -337,6 +337,11 @@ fn read(json: &[u8]) -> Result<(AuditRecord, Sha256), String> {
     Ok((record, digest(&rest)))
 }
 
+/// Whether a text is a record that has its digest.
+pub fn is_whole(json: &[u8]) -> bool {
+    read(json).is_ok_and(|(record, actual)| record.digest == actual)
+}
+
 /// The changes that a record of a write names; none for other kinds.
 pub fn changes(record: &AuditRecord) -> Vec<crate::audit::AuditedChange> {
     if !matches!(record.kind.as_str(), "write" | "rollback") {

@@ -1,9 +1,10 @@
 //! Dead letters: the list, one of them, the report of a replica, sending again and discarding.
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use contract::{
     JsonError, Problem, ProblemKind,
     access::{Right, Target},
+    audit::AuditEvent,
     dead_letter::{
         DeadLetter, DeadLetterAccepted, DeadLetterId, DeadLetterReport, DeadLettersDiscarded,
         Original, PAGE, ReplayRequest,
@@ -16,7 +17,7 @@ use service::http::{bodies::Body, caller::Caller, problem::ProblemError};
 use tracing::info;
 
 use crate::{
-    api::{Api, body::optional_request, error::ApiError, store_failed},
+    api::{Api, audit, body::optional_request, error::ApiError, store_failed},
     dead_letters::{DeadLetterError, LetterCursor, LetterFilter},
 };
 
@@ -133,6 +134,7 @@ pub(super) async fn discard(
     api: web::Data<Api>,
     caller: Caller,
     id: web::Path<String>,
+    request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let id = letter_id(&id)?;
     api.dead_letters.discard(id).await.map_err(refused)?;
@@ -140,6 +142,12 @@ pub(super) async fn discard(
         dead_letter = %id, caller = %Escaped(&caller.identity().name),
         "a dead letter was discarded"
     );
+    let discarded = Some(id.to_string());
+    let event = AuditEvent::DeadLettersDiscarded {
+        id: discarded,
+        count: 1,
+    };
+    audit::done(&api, &request, event).await;
     Ok(HttpResponse::Ok().json(DeadLetterAccepted { id }))
 }
 
@@ -147,6 +155,7 @@ pub(super) async fn discard_all(
     api: web::Data<Api>,
     caller: Caller,
     query: web::Query<LetterQuery>,
+    request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let filter = query.filter()?;
     let all = parsed("all", query.all.as_deref())?.unwrap_or(false);
@@ -162,6 +171,11 @@ pub(super) async fn discard_all(
         discarded, caller = %Escaped(&caller.identity().name),
         "dead letters were discarded"
     );
+    let event = AuditEvent::DeadLettersDiscarded {
+        id: None,
+        count: discarded,
+    };
+    audit::done(&api, &request, event).await;
     Ok(HttpResponse::Ok().json(DeadLettersDiscarded { discarded }))
 }
 
@@ -169,6 +183,7 @@ pub(super) async fn replay(
     api: web::Data<Api>,
     caller: Caller,
     id: web::Path<String>,
+    http: HttpRequest,
     Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
     let request: ReplayRequest = optional_request(&body, r#""dryRun": true|false"#)?;
@@ -183,6 +198,8 @@ pub(super) async fn replay(
             dead_letter = %id, caller = %Escaped(&caller.identity().name),
             "the event of a dead letter was sent again"
         );
+        let id = id.to_string();
+        audit::done(&api, &http, AuditEvent::DeadLetterReplayed { id }).await;
     }
     replayed.letter = visible(&caller, replayed.letter);
     Ok(HttpResponse::Ok().json(replayed))

@@ -19,7 +19,7 @@ use service::http::{
 use uuid::Uuid;
 
 use crate::{
-    api::{Api, error::ApiError, origin::Author, past, store_failed},
+    api::{Api, audit, error::ApiError, origin::Author, past, store_failed},
     decide::{Action, Write, WriteOutcome},
 };
 
@@ -163,7 +163,8 @@ impl Api {
         let key = (collection, id);
         // The rule of the route knows the collection, and not always the id.
         author.require_write(&key)?;
-        let write = Write::new(key.clone(), action, expected, author.context);
+        let mut write = Write::new(key.clone(), action, expected, author.context);
+        write.origin = audit::origin_of(&author.caller);
         match self.writer.write(write).await {
             Ok(outcome) => Ok(outcome),
             Err(error) => Err(self.refusal(error, &[key], &author.caller).await),

@@ -3,6 +3,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use contract::{
+    audit::AuditEvent,
     fleet::{MAX_CHECK_IN, REPLICA_PAGE},
     sidecar::TOKEN_HEADER,
     text::Escaped,
@@ -12,7 +13,7 @@ use service::http::{bodies::Body, caller::Caller};
 use tracing::info;
 
 use crate::{
-    api::{Api, body::optional_request, error::ApiError, store_failed},
+    api::{Api, audit, body::optional_request, error::ApiError, store_failed},
     fleet::FleetError,
     transport::direct::trust::Peer,
 };
@@ -72,6 +73,7 @@ pub(super) async fn list(
 pub(super) async fn declare(
     api: web::Data<Api>,
     caller: Caller,
+    http: HttpRequest,
     Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
     let request = optional_request(
@@ -83,5 +85,7 @@ pub(super) async fn declare(
         epoch = %declared.epoch, caller = %Escaped(&caller.identity().name),
         "a caller declared a new epoch"
     );
+    let epoch = declared.epoch;
+    audit::done(&api, &http, AuditEvent::EpochDeclared { epoch }).await;
     Ok(HttpResponse::Ok().json(declared))
 }

@@ -15,6 +15,7 @@ use service::http::{
 
 use crate::api::table;
 
+pub(super) mod audit;
 pub(super) mod letters;
 pub(super) mod past;
 pub(super) mod reads;

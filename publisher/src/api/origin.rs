@@ -87,7 +87,7 @@ impl Author {
 type With = fn(Context, &str) -> Result<Context, FormatError>;
 
 /// The context from the headers of a request.
-fn context(request: &HttpRequest) -> Result<Context, ApiError> {
+pub(super) fn context(request: &HttpRequest) -> Result<Context, ApiError> {
     let ids: [(&str, With); 3] = [
         (context::CORRELATION_ID, Context::with_correlation_id),
         (context::USER_ID, Context::with_user_id),

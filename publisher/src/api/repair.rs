@@ -2,17 +2,20 @@
 
 use std::collections::BTreeSet;
 
-use actix_web::{HttpResponse, web};
-use contract::{CollectionName, Problem, ProblemKind, repair::RepairRequest, text::Escaped};
+use actix_web::{HttpRequest, HttpResponse, web};
+use contract::{
+    CollectionName, Problem, ProblemKind, audit::AuditEvent, repair::RepairRequest, text::Escaped,
+};
 use service::http::{bodies::Body, caller::Caller};
 use tracing::info;
 
-use crate::api::{Api, body::optional_request, error::ApiError, store_failed};
+use crate::api::{Api, audit, body::optional_request, error::ApiError, store_failed};
 
 /// The default request only reports.
 pub(super) async fn repair(
     api: web::Data<Api>,
     caller: Caller,
+    http: HttpRequest,
     Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
     let request: RepairRequest = optional_request(
@@ -26,8 +29,16 @@ pub(super) async fn repair(
             "a caller asked for a repair of the store"
         );
     }
+    let event = AuditEvent::Repair {
+        applied: request.apply,
+        discard: request.discard,
+        collections: collections.iter().cloned().collect(),
+    };
     match api.repairs.run(request, collections).await {
-        Ok(Some(report)) => Ok(HttpResponse::Ok().json(report)),
+        Ok(Some(report)) => {
+            audit::done(&api, &http, event).await;
+            Ok(HttpResponse::Ok().json(report))
+        }
         Ok(None) => {
             let detail = "Another repair is under way; nothing was done";
             Err(Problem::new(ProblemKind::Busy, detail).into())

@@ -2,7 +2,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use contract::{
-    Change, Context, Expected, JsonError, Problem, ProblemKind,
+    Change, Expected, JsonError, Problem, ProblemKind,
     access::{MissingRight, Right, Target},
     context::MAX_LEN,
     history::Point,
@@ -205,7 +205,7 @@ impl Api {
         dry_run: bool,
         author: &Author,
     ) -> Result<HttpResponse, ApiError> {
-        match self.done(plan, dry_run, &author.context).await {
+        match self.done(plan, dry_run, author).await {
             Ok(rollback) => Ok(HttpResponse::Ok().json(rollback)),
             // As any write: it names the change that the rollback conflicts with.
             Err(RollbackError::Write { error, keys }) => {
@@ -219,13 +219,14 @@ impl Api {
         &self,
         plan: Result<Plan, RollbackError>,
         dry_run: bool,
-        context: &Context,
+        author: &Author,
     ) -> Result<Rollback, RollbackError> {
         let plan = plan?;
         if dry_run {
             self.rollbacks().show(plan).await
         } else {
-            self.rollbacks().write(plan, context).await
+            let actor = author.caller.identity().name.clone();
+            self.rollbacks().write(plan, &author.context, actor).await
         }
     }
 }

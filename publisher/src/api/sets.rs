@@ -20,7 +20,7 @@ use service::{
 use tokio::time::Instant;
 
 use crate::{
-    api::{Api, error::ApiError, origin::Author},
+    api::{Api, audit, error::ApiError, origin::Author},
     decide::{ChangeSetCommand, Write, WriteError},
     store::PublisherPolicy,
     write::change_set::ChangeSetBuilder,
@@ -57,13 +57,17 @@ pub(super) async fn commit(
     let author = Author::of(caller, &request)?;
     let of_set = author.clone();
     let policy = api.policy.clone();
-    let set = api
+    let mut set = api
         .writer
         .large_work()
         .run(Instant::now(), json.len(), move || {
             change_set(&policy, &of_set, &json)
         })
         .await??;
+    let origin = audit::origin_of(&author.caller);
+    for write in &mut set.writes {
+        write.origin = origin.clone();
+    }
     let keys: Vec<_> = set.writes.iter().map(Write::key).collect();
     match api.writer.write_set(set).await {
         Ok(written) => Ok(HttpResponse::Ok().json(written)),

@@ -5,6 +5,7 @@ use chrono::Utc;
 use contract::{
     Context, Problem, ProblemKind,
     access::{Right, Target},
+    audit::AuditEvent,
     history::SnapshotName,
     named_snapshot::{NamedSnapshot, NamedSnapshots},
 };
@@ -12,7 +13,7 @@ use service::http::{caller::Caller, problem::ProblemError};
 use tracing::info;
 
 use crate::{
-    api::{Api, error::ApiError, origin::Author, store_failed},
+    api::{Api, audit, error::ApiError, origin::Author, store_failed},
     store::snapshots::SnapshotError,
 };
 
@@ -24,12 +25,16 @@ pub(super) async fn create(
 ) -> Result<HttpResponse, ApiError> {
     let name = parsed(&name)?;
     let context = of_service(caller, &request)?;
+    let event = AuditEvent::SnapshotCreated { name: name.clone() };
     let made = api
         .store
         .create_snapshot(name, context.clone(), Utc::now())
         .await;
     match made {
-        Ok(snapshot) => Ok(HttpResponse::Created().json(snapshot)),
+        Ok(snapshot) => {
+            audit::done(&api, &request, event).await;
+            Ok(HttpResponse::Created().json(snapshot))
+        }
         Err(SnapshotError::Exists(name)) => {
             let existing = api.store.snapshot(&name).await.map_err(store_failed)?;
             match existing.filter(|existing| is_repetition(existing, &context)) {
@@ -88,6 +93,7 @@ pub(super) async fn delete(
             snapshot = %name, user = context.user_id(), via = context.via(), reason = context.reason(),
             "a named snapshot was deleted"
         );
+        audit::done(&api, &request, AuditEvent::SnapshotDeleted { name }).await;
         Ok(HttpResponse::NoContent().finish())
     } else {
         Err(no_snapshot(&name))

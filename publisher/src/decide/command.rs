@@ -3,7 +3,9 @@
 //! A command is data only. It was read and checked for its form before; whether it may happen is
 //! decided by [`Rules::evaluate`](super::Rules::evaluate).
 
-use contract::{CanonicalJson, CollectionName, Context, DocumentId, Expected};
+use std::sync::Arc;
+
+use contract::{CanonicalJson, CollectionName, Context, DocumentId, Expected, audit::EMBEDDED};
 
 use crate::decide::{ChangeSetCommand, Checked, DocumentKey};
 
@@ -49,6 +51,27 @@ pub struct Write {
     pub context: Context,
     /// The value that was checked before the transaction, if one was.
     pub checked: Option<Checked>,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// Where a write comes from, as the audit log names it. Nothing is decided by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The caller whose name was proven.
+    pub actor: Arc<str>,
+    /// Whether it gives documents a value back that they had before.
+    pub is_rollback: bool,
+}
+
+impl Default for Origin {
+    /// A service that embeds the publisher.
+    fn default() -> Self {
+        Self {
+            actor: EMBEDDED.into(),
+            is_rollback: false,
+        }
+    }
 }
 
 impl Write {
@@ -66,6 +89,7 @@ impl Write {
             expected,
             context,
             checked: None,
+            origin: Origin::default(),
         }
     }
 

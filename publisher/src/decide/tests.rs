@@ -55,6 +55,7 @@ fn write_one(document: &str, action: Action, expected: Expected) -> Write {
         expected,
         context: Context::default(),
         checked: None,
+        origin: crate::decide::Origin::default(),
     }
 }
 

@@ -121,6 +121,7 @@ impl Testbed {
                 expected,
                 context: contract::Context::default(),
                 checked: None,
+                origin: crate::decide::Origin::default(),
             };
             let committed = self
                 .store

@@ -17,6 +17,9 @@ pub(super) const SCHEMAS_DIR: &str = "schemas";
 pub(super) const DOCUMENT_LIMIT_BYTES: &str = "1048576";
 pub(super) const LOG_KEEP_CHANGES: &str = "100000";
 pub(super) const LOG_KEEP_HOURS: &str = "168";
+pub(super) const AUDIT: &str = "auto";
+pub(super) const AUDIT_KEEP_DAYS: &str = "0";
+pub(super) const AUDIT_KEEP_MEGABYTES: &str = "1024";
 pub(super) const LOG_TRIM_SECONDS: &str = "45";
 pub(super) const EVENTS_ENABLED: &str = "true";
 pub(super) const EVENTS_MANAGER: &str = "LOCAL";
@@ -101,6 +104,32 @@ pub struct Args {
     /// Time between two rounds that trim the change log, in seconds, approximately; for tests.
     #[arg(long, env = "AURA_CONFIGURATION_LOG_TRIM_SECONDS", default_value = LOG_TRIM_SECONDS, hide = true)]
     pub(super) log_trim_seconds: String,
+
+    /// Whether an audit log is kept: `auto`, `on` or `off`.
+    ///
+    /// `auto` keeps one when callers have to present credentials. It is in the store: who wrote what, who
+    /// was refused, what operators did. Each record is chained to the one before it; `confcast audit
+    /// verify` finds a record that was changed. Set it alike for all publishers of a store.
+    #[arg(long, env = "AURA_CONFIGURATION_AUDIT", default_value = AUDIT)]
+    pub(super) audit: String,
+
+    /// Days after which audit records are removed, up to 36500; 0 means never.
+    ///
+    /// A record of what was removed stays, so that the rest can still be verified. Export the log
+    /// before, where records are needed for longer.
+    #[arg(long, env = "AURA_CONFIGURATION_AUDIT_KEEP_DAYS", default_value = AUDIT_KEEP_DAYS)]
+    pub(super) audit_keep_days: String,
+
+    /// Size of all audit records in MiB above which the oldest are removed, up to 1048576; 0 means no
+    /// bound.
+    ///
+    /// A write takes 0.6 KiB, approximately. Raise it where many records are kept for long.
+    #[arg(long, env = "AURA_CONFIGURATION_AUDIT_KEEP_MEGABYTES", default_value = AUDIT_KEEP_MEGABYTES)]
+    pub(super) audit_keep_megabytes: String,
+
+    /// Name of this process in the audit log; Kubernetes sets it to the name of the pod.
+    #[arg(long, env = "HOSTNAME", default_value = "", hide = true)]
+    pub(super) host_name: String,
 
     /// Whether events are sent: `true` or `false`.
     ///

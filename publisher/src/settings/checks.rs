@@ -12,15 +12,16 @@ use service::runtime::settings::{
 use super::{
     Events, Settings, TransportSettings,
     arguments::{
-        Args, COLLECTIONS, DAPR_DEAD_LETTERS, DAPR_GRPC_PORT, DAPR_PUBSUB_NAME,
-        DOCUMENT_LIMIT_BYTES, EVENT_DATA_LIMIT_BYTES, EVENT_TTL_SECONDS, EVENTS_ENABLED,
-        EVENTS_MANAGER, FORGET_REPLICAS_SECONDS, ID_ONLY_COLLECTIONS, LISTEN, LOADS,
-        LOCAL_SUBSCRIBERS, LOG_KEEP_CHANGES, LOG_KEEP_HOURS, LOG_TRIM_SECONDS,
-        NO_TOPIC_COLLECTIONS, REDIS_DOCUMENT_CHANNELS, REDIS_STREAM_MAX_LENGTH, SCHEMAS_DIR,
-        SCRUB_ROWS_PER_SECOND, SIGNING_KEY_FILE, STORE_URL,
+        AUDIT, AUDIT_KEEP_DAYS, AUDIT_KEEP_MEGABYTES, Args, COLLECTIONS, DAPR_DEAD_LETTERS,
+        DAPR_GRPC_PORT, DAPR_PUBSUB_NAME, DOCUMENT_LIMIT_BYTES, EVENT_DATA_LIMIT_BYTES,
+        EVENT_TTL_SECONDS, EVENTS_ENABLED, EVENTS_MANAGER, FORGET_REPLICAS_SECONDS,
+        ID_ONLY_COLLECTIONS, LISTEN, LOADS, LOCAL_SUBSCRIBERS, LOG_KEEP_CHANGES, LOG_KEEP_HOURS,
+        LOG_TRIM_SECONDS, NO_TOPIC_COLLECTIONS, REDIS_DOCUMENT_CHANNELS, REDIS_STREAM_MAX_LENGTH,
+        SCHEMAS_DIR, SCRUB_ROWS_PER_SECOND, SIGNING_KEY_FILE, STORE_URL,
     },
 };
 use crate::{
+    audit::{AuditMode, AuditSettings},
     decide::schemas::SchemaMap,
     outbox::retention::RetentionPolicy,
     policy::{Broadcast, IdOnly},
@@ -35,6 +36,10 @@ const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
 const MAX_TRIM_SECONDS: u64 = 86_400;
 /// A sidecar counts the time to live of an event in nanoseconds, in 64 bits.
 const MAX_TTL_SECONDS: u64 = 9_000_000_000;
+/// Most days that audit records are kept, if they are removed by age: a century.
+const MAX_AUDIT_DAYS: u32 = 36_500;
+/// Largest bound of the audit records: a tebibyte.
+const MAX_AUDIT_MEGABYTES: u32 = 1 << 20;
 /// Most rows that the scrub may read in a second.
 const MAX_SCRUB_ROWS: u32 = 1_000_000;
 /// Most snapshots at the same time: each holds a session of the store and a part of its answer.
@@ -81,6 +86,7 @@ impl Args {
             MAX_DOCUMENT_BYTES,
         );
         let log_keep = self.log_keep(checks);
+        let audit = self.audit(checks);
         let enabled = or(&self.events_enabled, EVENTS_ENABLED);
         let enabled = checks.check(
             "AURA_CONFIGURATION_EVENTS_ENABLED",
@@ -133,6 +139,7 @@ impl Args {
             publisher_limits: publisher_limits?,
             scrub_rows_per_second: scrub_rows_per_second?,
             log_keep: log_keep?,
+            audit: audit?,
             events: if enabled? { Some(events?) } else { None },
         })
     }
@@ -155,6 +162,44 @@ impl Args {
                 None
             }
         }
+    }
+
+    fn audit(&self, checks: &mut SettingChecks) -> Option<AuditSettings> {
+        let mode = match or(&self.audit, AUDIT).to_ascii_lowercase().as_str() {
+            "auto" => Some(AuditMode::Auto),
+            "on" => Some(AuditMode::On),
+            "off" => Some(AuditMode::Off),
+            other => {
+                let reason = format_args!("{other:?}: expected auto, on or off");
+                checks.error("AURA_CONFIGURATION_AUDIT", reason);
+                None
+            }
+        };
+        let mut up_to = |name, text: &str, most: u32| {
+            let number = text.parse().ok().filter(|number| *number <= most);
+            let number = number.ok_or_else(|| format!("expected a whole number from 0 to {most}"));
+            checks.check(name, text, number)
+        };
+        let keep_days = up_to(
+            "AURA_CONFIGURATION_AUDIT_KEEP_DAYS",
+            or(&self.audit_keep_days, AUDIT_KEEP_DAYS),
+            MAX_AUDIT_DAYS,
+        );
+        let megabytes = up_to(
+            "AURA_CONFIGURATION_AUDIT_KEEP_MEGABYTES",
+            or(&self.audit_keep_megabytes, AUDIT_KEEP_MEGABYTES),
+            MAX_AUDIT_MEGABYTES,
+        );
+        let host = or(&self.host_name, "publisher");
+        Some(AuditSettings {
+            mode: mode?,
+            keep_days: keep_days?,
+            keep_bytes: match megabytes? {
+                0 => u64::MAX,
+                megabytes => u64::from(megabytes) << 20,
+            },
+            publisher: format!("{host}:{}", std::process::id()),
+        })
     }
 
     fn log_keep(&self, checks: &mut SettingChecks) -> Option<RetentionPolicy> {

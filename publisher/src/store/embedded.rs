@@ -6,8 +6,8 @@
 //!
 //! `folder` opens, `connections` runs transactions, `failure` says what an error means, `tables` and
 //! `rows` say what is in the file, `whole_log` how much of the log is proven; `commit` writes groups,
-//! `documents`, `log` and `past` read, `trim`, `bases`, `snapshots`, `replicas`, `dead_letters` and
-//! `epoch` write the rest.
+//! `documents`, `log` and `past` read, `trim`, `bases`, `snapshots`, `replicas`, `dead_letters`,
+//! `audit` and `epoch` write the rest.
 
 use std::{collections::BTreeSet, fmt, path::Path, sync::Arc};
 
@@ -20,6 +20,7 @@ use crate::store::{
     damage::DamageRegister,
     embedded::{
         absence::Absence,
+        audit::AuditPublisher,
         connections::{Connections, Durability, End},
         failure::Failure,
         open_lists::OpenLists,
@@ -28,6 +29,7 @@ use crate::store::{
 };
 
 mod absence;
+mod audit;
 mod bases;
 mod commit;
 mod connections;
@@ -65,6 +67,7 @@ struct Inner {
     absence: Absence,
     whole_log: WholeLog,
     lists: OpenLists,
+    audit: AuditPublisher,
     /// Released last, when all connections are closed.
     _lock: folder::Lock,
 }
@@ -92,6 +95,7 @@ impl Embedded {
                 absence: Absence::default(),
                 whole_log: WholeLog::default(),
                 lists: OpenLists::default(),
+                audit: AuditPublisher::default(),
                 _lock: lock,
             }));
             store
@@ -110,6 +114,7 @@ impl Embedded {
             tables::check_format(transaction)?;
             tables::add_heads(transaction, collections)?;
             tables::add_past(transaction)?;
+            audit::create_table(transaction)?;
             Ok(End::Commit(()))
         })?;
         let indexed = connections.write_blocking(|transaction| {

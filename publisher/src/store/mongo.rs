@@ -2,11 +2,11 @@
 //!
 //! Documents are native BSON `{_id, revision, crc, rowCrc, configData}` in collections named like the
 //! configuration collections. Beside them are `_heads`, `_changes`, `_bases`, `_coverage`,
-//! `_snapshots`, `_replicas`, `_dead_letters` and `_meta`. A group is one transaction. The head documents serialise writers, whichever publisher they belong
+//! `_snapshots`, `_replicas`, `_dead_letters`, `_audit` and `_meta`. A group is one transaction. The head documents serialise writers, whichever publisher they belong
 //! to. Transactions need a replica set; one node is enough.
 //!
 //! `opening` waits for a server and `prepare` initialises a database, `commit` writes groups, `snapshot`, `documents`, `log`
-//! and `past` read, `verify` says what is true of a damaged row, `repair` makes it so, `trim`, `bases`, `snapshots`, `replicas`, `dead_letters` and `epoch` write the rest;
+//! and `past` read, `verify` says what is true of a damaged row, `repair` makes it so, `trim`, `bases`, `snapshots`, `replicas`, `dead_letters`, `audit` and `epoch` write the rest;
 //! `rows` and the crate `mongo-json` say how it is stored.
 
 use std::{sync::Arc, time::Duration};
@@ -35,6 +35,7 @@ use crate::store::{
     mongo::opening::Opening,
 };
 
+mod audit;
 mod bases;
 mod commit;
 mod dead_letters;
@@ -92,6 +93,7 @@ pub struct Mongo {
     committed_heads: Arc<CommittedHeads>,
     damage: Arc<DamageRegister>,
     opening: Arc<Opening>,
+    audit: Arc<audit::AuditState>,
     /// Held shared by each attempt of a group, and alone by a declaration of an epoch: the groups of
     /// this publisher make room for it, as it writes every head. Of other publishers it says nothing,
     /// so nobody waits for it longer than [`ROOM_TIMEOUT`].
@@ -116,6 +118,7 @@ impl Mongo {
             committed_heads: Arc::default(),
             damage: Arc::default(),
             opening: Arc::default(),
+            audit: Arc::default(),
             declaring: Arc::default(),
             runtime: Handle::current(),
         };

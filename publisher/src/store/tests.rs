@@ -40,6 +40,7 @@ async fn create(store: &Store, id: &str) {
         expected: Expected::Any,
         context: contract::Context::default(),
         checked: None,
+        origin: crate::decide::Origin::default(),
     };
     store
         .commit(Arc::from([Command::Single(write)]))

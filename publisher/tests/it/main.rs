@@ -1,6 +1,7 @@
 //! A publisher as a service embeds it: through its public interface only, with an embedded store
 //! and one subscriber.
 
+mod audit;
 mod browsers;
 mod dead_letters;
 mod faults;

@@ -14,7 +14,9 @@ use actix_web::{
         header::{ETAG, RETRY_AFTER},
     },
 };
-use contract::{CollectionName, DocumentId, Problem, ProblemKind, problem::MEDIA_TYPE};
+use contract::{
+    CollectionName, DocumentId, Problem, ProblemKind, access::Right, problem::MEDIA_TYPE,
+};
 
 use super::limits::{HISTORIES, LISTS, LOADS};
 use crate::nearest::unknown_collection;
@@ -136,6 +138,15 @@ impl ResponseError for ProblemError {
     }
 }
 
+/// What a layer finds in the extensions of a response that is a problem.
+#[derive(Debug, Clone, Copy)]
+pub struct Answered {
+    /// Its kind.
+    pub kind: ProblemKind,
+    /// The right that was missing.
+    pub right: Option<Right>,
+}
+
 /// The HTTP status of a problem. 500 for a number that is no status, which no [`ProblemKind`] has.
 pub fn status(problem: &Problem) -> StatusCode {
     StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
@@ -161,7 +172,13 @@ pub fn respond(mut answer: HttpResponseBuilder, problem: &Problem) -> HttpRespon
     if let Some(etag) = &problem.etag {
         answer.insert_header((ETAG, etag.as_str()));
     }
-    answer.body(serde_json::to_vec(problem).expect("a problem has string keys only"))
+    let body = serde_json::to_vec(problem).expect("a problem has string keys only");
+    let mut answer = answer.body(body);
+    answer.extensions_mut().insert(Answered {
+        kind: problem.kind,
+        right: problem.right,
+    });
+    answer
 }
 
 #[cfg(test)]

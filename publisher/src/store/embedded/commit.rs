@@ -19,6 +19,7 @@ use crate::{
     policy::Broadcast,
     store::{
         CommitError, Committed,
+        audit::entries,
         embedded::{
             Embedded,
             connections::{Durability, End},
@@ -70,6 +71,8 @@ impl Embedded {
             return Ok(End::RollBack((committed, None)));
         }
         write(transaction, &changes, &after, &policy.broadcast).context("writing the changes")?;
+        self.audit(transaction, || entries(group, &decisions.results, &changes))
+            .context("writing the audit records")?;
         let ended = self.0.lists.replace(images(documents, &changes));
         let committed = Committed {
             results: decisions.results,

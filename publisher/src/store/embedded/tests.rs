@@ -64,6 +64,7 @@ fn put(id: &str, number: usize, bytes: usize) -> Command {
         expected: Expected::Any,
         context: contract::Context::default(),
         checked: None,
+        origin: crate::decide::Origin::default(),
     })
 }
 

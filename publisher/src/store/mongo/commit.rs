@@ -25,10 +25,14 @@ use crate::{
     decide::{Command, Decisions, DocumentKey, WorkingSet, WriteResult, references::Facts},
     store::{
         CommitError, Committed,
+        audit::{ChainEnd, entries},
         committed_heads::HeadPositions,
         mongo::{
-            CALL_TIMEOUT, CHANGES, HEADS, Mongo, ROOM_TIMEOUT, TIMED_OUT, call, call_until,
-            has_label, rows, snapshot::StoreGone, transaction,
+            CALL_TIMEOUT, CHANGES, HEADS, Mongo, ROOM_TIMEOUT, TIMED_OUT,
+            audit::{ChainTakenError, OpenChain},
+            call, call_until, has_label, rows,
+            snapshot::StoreGone,
+            transaction,
         },
     },
 };
@@ -89,24 +93,42 @@ impl Mongo {
             .map_err(AttemptError::Retry)?;
         // Identifies the records of this attempt: see `is_written`.
         let write_id = Uuid::now_v7().to_string();
+        let chain = timeout_at(step_deadline(deadline), self.open_chain())
+            .await
+            .context(TIMED_OUT)
+            .and_then(|in_time| in_time)
+            .map_err(AttemptError::Retry)?;
         // Taken before the read: what another task commits during it need not be visible to it.
         let known = self.committed_heads.positions();
         let decided = timeout_at(
             step_deadline(deadline),
-            self.decide_and_write(&mut session, group, &write_id, &known),
+            self.decide_and_write(&mut session, group, &write_id, &known, chain.as_ref()),
         )
         .await;
-        let decisions = match decided.context(TIMED_OUT).and_then(|in_time| in_time) {
-            Ok(decisions) => decisions,
+        let (decisions, end) = match decided.context(TIMED_OUT).and_then(|in_time| in_time) {
+            Ok(decided) => decided,
             Err(error) => {
                 // Nothing was committed, so the locks are released at once.
                 abort(&mut session).await;
+                if let Some(chain) = chain.filter(|_chain| !error.is::<ChainTakenError>()) {
+                    chain.close(None);
+                }
                 return Err(AttemptError::before_commit(error));
             }
         };
         // Not cut off by a time limit: from here on the outcome has to be determined.
-        self.finish(&mut session, &decisions, &write_id, deadline)
-            .await?;
+        let finished = self
+            .finish(&mut session, &decisions, &write_id, deadline)
+            .await;
+        if let Some(chain) = chain {
+            match &finished {
+                Ok(()) => chain.close(end),
+                Err(AttemptError::Retry(_nothing_written)) => chain.close(None),
+                // What the chain ends with is not known.
+                Err(AttemptError::Final(_)) => drop(chain),
+            }
+        }
+        finished?;
         self.committed_heads.record(decisions.after.heads.values());
         Ok(Committed {
             results: decisions.results,
@@ -125,7 +147,8 @@ impl Mongo {
         group: &[Command],
         write_id: &str,
         known: &HeadPositions,
-    ) -> anyhow::Result<Decisions> {
+        chain: Option<&OpenChain<'_>>,
+    ) -> anyhow::Result<(Decisions, Option<ChainEnd>)> {
         transaction::start(session)
             .await
             .context("starting a transaction")?;
@@ -144,13 +167,20 @@ impl Mongo {
         // The empty transaction is committed all the same: that confirms what was read, and so the
         // results of the commands.
         if decisions.changes.is_empty() {
-            return Ok(decisions);
+            return Ok((decisions, None));
         }
         let commands =
             WriteCommands::new(&decisions, &head_rows, write_id, &self.policy.broadcast)?;
         self.write(session, commands, &decisions.referred, write_id)
             .await?;
-        Ok(decisions)
+        let end = match chain {
+            Some(chain) => {
+                let entries = entries(group, &decisions.results, &decisions.changes);
+                Some(self.audit(session, chain, &entries).await?)
+            }
+            None => None,
+        };
+        Ok((decisions, end))
     }
 
     /// What a commit of a command would answer now.
@@ -460,6 +490,7 @@ struct RestoredError;
 /// Whether another attempt may help: after conflicts, elections, time-outs and lost connections.
 fn is_transient(error: &anyhow::Error) -> bool {
     error.is::<ConflictError>()
+        || error.is::<ChainTakenError>()
         || error.is::<tokio::time::error::Elapsed>()
         || has_label(error, mongodb::error::TRANSIENT_TRANSACTION_ERROR)
 }

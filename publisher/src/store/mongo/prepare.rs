@@ -19,7 +19,9 @@ use crate::store::{
     StoreIdentity, StoreSecret,
     integrity::head_of_record,
     mongo::{
-        BASES, CHANGES, COVERAGE, HEADS, META, Mongo, SNAPSHOTS, STORE, call,
+        BASES, CHANGES, COVERAGE, HEADS, META, Mongo, SNAPSHOTS, STORE,
+        audit::AUDIT,
+        call,
         dead_letters::DEAD_LETTERS,
         is_code,
         opening::CannotOpenError,
@@ -91,7 +93,7 @@ impl Mongo {
                 "the format of the store is {format}; this version reads only {FORMAT}"
             ))
         );
-        for table in [HEADS, BASES, COVERAGE, SNAPSHOTS] {
+        for table in [HEADS, BASES, COVERAGE, SNAPSHOTS, AUDIT] {
             self.create_table(table).await?;
         }
         self.add_collections(&self.policy.collections.all()).await?;
@@ -185,7 +187,7 @@ impl Mongo {
             .keys(doc! { "open": -1, "last": -1, "_id": -1 })
             .build();
         call(self.table(DEAD_LETTERS).create_index(order)).await?;
-        Ok(())
+        self.create_audit_index().await
     }
 
     async fn insert_if_absent(&self, table: &str, id: &str, value: Bdoc) -> anyhow::Result<()> {

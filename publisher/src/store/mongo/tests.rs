@@ -72,6 +72,7 @@ impl Bed {
             expected: Expected::Any,
             context: Context::default(),
             checked: None,
+            origin: crate::decide::Origin::default(),
         };
         Ok(
             match self.store.commit(Arc::from([Command::Single(write)])).await {

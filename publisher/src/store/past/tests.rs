@@ -53,6 +53,7 @@ fn write(number: u8, action: Action) -> Write {
         expected: Expected::Any,
         context: Context::default(),
         checked: None,
+        origin: crate::decide::Origin::default(),
     }
 }
 

@@ -208,6 +208,7 @@ async fn an_earlier_row_that_fits_its_checksum_is_read_from_the_log() {
         expected: Expected::Any,
         context: contract::Context::default(),
         checked: None,
+        origin: crate::decide::Origin::default(),
     });
     store.commit(Arc::from([deletion])).await.expect("deleted");
     let documents = list(&store).await.expect("a list");

@@ -1,0 +1,128 @@
+//! The audit log: its pages, and the newest record of each chain. And what handlers add to it.
+
+use actix_web::{
+    Error, HttpRequest, HttpResponse,
+    body::BoxBody,
+    dev::{ServiceRequest, ServiceResponse},
+    middleware::Next,
+    web,
+};
+use contract::audit::{AuditEvent, Entry, PAGE, Tips};
+use serde::Deserialize;
+use service::http::{
+    access,
+    caller::Caller,
+    problem::{Answered, ProblemError},
+};
+
+use crate::{
+    api::{Api, error::ApiError, origin, past::instant, store_failed},
+    decide::Origin,
+    store::audit::AuditQuery,
+};
+
+/// The parameters of a page, as texts, so that a mistake names its parameter.
+#[derive(Debug, Deserialize)]
+pub(super) struct Parameters {
+    after: Option<String>,
+    chain: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
+    actor: Option<String>,
+    kind: Option<String>,
+    limit: Option<String>,
+}
+
+pub(super) async fn list(
+    api: web::Data<Api>,
+    parameters: web::Query<Parameters>,
+) -> Result<HttpResponse, ApiError> {
+    let query = parameters.into_inner().query()?;
+    let page = api.store.audit_page(&query).await;
+    Ok(HttpResponse::Ok().json(page.map_err(store_failed)?))
+}
+
+pub(super) async fn tips(api: web::Data<Api>) -> Result<HttpResponse, ApiError> {
+    let tips = api.store.audit_tips().await.map_err(store_failed)?;
+    Ok(HttpResponse::Ok().json(Tips {
+        enabled: api.audit.is_on(),
+        tips,
+    }))
+}
+
+impl Parameters {
+    fn query(self) -> Result<AuditQuery, ApiError> {
+        let time =
+            |name: &str, text: Option<&str>| text.map(|text| instant(name, text)).transpose();
+        Ok(AuditQuery {
+            after: parsed("after", self.after.as_deref())?,
+            chain: parsed("chain", self.chain.as_deref())?,
+            from: time("from", self.from.as_deref())?,
+            to: time("to", self.to.as_deref())?,
+            limit: parsed("limit", self.limit.as_deref())?
+                .unwrap_or(100)
+                .clamp(1, PAGE),
+            actor: self.actor,
+            kind: self.kind,
+        })
+    }
+}
+
+fn parsed<T: std::str::FromStr>(name: &str, text: Option<&str>) -> Result<Option<T>, ProblemError>
+where
+    T::Err: std::fmt::Display,
+{
+    text.map(str::parse)
+        .transpose()
+        .map_err(|error| ProblemError::bad_request(name, error))
+}
+
+/// Where the writes of a caller come from.
+pub(super) fn origin_of(caller: &Caller) -> Origin {
+    Origin {
+        actor: caller.identity().name.clone(),
+        is_rollback: false,
+    }
+}
+
+/// Records what the caller of a request did, before it is answered. It happened, so a store that takes no
+/// record now gets it later.
+pub(super) async fn done(api: &Api, request: &HttpRequest, event: AuditEvent) {
+    if !api.audit.is_on() {
+        return;
+    }
+    // A malformed context was refused where it matters.
+    let context = origin::context(request).unwrap_or_default();
+    let entry = Entry {
+        user: context.user_id().map(str::to_owned),
+        correlation_id: context.correlation_id().map(str::to_owned),
+        ..Entry::done(chrono::Utc::now(), &*access::identity(request).name, event)
+    };
+    if api.audit.record_now(entry.clone()).await.is_err() {
+        api.audit.record(entry);
+    }
+}
+
+/// Middleware around all routes: records the requests that were refused for what their caller is or may
+/// do.
+pub(super) async fn record_refusals(
+    request: ServiceRequest,
+    next: Next<BoxBody>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let answer = next.call(request).await?;
+    let status = answer.status().as_u16();
+    if ![401, 403, 429].contains(&status) {
+        return Ok(answer);
+    }
+    let request = answer.request();
+    if let Some(api) = request.app_data::<web::Data<Api>>() {
+        let answered = answer.response().extensions().get::<Answered>().copied();
+        let reason = answered.map_or("refused", |answered| answered.kind.as_str());
+        let right = answered.and_then(|answered| answered.right);
+        let pattern = request.match_pattern().unwrap_or_default();
+        let target = format!("{} {pattern}", request.method());
+        let actor = access::identity(request).name;
+        api.audit.refused(&actor, reason, right, &target);
+    }
+    Ok(answer)
+}
