@@ -50,7 +50,7 @@ use crate::{
     api::{Api, health::Readiness, sidecar::SidecarAccess},
     audit::{self, Audit},
     dead_letters::DeadLetters,
-    decide::{Rules, schemas::Schemas},
+    decide::{Rules, Sealing, schemas::Schemas},
     embed::Changes,
     feed_watch::FeedWatch,
     fleet::Fleet,
@@ -58,6 +58,7 @@ use crate::{
     outbox::{relay, relay::Relay, retention::Retention},
     repair::{Scrub, repairs},
     schema_folder::SchemaWatch,
+    secret_rotation::SecretRotation,
     settings::{Events, Settings, TransportSettings},
     store::{PublisherPolicy, ServedCollections, Store},
     transport::{
@@ -244,6 +245,10 @@ impl Publisher {
             .limits
             .rates(settings.publisher_limits.limit_writes_per_second);
         let rates = Rates::new(rates, &routes::table());
+
+        let rotation = SecretRotation::new(store.clone(), writer.clone(), metrics.clone());
+        supervisor.spawn("secret key rotation", rotation.run(stop.clone()));
+
         let snapshots = SnapshotSlots::new(settings.snapshot_slots);
 
         let api = web::Data::new(Api {
@@ -414,7 +419,11 @@ fn policy(settings: &Settings) -> anyhow::Result<PublisherPolicy> {
     let rules = Rules {
         schemas: Schemas::new(schemas),
         document_limit: settings.document_limit,
-        secrets: Default::default(),
+        secrets: settings
+            .secret_keys
+            .clone()
+            .map(Sealing::with_keys)
+            .unwrap_or_default(),
     };
     Ok(PublisherPolicy {
         collections,

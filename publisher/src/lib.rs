@@ -34,6 +34,7 @@ mod policy;
 mod repair;
 mod rollback;
 mod schema_folder;
+mod secret_rotation;
 mod settings;
 mod store;
 mod transport;

@@ -39,6 +39,8 @@ pub struct Metrics {
     pub dead_letters_replayed: Counter,
     /// Requests that were refused.
     pub refusals: Refusals,
+    /// Documents whose secrets are not wrapped by the active key.
+    pub secrets_to_rewrap: Gauge,
     dead_letters_added: Family<Label, Counter>,
     events: Family<Label, Counter>,
     writes: Family<StatusLabel, Counter>,
@@ -121,6 +123,11 @@ impl Metrics {
             "damaged_rows",
             "Damaged rows of the store that this publisher knows of, by what readers get",
             by_outcome(damage),
+        );
+        registry.register(
+            "secrets_to_rewrap",
+            "Documents whose secrets are not yet wrapped by the active key",
+            self.secrets_to_rewrap.clone(),
         );
         registry.register(
             "dead_letters_added",

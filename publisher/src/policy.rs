@@ -109,6 +109,16 @@ impl PublisherPolicy {
             ));
         }
         lines.extend(unserved_targets(&schemas, &served));
+        let with_secrets = schemas
+            .iter()
+            .filter(|(_name, schema)| schema.secrets().is_some());
+        let with_secrets = listed(with_secrets.map(|(name, _schema)| name));
+        if self.rules.secrets.keys().is_none() && !with_secrets.is_empty() {
+            lines.push(format!(
+                "the schemas of {with_secrets} have secrets (x-secret) and there is no key for them: \
+                 every write of a secret is refused; set AURA_CONFIGURATION_SECRET_KEYS_FILE"
+            ));
+        }
         lines
     }
 }

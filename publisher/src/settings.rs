@@ -7,6 +7,7 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time
 
 use auth::Authenticator;
 use contract::{CollectionName, SecretUrl};
+use secrets::SecretKeys;
 use service::{
     http::{
         guard::GuardSettings,
@@ -46,6 +47,8 @@ pub struct Settings {
     pub schemas: SchemaMap,
     /// Largest document, in bytes.
     pub document_limit: usize,
+    /// The keys for secret values, if there are any.
+    pub secret_keys: Option<Arc<SecretKeys>>,
     /// Silence after which a replica is removed from the list of replicas.
     pub forget_replicas: Duration,
     /// Snapshots that are sent at the same time.

@@ -3,14 +3,15 @@
 //! Every error is found before anything runs, and its message says how to fix it. Nothing here does
 //! I/O.
 
-use std::{any::TypeId, collections::BTreeSet, time::Duration};
+use std::{any::TypeId, collections::BTreeSet, sync::Arc, time::Duration};
 
 use contract::{CollectionName, FormatError};
+use secrets::SecretKeys;
 use serde::de::DeserializeOwned;
 
 use crate::{
     Config, FirstLoad, HandlerError, Replica, Update,
-    typed::{Handler, Handlers, Typed, TypedDecoder},
+    typed::{Handler, Handlers, Opening, SecretStore, StoreCache, Typed, TypedDecoder},
 };
 
 /// Default of [`Builder::patience`].
@@ -61,6 +62,14 @@ pub enum BuildError {
     /// A handler whose name is too long.
     #[error("the name of a handler has at most {MAX_NAME} bytes, and {0:?} has more")]
     LongName(String),
+    /// A setting of the environment has a wrong form.
+    #[error("{name} is wrong: expected {expected}")]
+    Setting {
+        /// The variable.
+        name: &'static str,
+        /// What it has to be.
+        expected: &'static str,
+    },
     /// The HTTP client cannot be built.
     #[error("the HTTP client cannot be built")]
     Client(#[from] reqwest::Error),
@@ -79,6 +88,10 @@ pub struct Builder {
     patience: Duration,
     /// See [`Builder::first_load`].
     first_load: FirstLoad,
+    /// See [`Builder::secret_keys`].
+    secret_keys: Option<SecretKeys>,
+    /// See [`Builder::secret_store`].
+    secret_store: Option<SecretStore>,
 }
 
 impl Builder {
@@ -90,6 +103,8 @@ impl Builder {
             handlers: Vec::new(),
             patience: PATIENCE,
             first_load: FirstLoad::default(),
+            secret_keys: None,
+            secret_store: None,
         }
     }
 
@@ -173,15 +188,31 @@ impl Builder {
         self
     }
 
+    /// Opens sealed values (`x-secret`) for typed collections, in memory only. Without keys a typed
+    /// value gets the sealed form. The environment names keys: [`SecretKeys::from_environment`].
+    pub fn secret_keys(mut self, keys: SecretKeys) -> Self {
+        self.secret_keys = Some(keys);
+        self
+    }
+
+    /// Resolves references to secret stores (`x-secret-ref`) for typed collections, in memory only.
+    /// Without it a typed value gets the reference.
+    pub fn secret_store(mut self, store: SecretStore) -> Self {
+        self.secret_store = Some(store);
+        self
+    }
+
     /// The replica. It does nothing until [`Replica::run`].
     ///
     /// # Errors
     /// When the HTTP client cannot be built.
     pub fn build(self) -> Result<Replica, BuildError> {
         let handlers = Handlers::new(self.handlers, self.patience);
+        let store = self.secret_store.map(StoreCache::new).transpose()?;
+        let opening = Opening::new(self.secret_keys, store);
         Ok(Replica::with_types(
             self.config,
-            Typed::new(self.decoders, handlers, self.first_load),
+            Typed::new(self.decoders, handlers, self.first_load, Arc::new(opening)),
         )?)
     }
 

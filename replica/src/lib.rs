@@ -112,11 +112,12 @@ pub use intake::dapr as actix;
 pub use intake::{EventKeys, EventKeysError, EventOutcome};
 pub use replica::Replica;
 pub use reqwest::{Url, header::HeaderValue};
+pub use secrets::{KeyProvider, SecretKeys, provider::KeysError};
 pub use source::SourceError;
 pub use state::{CollectionState as RawCollection, Root};
 pub use typed::{
-    Collection, DocumentChange, FirstLoad, HandlerError, NotReady, PartialLoad, Pin, Snapshot,
-    Update,
+    Collection, DocumentChange, FirstLoad, HandlerError, NotReady, PartialLoad, Pin, Secret,
+    SecretStore, Snapshot, Update,
 };
 
 #[cfg(test)]

@@ -306,6 +306,25 @@ impl Replica {
         Pin::new(Arc::clone(&self.0.typed))
     }
 
+    /// A document with its secrets in plain text, as typed values get it; `None` when there is no such
+    /// document. Everything else in this crate gives the sealed form.
+    ///
+    /// # Errors
+    /// Where a secret is that cannot be opened, and why.
+    pub fn opened(
+        &self,
+        collection: &CollectionName,
+        id: &DocumentId,
+    ) -> Option<Result<Value, String>> {
+        let view = self.view();
+        let document = view.root().get(collection, id)?;
+        let opened = self.0.typed.opening().open(collection, document);
+        Some(match opened {
+            Ok(opened) => opened.to_value(document),
+            Err(unopened) => Err(format!("at {:?}: {}", unopened.pointer, unopened.reason)),
+        })
+    }
+
     /// What is held now. The view stays as it is.
     pub fn view(&self) -> Arc<View> {
         self.0.cache.view()

@@ -13,6 +13,11 @@ use crate::keys::{Keyring, KeyringError};
 /// Most bytes of a file of keys.
 const MAX_FILE: u64 = 64 << 10;
 
+/// The variable that names a file of keys.
+pub const FILE_VARIABLE: &str = "AURA_CONFIGURATION_SECRET_KEYS_FILE";
+/// The variable that has keys as text.
+pub const TEXT_VARIABLE: &str = "AURA_CONFIGURATION_SECRET_KEYS";
+
 /// Where the keys come from.
 #[derive(Clone)]
 pub enum KeyProvider {
@@ -71,6 +76,21 @@ impl SecretKeys {
             provider,
             keys: ArcSwap::from_pointee(keys),
         })
+    }
+
+    /// Reads the keys that the environment of the process names; `None` when it names none. The file
+    /// comes first.
+    ///
+    /// # Errors
+    /// When the keys cannot be read.
+    pub fn from_environment() -> Result<Option<Self>, KeysError> {
+        let variable = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+        let provider = match (variable(FILE_VARIABLE), variable(TEXT_VARIABLE)) {
+            (Some(path), _) => KeyProvider::File(path.into()),
+            (None, Some(text)) => KeyProvider::Environment(Zeroizing::new(text)),
+            (None, None) => return Ok(None),
+        };
+        Self::read(provider).map(Some)
     }
 
     /// The keys.

@@ -293,6 +293,15 @@ impl Sidecar {
         Ok(self)
     }
 
+    /// Adds a component, for the next start.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn add_component(&self, name: &str, yaml: &str) -> anyhow::Result<()> {
+        std::fs::write(self.resources.join(format!("{name}.yaml")), yaml)?;
+        Ok(())
+    }
+
     /// Sets the API token that callers need. It takes effect at the next start.
     pub fn set_api_token(&mut self, token: &str) {
         self.api_token = Some(token.to_owned());

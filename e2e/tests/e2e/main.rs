@@ -24,6 +24,7 @@ mod reap;
 mod redis;
 mod repair;
 mod schemas;
+mod secrets;
 mod sets;
 mod settings;
 mod stalled;

@@ -6,8 +6,11 @@ use actix_web::{
     web,
 };
 use contract::{
-    CanonicalJson, CollectionName, DocumentId, Expected, Operation, Version, canonical::PlainValue,
+    CanonicalJson, CollectionName, Document, DocumentId, Expected, Operation, Version,
+    access::{Right, Target},
+    canonical::PlainValue,
     document,
+    text::Escaped,
 };
 use service::http::{
     bodies::Body,
@@ -25,14 +28,43 @@ use crate::{
 
 type KeyPath = web::Path<(String, String)>;
 
+/// Whether secrets are asked for in plain text.
+#[derive(serde::Deserialize)]
+pub(super) struct RevealQuery {
+    reveal: Option<String>,
+}
+
+impl RevealQuery {
+    /// # Errors
+    /// 400 `bad-request`.
+    fn is_asked(&self) -> Result<bool, ApiError> {
+        match self.reveal.as_deref() {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_other) => {
+                Err(ProblemError::bad_request("reveal", "expected true or false").into())
+            }
+        }
+    }
+}
+
 pub(super) async fn get(
     api: web::Data<Api>,
     caller: Caller,
     key: KeyPath,
     point: web::Query<past::PointQuery>,
+    reveal: web::Query<RevealQuery>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let (collection, id) = api.document_key(&caller, &key)?;
+    let reveal = reveal.is_asked()?;
+    if reveal && point.point()?.is_some() {
+        let detail = "secrets of the past are not revealed";
+        return Err(ProblemError::bad_request("reveal", detail).into());
+    }
+    if reveal {
+        caller.require(Right::ReadSecrets, Target::Document(&collection, &id))?;
+    }
     if let Some(point) = point.point()? {
         return past::document(&api, &request, (collection, id), &point).await;
     }
@@ -42,12 +74,38 @@ pub(super) async fn get(
         .await
         .map_err(store_failed)?;
     let document = document.ok_or_else(|| ProblemError::no_data(&collection, &id))?;
+    if reveal {
+        return revealed(&api, &caller, &collection, &document);
+    }
     let mut response = HttpResponse::Ok();
     if let Some(answered) = etag::conditional(&request, &mut response, &document.etag()) {
         return Ok(answered);
     }
     response.content_type(header::ContentType::json());
     Ok(response.body(document.json().clone()))
+}
+
+/// A document with its secrets in plain text. It has no entity tag, because the tag of the document
+/// stands for its stored form, and nothing on the way may keep it.
+fn revealed(
+    api: &Api,
+    caller: &Caller,
+    collection: &CollectionName,
+    document: &Document,
+) -> Result<HttpResponse, ApiError> {
+    let value = api.policy.rules.revealed(collection, document)?;
+    tracing::info!(
+        %collection, id = %document.id(), revision = document.revision(),
+        "the secrets of {collection}/{} were revealed to {}",
+        document.id(),
+        Escaped(&caller.identity().name)
+    );
+    let mut response = HttpResponse::Ok();
+    response.insert_header((header::CACHE_CONTROL, "no-store"));
+    response.content_type(header::ContentType::json());
+    // As the stored document: the id and the revision, with the plain value.
+    let shown = Document::new(document.id().clone(), document.revision(), &value);
+    Ok(response.body(shown.json().clone()))
 }
 
 pub(super) async fn create(

@@ -37,6 +37,8 @@ pub(super) const LOCAL_SUBSCRIBERS: &str = "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS
 pub(super) const SIGNING_KEY_FILE: &str = "AURA_CONFIGURATION_SIGNING_KEY_FILE";
 pub(super) const ID_ONLY_COLLECTIONS: &str = "AURA_CONFIGURATION_ID_ONLY_COLLECTIONS";
 pub(super) const NO_TOPIC_COLLECTIONS: &str = "AURA_CONFIGURATION_NO_TOPIC_COLLECTIONS";
+pub(super) const SECRET_KEYS_FILE: &str = secrets::provider::FILE_VARIABLE;
+pub(super) const SECRET_KEYS: &str = secrets::provider::TEXT_VARIABLE;
 /// The six collections of the source document (requirement A5).
 pub(super) const COLLECTIONS: &str = contract::environment::COLLECTIONS;
 
@@ -87,6 +89,31 @@ pub struct Args {
     /// Lower it to refuse large documents early; every replica holds all documents in memory.
     #[arg(long, env = "AURA_CONFIGURATION_DOCUMENT_LIMIT_BYTES", default_value = DOCUMENT_LIMIT_BYTES)]
     pub(super) document_limit_bytes: String,
+
+    /// File with the keys for secret values (`x-secret` in a schema), as JSON.
+    ///
+    /// `{"active": "2026-11", "keys": {"2026-11": "<32 bytes as base64>"}}`. New values are sealed with
+    /// the active key; the others only open. The file is read again when it changes. Services that
+    /// read secrets have the same file. Without keys no secret is written.
+    #[arg(
+        long,
+        env = SECRET_KEYS_FILE,
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(super) secret_keys_file: String,
+
+    /// The same keys as text, where there is no file.
+    ///
+    /// They are the same for the life of the process.
+    #[arg(
+        long,
+        env = SECRET_KEYS,
+        default_value = "",
+        hide_default_value = true,
+        hide_env_values = true
+    )]
+    pub(super) secret_keys: String,
 
     /// Changes of each collection that the change log keeps, whatever their age, from 1.
     ///

@@ -1,9 +1,10 @@
 //! From texts to [`Settings`]. Every setting is checked, so that the operator sees all mistakes
 //! together. No mistake shows a value that may hold a secret.
 
-use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use contract::{CollectionName, SecretUrl};
+use secrets::{KeyProvider, SecretKeys};
 use service::nearest::unknown_collection;
 use service::runtime::settings::{
     SettingChecks, SettingsError, boolean, listed, or, positive, token,
@@ -17,7 +18,8 @@ use super::{
         EVENT_TTL_SECONDS, EVENTS_ENABLED, EVENTS_MANAGER, FORGET_REPLICAS_SECONDS,
         ID_ONLY_COLLECTIONS, LISTEN, LOADS, LOCAL_SUBSCRIBERS, LOG_KEEP_CHANGES, LOG_KEEP_HOURS,
         LOG_TRIM_SECONDS, NO_TOPIC_COLLECTIONS, REDIS_DOCUMENT_CHANNELS, REDIS_STREAM_MAX_LENGTH,
-        SCHEMAS_DIR, SCRUB_ROWS_PER_SECOND, SIGNING_KEY_FILE, STORE_URL,
+        SCHEMAS_DIR, SCRUB_ROWS_PER_SECOND, SECRET_KEYS, SECRET_KEYS_FILE, SIGNING_KEY_FILE,
+        STORE_URL,
     },
 };
 use crate::{
@@ -85,6 +87,7 @@ impl Args {
             or(&self.document_limit_bytes, DOCUMENT_LIMIT_BYTES),
             MAX_DOCUMENT_BYTES,
         );
+        let secret_keys = self.secret_keys(checks);
         let log_keep = self.log_keep(checks);
         let audit = self.audit(checks);
         let enabled = or(&self.events_enabled, EVENTS_ENABLED);
@@ -133,6 +136,7 @@ impl Args {
             schemas_dir,
             schemas,
             document_limit: document_limit?,
+            secret_keys: secret_keys?,
             forget_replicas: Duration::from_secs(forget_seconds?),
             snapshot_slots: snapshot_slots?,
             limits: limits?,
@@ -200,6 +204,30 @@ impl Args {
             },
             publisher: format!("{host}:{}", std::process::id()),
         })
+    }
+
+    /// The keys for secrets: read here, so that a wrong file is a mistake as any other. No mistake
+    /// shows a part of a key.
+    fn secret_keys(&self, checks: &mut SettingChecks) -> Option<Option<Arc<SecretKeys>>> {
+        let (name, provider) = match (&*self.secret_keys_file, &*self.secret_keys) {
+            ("", "") => return Some(None),
+            (file, "") => (SECRET_KEYS_FILE, KeyProvider::File(file.into())),
+            ("", text) => (
+                SECRET_KEYS,
+                KeyProvider::Environment(text.to_owned().into()),
+            ),
+            _both => {
+                checks.error(SECRET_KEYS, format_args!("{SECRET_KEYS_FILE} is set too"));
+                return None;
+            }
+        };
+        match SecretKeys::read(provider) {
+            Ok(keys) => Some(Some(Arc::new(keys))),
+            Err(error) => {
+                checks.error(name, error);
+                None
+            }
+        }
     }
 
     fn log_keep(&self, checks: &mut SettingChecks) -> Option<RetentionPolicy> {

@@ -9,8 +9,12 @@ use std::{
     sync::Arc,
 };
 
-use contract::{CollectionName, Document, Revision, objects, status::RefusedValue};
+use contract::{
+    CollectionName, Document, Revision, objects, secrets::is_within, status::RefusedValue,
+};
 use serde::de::DeserializeOwned;
+
+use super::opening::{Opened, Opening};
 
 /// Characters that a refusal shows of its pointer and of its error: both may quote the document.
 const MAX_TEXT: usize = 200;
@@ -100,10 +104,27 @@ impl TypedDecoder {
     /// # Errors
     /// When the value does not fit, or its deserialisation panics. The refusal shows at most
     /// [`MAX_TEXT`] characters of each text.
-    pub(crate) fn decode(&self, document: &Document) -> Result<TypedValue, RefusedValue> {
+    pub(crate) fn decode(
+        &self,
+        document: &Document,
+        opening: &Opening,
+    ) -> Result<TypedValue, RefusedValue> {
+        let refused = |pointer: &str, error: &str| RefusedValue {
+            id: document.id().clone(),
+            revision: document.revision(),
+            pointer: shortened(pointer),
+            error: shortened(error),
+        };
+        let opened = opening
+            .open(&self.collection, document)
+            .map_err(|unopened| refused(&unopened.pointer, &unopened.reason))?;
         let config = document.config_data();
+        let (json, secrets) = match &opened {
+            Opened::AsIs { .. } => (&*config, &[][..]),
+            Opened::Plain { json, secrets } => (json.expose().as_bytes(), &secrets[..]),
+        };
         // Code of the embedding service runs here, and one value must not stop the replica.
-        let decoded = match catch_unwind(AssertUnwindSafe(|| (self.decode)(&config))) {
+        let decoded = match catch_unwind(AssertUnwindSafe(|| (self.decode)(json))) {
             Ok(decoded) => decoded,
             Err(_panic) => Err(DecodeError {
                 pointer: String::new(),
@@ -115,12 +136,29 @@ impl TypedDecoder {
                 revision: document.revision(),
                 value,
             }),
-            Err(error) => Err(RefusedValue {
-                id: document.id().clone(),
-                revision: document.revision(),
-                pointer: shortened(&error.pointer),
-                error: shortened(&error.error),
-            }),
+            Err(DecodeError { pointer, error }) => {
+                // The error quotes what it found, which may be a secret or what is around one.
+                let quotes = secrets
+                    .iter()
+                    .find(|secret| is_within(&pointer, secret) || is_within(secret, &pointer));
+                if let Some(secret) = quotes {
+                    let at = if is_within(&pointer, secret) {
+                        secret
+                    } else {
+                        &pointer
+                    };
+                    let error = "it does not fit; why is not shown, because there is a secret";
+                    return Err(refused(at, error));
+                }
+                let is_sealed = |sealed: &String| is_within(&pointer, sealed);
+                if let Opened::AsIs { sealed } = &opened
+                    && sealed.iter().any(is_sealed)
+                {
+                    let error = "the value is a sealed secret, and this service has no key for it";
+                    return Err(refused(&pointer, error));
+                }
+                Err(refused(&pointer, &error))
+            }
         }
     }
 }

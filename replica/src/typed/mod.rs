@@ -11,8 +11,11 @@ mod collection;
 mod decoder;
 mod flow;
 mod handlers;
+mod opening;
 mod projection;
 mod readiness;
+mod secret;
+mod secret_store;
 
 use std::{any::TypeId, collections::BTreeSet, fmt, sync::Arc};
 
@@ -26,8 +29,12 @@ pub use collection::{Collection, Pin, Snapshot};
 pub(crate) use decoder::{TypedDecoder, TypedValue};
 pub use handlers::{DocumentChange, HandlerError, Update};
 pub(crate) use handlers::{Handler, Handlers};
+pub(crate) use opening::Opening;
 pub(crate) use projection::Projection;
 pub use readiness::{FirstLoad, NotReady, PartialLoad};
+pub use secret::Secret;
+pub use secret_store::SecretStore;
+pub(crate) use secret_store::StoreCache;
 
 use crate::{
     BuildError,
@@ -47,6 +54,8 @@ pub(crate) struct Typed {
     projected: watch::Sender<()>,
     /// What the first load must bring before the replica is ready.
     first_load: FirstLoad,
+    /// Opens the secrets of documents.
+    opening: Arc<Opening>,
 }
 
 impl Typed {
@@ -56,16 +65,24 @@ impl Typed {
         decoders: Vec<TypedDecoder>,
         handlers: Handlers,
         first_load: FirstLoad,
+        opening: Arc<Opening>,
     ) -> Self {
         let decoders: Arc<[TypedDecoder]> = decoders.into();
-        let projection = SwapCell::new(Projection::new(Arc::clone(&decoders)));
+        let projection = Projection::new(Arc::clone(&decoders), Arc::clone(&opening));
+        let projection = SwapCell::new(projection);
         Self {
             decoders,
             handlers,
             projection,
             projected: watch::Sender::default(),
             first_load,
+            opening,
         }
+    }
+
+    /// Opens the secrets of documents.
+    pub(crate) fn opening(&self) -> &Opening {
+        &self.opening
     }
 
     /// What typed readers can read before anything was projected: nothing.
@@ -151,6 +168,11 @@ impl Typed {
 
     /// Projects every view that readers may see; when it is slow, only the newest. It never ends.
     pub(crate) async fn run_projection(&self, cache: &Cache) {
+        let refs = || self.projection().secret_refs();
+        tokio::join!(self.project(cache), Box::pin(self.opening.run(refs)));
+    }
+
+    async fn project(&self, cache: &Cache) {
         let mut written = cache.written();
         loop {
             written.mark_unchanged();
@@ -158,7 +180,11 @@ impl Typed {
             // A view that is hidden or incomplete must not become values.
             if view.loaded() {
                 let before = self.projection();
-                let next = before.next(view.root()).await;
+                self.opening
+                    .fetch_new(before.new_documents(view.root()))
+                    .await;
+                let reopen = self.opening.take_changed();
+                let next = before.next_after(view.root(), &reopen).await;
                 // First the log, then the readers: an old value has its reason in the log.
                 log_refusals(&next, &before);
                 let reach = TypedReach {
@@ -175,8 +201,14 @@ impl Typed {
                     return std::future::pending().await;
                 }
             }
-            if written.changed().await.is_err() {
-                return std::future::pending().await;
+            let written = async { written.changed().await };
+            tokio::select! {
+                changed = written => {
+                    if changed.is_err() {
+                        return std::future::pending().await;
+                    }
+                }
+                () = self.opening.until_changed() => {}
             }
         }
     }

@@ -11,13 +11,18 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use contract::{CollectionName, DocumentId, Epoch, Revision, status::RefusedValue};
+use contract::{
+    CollectionName, Document, DocumentId, Epoch, Revision, secrets::SecretRef, status::RefusedValue,
+};
 use foldhash::fast::RandomState;
 use imbl::{GenericHashMap, OrdMap, shared_ptr::DefaultSharedPtr};
 use state::Root;
 use tokio::task::yield_now;
 
-use super::{TypedDecoder, TypedValue};
+use super::{
+    TypedDecoder, TypedValue,
+    opening::{Opening, Reopen, refs_of},
+};
 
 /// Bytes that are decoded before other tasks may run.
 const BYTES_PER_YIELD: usize = 256 << 10;
@@ -46,6 +51,10 @@ pub(crate) struct Projection {
     values: Vec<Values>,
     /// Values of the root that are not taken: refused, or held back with their set.
     pending: OrdMap<Key, Pending>,
+    /// Opens the secrets of documents.
+    opening: Arc<Opening>,
+    /// How often documents were decoded again that had not changed.
+    reopened: u64,
 }
 
 /// The new value of a document, `None` when it was deleted; or why it is refused.
@@ -64,18 +73,20 @@ pub(crate) struct NewRefusal<'a> {
 
 impl Projection {
     /// A projection that has seen nothing.
-    pub(crate) fn new(decoders: Arc<[TypedDecoder]>) -> Self {
+    pub(crate) fn new(decoders: Arc<[TypedDecoder]>, opening: Arc<Opening>) -> Self {
         Self {
             values: vec![Values::default(); decoders.len()],
             decoders,
+            opening,
             ..Self::default()
         }
     }
 
     /// The projection after this root is seen.
     /// It decodes what differs from the root that was seen before. While it decodes much, it lets
-    /// other tasks run; the caller publishes the result in one step.
-    pub(crate) async fn next(&self, root: &Root) -> Self {
+    /// other tasks run; the caller publishes the result in one step. Documents whose secrets became
+    /// others are decoded again.
+    pub(crate) async fn next_after(&self, root: &Root, reopen: &Reopen) -> Self {
         let mut next = Self {
             root: root.clone(),
             loaded: true,
@@ -96,7 +107,7 @@ impl Projection {
                 }
                 let pending = difference
                     .now
-                    .map(|document| decoder.decode(document))
+                    .map(|document| decoder.decode(document, &self.opening))
                     .transpose();
                 bytes += difference.now.map_or(0, |document| document.json().len());
                 next.pending.insert((index, difference.id.clone()), pending);
@@ -107,10 +118,60 @@ impl Projection {
                 }
             }
         }
+        if reopen.is_due() {
+            next.reopen(reopen).await;
+        }
         next.settle();
         let whole = next.without_value().next().is_none();
         next.was_whole |= whole;
         next
+    }
+
+    /// Decodes documents again that did not change.
+    async fn reopen(&mut self, reopen: &Reopen) {
+        self.reopened += 1;
+        let (decoders, root) = (Arc::clone(&self.decoders), self.root.clone());
+        for (index, decoder) in decoders.iter().enumerate() {
+            let Some(collection) = root.collection(&decoder.collection) else {
+                continue;
+            };
+            for document in collection.documents() {
+                let key = (index, document.id().clone());
+                let is_refused = matches!(self.pending.get(&key), Some(Err(_)));
+                if self.opening.concerns(reopen, document, is_refused) {
+                    let decoded = decoder.decode(document, &self.opening);
+                    self.pending.insert(key, decoded.map(Some));
+                    yield_now().await;
+                }
+            }
+        }
+    }
+
+    /// The documents of typed collections in a newer root that are not in this one.
+    pub(crate) fn new_documents<'a>(
+        &'a self,
+        root: &'a Root,
+    ) -> impl Iterator<Item = &'a Document> {
+        let is_needed = self.opening.has_store();
+        let differences = is_needed.then(|| root.changes_since(&self.root));
+        let differences = differences.into_iter().flatten();
+        differences
+            .filter(|difference| {
+                let mut decoders = self.decoders.iter();
+                decoders.any(|decoder| decoder.collection == *difference.collection)
+            })
+            .filter_map(|difference| difference.now)
+    }
+
+    /// The entries of secret stores that the documents of typed collections refer to.
+    pub(crate) fn secret_refs(&self) -> BTreeSet<SecretRef> {
+        let collections: BTreeSet<_> = (self.decoders.iter())
+            .map(|decoder| &decoder.collection)
+            .collect();
+        let collections = collections.into_iter();
+        let states = collections.filter_map(|name| self.root.collection(name));
+        let documents = states.flat_map(state::CollectionState::documents);
+        documents.flat_map(refs_of).collect()
     }
 
     /// Takes the pending values that are not refused and do not belong to a set of a refused one.
@@ -252,7 +313,10 @@ impl Projection {
             .keys()
             .filter(|(of, _id)| *of == decoder)
             .map(|(_decoder, id)| id);
-        let ids: BTreeSet<_> = changed.chain(pending).collect();
+        // Documents that were decoded again may be any.
+        let reopened = (self.reopened != old.reopened).then(|| now.keys());
+        let reopened = reopened.into_iter().flatten();
+        let ids: BTreeSet<_> = changed.chain(pending).chain(reopened).collect();
         let mut changes: Vec<_> = ids
             .into_iter()
             .map(|id| (id.clone(), before.get(id).cloned(), now.get(id).cloned()))

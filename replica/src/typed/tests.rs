@@ -47,7 +47,10 @@ fn decoders() -> Arc<[TypedDecoder]> {
 }
 
 fn projected(before: &Projection, root: &Root) -> Projection {
-    before.next(root).now_or_never().expect("little to read")
+    before
+        .next_after(root, &Default::default())
+        .now_or_never()
+        .expect("little to read")
 }
 
 /// The newest change of a document.
@@ -207,7 +210,7 @@ proptest! {
     #[test]
     fn a_projection_follows_the_rules(steps in prop::collection::vec((prop::collection::vec(edit(), 1..4), any::<bool>()), 1..24)) {
         let mut world = World::new();
-        let (mut projection, mut model) = (projected(&Projection::new(decoders()), world.machine.root()), BTreeMap::new());
+        let (mut projection, mut model) = (projected(&Projection::new(decoders(), Arc::default()), world.machine.root()), BTreeMap::new());
         let mut notified = BTreeMap::new();
         for (edits, looks) in steps {
             world.commit(edits);
@@ -247,7 +250,10 @@ proptest! {
 fn a_refusal_has_a_pointer_and_an_error() {
     let mut world = World::new();
     world.commit(vec![(0, 1, Some(None))]);
-    let projection = projected(&Projection::new(decoders()), world.machine.root());
+    let projection = projected(
+        &Projection::new(decoders(), Arc::default()),
+        world.machine.root(),
+    );
     let refusals: Vec<_> = projection.refusals(&name("A")).collect();
     let [refusal] = refusals[..] else {
         panic!("{refusals:?}")
@@ -268,7 +274,9 @@ fn a_refusal_has_a_pointer_and_an_error() {
         refusal.error
     );
     assert_eq!(
-        projection.refused_since(&Projection::new(decoders())).len(),
+        projection
+            .refused_since(&Projection::new(decoders(), Arc::default()))
+            .len(),
         1
     );
     assert_eq!(
@@ -281,7 +289,7 @@ fn a_refusal_has_a_pointer_and_an_error() {
 #[test]
 fn a_refusal_says_that_the_last_good_value_stays_only_when_there_was_one() {
     let mut world = World::new();
-    let start = Projection::new(decoders());
+    let start = Projection::new(decoders(), Arc::default());
     world.commit(vec![(0, 1, Some(None))]);
     let refused = projected(&start, world.machine.root());
     let consequence = |projection: &Projection, before: &Projection| {
@@ -309,7 +317,10 @@ fn a_refusal_says_that_the_last_good_value_stays_only_when_there_was_one() {
 fn a_member_that_is_held_back_and_never_had_a_value_makes_its_collection_partial() {
     let mut world = World::new();
     world.commit(vec![(0, 0, Some(None)), (1, 0, Some(Some(1)))]);
-    let projection = projected(&Projection::new(decoders()), world.machine.root());
+    let projection = projected(
+        &Projection::new(decoders(), Arc::default()),
+        world.machine.root(),
+    );
     assert_eq!(projection.partial(), BTreeSet::from([name("A"), name("B")]));
     let refused: Vec<_> = projection.refused_without_value().collect();
     assert_eq!(refused.len(), 1, "only one is refused: {refused:?}");
@@ -327,7 +338,10 @@ fn a_set_with_a_refused_member_is_held_back_until_the_member_fits() {
     for document in 0..3 {
         world.commit(vec![(0, document, Some(Some(0)))]);
     }
-    let projection = projected(&Projection::new(decoders()), world.machine.root());
+    let projection = projected(
+        &Projection::new(decoders(), Arc::default()),
+        world.machine.root(),
+    );
     world.commit(vec![
         (0, 0, Some(Some(1))),
         (0, 1, None),
@@ -359,7 +373,10 @@ fn a_type_that_panics_refuses_the_value() {
     let mut world = World::new();
     world.commit(vec![(0, 1, Some(Some(1)))]);
     let projection = projected(
-        &Projection::new(vec![TypedDecoder::of::<Panics>(name("A"))].into()),
+        &Projection::new(
+            vec![TypedDecoder::of::<Panics>(name("A"))].into(),
+            Arc::default(),
+        ),
         world.machine.root(),
     );
     assert_eq!(

@@ -1,6 +1,6 @@
 //! Operations that read: collections, documents, snapshots, the feed and the schemas.
 
-use contract::{Change, DocumentId, ProblemKind, references::Referrers};
+use contract::{Change, Document, DocumentId, ProblemKind, references::Referrers};
 use serde_json::json;
 use service::http::{
     JSON,
@@ -40,7 +40,16 @@ pub(crate) fn documents() -> ApiOperation {
 
 pub(crate) fn document() -> ApiOperation {
     let operation = of_document(ApiOperation::new("getDocument", "A document"));
-    let answer = operations::document().may_have(past::STATE);
+    let operation = operation
+        .query(
+            "reveal",
+            "Whether secrets are in plain text; needs the right read-secrets",
+            json!({"type": "boolean", "default": false}).into(),
+        )
+        .problems(&[ProblemKind::NoSecretKey]);
+    let answer = ApiAnswer::json::<Document>(200, "The document")
+        .may_have(&[ETAG])
+        .may_have(past::STATE);
     cached(reading(past::also_past(operation)), &[ETAG]).answer(answer)
 }
 

@@ -88,6 +88,7 @@ pub(crate) fn change_set() -> ApiOperation {
 pub(super) fn writing(operation: ApiOperation) -> ApiOperation {
     authored(operation).problems(&[
         ProblemKind::DanglingReference,
+        ProblemKind::NoSecretKey,
         ProblemKind::Unreadable,
         ProblemKind::Busy,
         ProblemKind::Stopping,
