@@ -8,13 +8,14 @@
 //! (several endpoints of the same publisher), [`ClientError`], [`retry`], then one module per
 //! subject: [`heads`], [`documents`], [`change_sets`], [`snapshot`], [`feed`], [`live_feed`],
 //! [`check_in`], [`replicas`], [`status`], [`schemas`], [`epoch`], [`repair`], [`history`],
-//! [`rollback`], [`dead_letters`].
+//! [`rollback`], [`dead_letters`], [`audit`].
 //!
 //! This crate holds no documents, keeps no state between two requests except which endpoint
 //! answered last, and never repeats a request unless its caller runs it through [`retry`]. It never
 //! uses a proxy and never follows a redirect, because publishers are inside the own network.
 
 pub mod answer;
+pub mod audit;
 pub mod change_sets;
 pub mod check_in;
 pub mod dead_letters;

@@ -2,6 +2,7 @@
 //! the confirmation. A command parses its arguments, talks to services through `client`,
 //! and prints a result; it keeps nothing.
 
+mod audit;
 mod auth;
 mod confirmation;
 mod dead_letters;
@@ -61,6 +62,7 @@ enum Command {
     Schemas(schemas::SchemasCommand),
     RestoreEpoch(restore_epoch::RestoreEpoch),
     Auth(auth::Auth),
+    Audit(audit::Audit),
     #[command(hide = true)]
     WithParent(up::with_parent::WithParent),
 }
@@ -88,6 +90,7 @@ impl Confcast {
             Command::Schemas(command) => command.run().await,
             Command::RestoreEpoch(command) => command.run().await,
             Command::Auth(command) => command.run().await,
+            Command::Audit(command) => command.run().await,
             Command::WithParent(command) => command.run(),
         }
     }
@@ -159,6 +162,9 @@ mod tests {
             "auth explain --role monitor",
             "auth explain --json",
             "auth whoami --json",
+            "audit list --actor token:deploy --kind write --from 1h --json",
+            "audit export audit.ndjson",
+            "audit verify audit.ndjson --tips tips.json --json",
             "list ChannelConfiguration --json",
             "show ChannelConfiguration whatsapp-es --revision 41",
             "show ChannelConfiguration whatsapp-es --at -15m",

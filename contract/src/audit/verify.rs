@@ -39,7 +39,7 @@ pub enum Fault {
         /// The record that is there instead.
         before: Tip,
     },
-    /// A position of the chain has two different records.
+    /// A position of the chain has two different records, or a record comes after later ones.
     Repeated(Tip),
     /// A chain begins in the middle, and no record of retention says so.
     NoBeginning(Tip),
@@ -76,7 +76,11 @@ impl fmt::Display for Fault {
                 before.chain,
                 before.sequence - 1
             ),
-            Self::Repeated(tip) => write!(f, "{} is there twice, with different content", at(tip)),
+            Self::Repeated(tip) => write!(
+                f,
+                "{} is there twice with different content, or out of order",
+                at(tip)
+            ),
             Self::NoBeginning(tip) => write!(
                 f,
                 "the records before {} are missing, and no retention removed them",
