@@ -16,6 +16,7 @@ use client::Endpoint;
 use contract::{
     CollectionName, DocumentId, Revision,
     references::{Reference, ReferenceRules},
+    secrets::{SecretPlaces, is_of_sealing, sealed_text, sealed_values},
     snapshot::SnapshotItem,
 };
 use jsonschema::Validator;
@@ -28,7 +29,8 @@ use crate::{output, progress::ProgressLine, target::Target};
 /// Show which stored documents changed schemas would refuse
 ///
 /// Reads the documents from the publisher and the schemas from files. Also shows references to
-/// documents that do not exist (`x-ref`). The exit code is 0 only if every document passes.
+/// documents that do not exist (`x-ref`), and secrets that are stored in plain text (`x-secret`),
+/// because they were written before their schema had the keyword. The exit code is 0 only if every document passes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Check {
     /// Schemas, each named COLLECTION.schema.json
@@ -57,6 +59,8 @@ struct Report {
     refused: u64,
     /// Documents that refer to one that does not exist.
     dangling: u64,
+    /// Documents with a secret in plain text.
+    unsealed: u64,
     faults: Vec<Fault>,
     /// Collections with a schema that the publisher does not serve: nothing is stored there.
     unknown: Vec<CollectionName>,
@@ -98,6 +102,7 @@ impl Check {
             checked,
             refused,
             dangling,
+            unsealed,
             ..
         } = report;
         let mut wrong = Vec::new();
@@ -107,6 +112,11 @@ impl Check {
         if dangling > 0 {
             wrong.push(format!(
                 "{dangling} of {checked} documents refer to documents that do not exist"
+            ));
+        }
+        if unsealed > 0 {
+            wrong.push(format!(
+                "{unsealed} of {checked} documents have secrets in plain text"
             ));
         }
         ensure!(wrong.is_empty(), "{}", wrong.join("; "));
@@ -159,6 +169,7 @@ async fn check(publisher: &Endpoint, contracts: &[Contract]) -> anyhow::Result<R
             let checks = Checks {
                 validator: contract.validator()?,
                 references: contract.references()?,
+                secrets: contract.secrets()?,
             };
             rules.insert(contract.collection.clone(), checks);
         } else {
@@ -179,9 +190,21 @@ async fn check(publisher: &Endpoint, contracts: &[Contract]) -> anyhow::Result<R
 struct Checks {
     validator: Validator,
     references: Option<ReferenceRules>,
+    secrets: Option<SecretPlaces>,
 }
 
 impl Checks {
+    /// Pointers to the secrets of a document that are not sealed.
+    fn plain_secrets(&self, document: &Value) -> Vec<String> {
+        let places = self.secrets.as_ref();
+        let pointers = places.map_or_else(Vec::new, |places| places.of_value(document));
+        let is_plain = |pointer: &String| {
+            let value = document.pointer(pointer);
+            value.is_some_and(|value| sealed_text(value).is_none())
+        };
+        pointers.into_iter().filter(is_plain).collect()
+    }
+
     /// The references of a document, as the publisher finds them.
     fn references_of(&self, document: &Value) -> Vec<Reference> {
         let rules = self.references.as_ref();
@@ -249,18 +272,31 @@ impl Report {
         } = item;
         let document = config_data.to_value().context("a document")?;
         let before = self.faults.len();
-        self.faults
-            .extend(rules.validator.iter_errors(&document).map(|fault| Fault {
-                collection: collection.clone(),
-                id: id.clone(),
-                revision,
-                pointer: fault.instance_path().to_string(),
-                // The publisher's text, which does not repeat values: they may be large or
-                // private.
-                why: fault.masked_with("the value").to_string(),
-            }));
+        let sealed = sealed_values(&document);
+        let faults = rules.validator.iter_errors(&document).filter(|fault| {
+            let sealed = sealed.iter().map(|(pointer, _text)| pointer.as_str());
+            !is_of_sealing(fault, sealed)
+        });
+        self.faults.extend(faults.map(|fault| Fault {
+            collection: collection.clone(),
+            id: id.clone(),
+            revision,
+            pointer: fault.instance_path().to_string(),
+            // The publisher's text, which does not repeat values: they may be large or
+            // private.
+            why: fault.masked_with("the value").to_string(),
+        }));
         self.checked += 1;
         self.refused += u64::from(self.faults.len() > before);
+        let plain = rules.plain_secrets(&document);
+        self.unsealed += u64::from(!plain.is_empty());
+        self.faults.extend(plain.into_iter().map(|pointer| Fault {
+            collection: collection.clone(),
+            id: id.clone(),
+            revision,
+            pointer,
+            why: "is a secret in plain text; the next write of the document seals it".to_owned(),
+        }));
         let references = rules.references_of(&document).into_iter();
         let unknown = references.filter(|reference| {
             let key = reference.key();
@@ -404,5 +440,50 @@ mod tests {
             format!("{error:#}").contains("is not the name of a collection"),
             "{error:#}"
         );
+    }
+
+    #[tokio::test]
+    async fn secrets_in_plain_text_are_named_and_sealed_ones_fit() {
+        let publisher = FakePublisher::start().await;
+        let name = "ChannelConfiguration".parse().expect("valid");
+        for (id, document) in [
+            (
+                "sealed",
+                r#"{"password":{"$secret":"v1.a.1.b.c.d"},"port":1}"#,
+            ),
+            ("plain", r#"{"password":"hunter2"}"#),
+            (
+                "bad",
+                r#"{"password":{"$secret":"v1.a.1.b.c.d"},"port":"x"}"#,
+            ),
+        ] {
+            let id = id.parse().expect("valid");
+            publisher
+                .endpoint()
+                .put_or_create(&name, &id, document.as_bytes())
+                .await
+                .expect("written");
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("ChannelConfiguration.schema.json");
+        let schema = r#"{"properties": {"password": {"type": "string", "x-secret": true}, "port": {"type": "integer"}}}"#;
+        fs::write(&file, schema).expect("written");
+        let contracts = source::folder(folder.path()).expect("schemas");
+        let report = check(&publisher.endpoint(), &contracts).await;
+        let report = report.expect("checked");
+        let counts = (report.checked, report.refused, report.unsealed);
+        assert_eq!(counts, (3, 1, 1));
+        let faults: Vec<_> = report
+            .faults
+            .iter()
+            .map(|fault| format!("{}{} {}", fault.id, fault.pointer, fault.why))
+            .collect();
+        assert!(faults.iter().any(|fault| fault.starts_with("bad/port ")));
+        assert!(
+            faults
+                .iter()
+                .any(|fault| fault.starts_with("plain/password is a secret"))
+        );
+        assert!(!format!("{faults:?}").contains("hunter2"));
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, anyhow, ensure};
 use client::Endpoint;
-use contract::{CollectionName, canonical, references::ReferenceRules};
+use contract::{CollectionName, canonical, references::ReferenceRules, secrets::SecretPlaces};
 use jsonschema::Validator;
 use serde_json::Value;
 
@@ -66,6 +66,7 @@ impl Contract {
         };
         contract.validator()?;
         contract.references()?;
+        contract.secrets()?;
         Ok(contract)
     }
 
@@ -73,6 +74,12 @@ impl Contract {
     pub(super) fn references(&self) -> anyhow::Result<Option<ReferenceRules>> {
         let rules = ReferenceRules::of_schema(&self.schema);
         rules.with_context(|| format!("the schema of {}", self.collection))
+    }
+
+    /// Where its documents have secrets, if they do.
+    pub(super) fn secrets(&self) -> anyhow::Result<Option<SecretPlaces>> {
+        let places = SecretPlaces::sealed(&self.schema);
+        places.with_context(|| format!("the schema of {}", self.collection))
     }
 
     /// The validator, with the same options as in the publisher.
