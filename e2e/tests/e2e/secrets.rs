@@ -6,10 +6,11 @@ use anyhow::{Context, ensure};
 use e2e::{
     client::{Answer, Api},
     testbed::{
-        StoreKind, Testbed, Transport, redis::Redis, services::Service, sidecar::Sidecar,
+        Store, StoreKind, Testbed, Transport, redis::Redis, services::Service, sidecar::Sidecar,
         wait::eventually,
     },
 };
+use mongodb::bson::Document;
 use replica::{Builder, Config, FirstLoad, KeyProvider, Replica, Secret, SecretKeys, SecretStore};
 use reqwest::Method;
 use serde::Deserialize;
@@ -297,6 +298,54 @@ async fn exercise(testbed: &Testbed, replica: &Replica, keys_file: &Path) -> Out
     )
     .await?;
     until_read(replica, "db", &first, 9).await
+}
+
+/// A text as `Debug` of raw BSON shows it.
+fn hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::test]
+async fn a_database_has_secrets_only_in_their_sealed_form() -> Outcome {
+    let store = Store::start(StoreKind::Mongo).await?;
+    let folder = tempfile::tempdir()?;
+    write_schema(folder.path())?;
+    let publisher = store.publisher()?;
+    let mut publisher = publisher
+        .with("AURA_CONFIGURATION_COLLECTIONS", DATABASES)
+        .with(
+            "AURA_CONFIGURATION_SCHEMAS_DIR",
+            folder.path().display().to_string(),
+        )
+        .with("AURA_CONFIGURATION_SECRET_KEYS", keys("a", &[("a", KEY_A)]));
+    publisher.start().await?;
+    let api = publisher.api();
+    let plain = json!({"id": "db", "password": CANARY, "servers": [{"token": [CANARY]}]});
+    api.create(DATABASES, &plain).await?.expect(201)?;
+    let path = format!("/v1/collections/{DATABASES}/documents/db");
+    let mut read = api.get(&path).await?.expect(200)?.json()?["configData"].take();
+    read["port"] = json!(2);
+    send(&api, Method::PUT, &path, &read).await?.expect(200)?;
+    let stored = api.get(&path).await?.expect(200)?;
+    ensure!(stored.json()?["configData"] == read, "{}", stored.body);
+    let revealed = api.get(&format!("{path}?reveal=true")).await?.expect(200)?;
+    ensure!(revealed.json()?["configData"]["password"] == CANARY);
+    let mongod = store.0.as_ref().context("a server")?;
+    let database = mongod.database("confcast").await?;
+    for name in database.list_collection_names().await? {
+        let mut rows = database
+            .collection::<Document>(&name)
+            .find(Document::new())
+            .await?;
+        while rows.advance().await? {
+            let row = format!("{:?}", rows.current());
+            ensure!(
+                !row.contains(&hex(CANARY)) && !row.contains(CANARY),
+                "{name}: {row}"
+            );
+        }
+    }
+    Ok(())
 }
 
 #[tokio::test]

@@ -120,7 +120,7 @@ impl Rules {
             return Ok(Some((NewValue::Open(value), references)));
         };
         let action = self.opened_action(write, places, stored)?;
-        let made_of = made_of.map(|document| self.opened_document(write, document));
+        let made_of = made_of.map(|document| self.opened_document(write, places, document));
         let Some(value) = value_of(&action, made_of.transpose()?.as_ref())? else {
             return Ok(None);
         };
@@ -295,21 +295,24 @@ impl Rules {
     }
 
     /// A stored document with the secrets opened that can be opened. The others stay sealed, because
-    /// the write may replace them.
-    fn opened_document(&self, write: &Write, stored: &Document) -> Result<Document, WriteError> {
-        let text = stored.config_data();
-        let value = parse(&text)?;
-        let sealed: Vec<_> = sealed_values(&value)
-            .into_iter()
-            .map(|(pointer, text)| (pointer, text.to_owned()))
-            .collect();
-        if sealed.is_empty() {
-            return Ok(stored.clone());
-        }
-        let mut value = value;
-        for (pointer, text) in sealed {
-            let opened = self.opened_text(write, &text, std::iter::once(&pointer));
-            if let (Ok(Ok(plain)), Some(place)) = (opened, value.pointer_mut(&pointer)) {
+    /// the write may replace them. So does a value whose place is no longer secret: it would be stored
+    /// in plain text.
+    fn opened_document(
+        &self,
+        write: &Write,
+        places: &SecretPlaces,
+        stored: &Document,
+    ) -> Result<Document, WriteError> {
+        let mut value = parse(&stored.config_data())?;
+        for pointer in places.of_value(&value) {
+            let Some(place) = value.pointer_mut(&pointer) else {
+                continue;
+            };
+            let Some(text) = sealed_text(place) else {
+                continue;
+            };
+            let opened = self.opened_text(write, text, std::iter::once(&pointer));
+            if let Ok(Ok(plain)) = opened {
                 *place = plain;
             }
         }

@@ -14,7 +14,7 @@ use contract::{
 };
 use serde::de::DeserializeOwned;
 
-use super::opening::{Opened, Opening};
+use super::opening::{Opened, Opening, is_sealed};
 
 /// Characters that a refusal shows of its pointer and of its error: both may quote the document.
 const MAX_TEXT: usize = 200;
@@ -120,7 +120,7 @@ impl TypedDecoder {
             .map_err(|unopened| refused(&unopened.pointer, &unopened.reason))?;
         let config = document.config_data();
         let (json, secrets) = match &opened {
-            Opened::AsIs { .. } => (&*config, &[][..]),
+            Opened::AsIs => (&*config, &[][..]),
             Opened::Plain { json, secrets } => (json.expose().as_bytes(), &secrets[..]),
         };
         // Code of the embedding service runs here, and one value must not stop the replica.
@@ -150,10 +150,7 @@ impl TypedDecoder {
                     let error = "it does not fit; why is not shown, because there is a secret";
                     return Err(refused(at, error));
                 }
-                let is_sealed = |sealed: &String| is_within(&pointer, sealed);
-                if let Opened::AsIs { sealed } = &opened
-                    && sealed.iter().any(is_sealed)
-                {
+                if is_sealed(document, &pointer) {
                     let error = "the value is a sealed secret, and this service has no key for it";
                     return Err(refused(&pointer, error));
                 }

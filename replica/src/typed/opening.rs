@@ -13,7 +13,7 @@ use std::{
 
 use contract::{
     CollectionName, Document,
-    secrets::{SEALED_MEMBER, SecretRef, sealed_values, secret_refs},
+    secrets::{SEALED_MEMBER, SecretRef, is_within, sealed_values, secret_refs},
 };
 use secrets::{Plain, SecretKeys};
 use serde_json::Value;
@@ -59,10 +59,7 @@ impl Reopen {
 /// A document as its decoder gets it.
 pub(crate) enum Opened {
     /// As it is: it has no secret, or none that this service can open.
-    AsIs {
-        /// Pointers to what stays sealed.
-        sealed: Vec<String>,
-    },
+    AsIs,
     /// With its secrets in plain text.
     Plain {
         /// Its JSON.
@@ -79,7 +76,7 @@ impl Opened {
     /// When the document is no JSON.
     pub(crate) fn to_value(&self, document: &Document) -> Result<Value, String> {
         let read = match self {
-            Self::AsIs { .. } => serde_json::from_slice(&document.config_data()),
+            Self::AsIs => serde_json::from_slice(&document.config_data()),
             Self::Plain { json, .. } => serde_json::from_str(json.expose()),
         };
         read.map_err(|_error| "it is no JSON".to_owned())
@@ -113,9 +110,11 @@ impl Opening {
         collection: &CollectionName,
         document: &Document,
     ) -> Result<Opened, Unopened> {
-        let as_is = |sealed| Ok(Opened::AsIs { sealed });
+        if self.keys.is_none() && self.store.is_none() {
+            return Ok(Opened::AsIs);
+        }
         let Some(mut value) = with_secrets(document) else {
-            return as_is(Vec::new());
+            return Ok(Opened::AsIs);
         };
         let mut secrets = Vec::new();
         if let Some(keys) = &self.keys {
@@ -141,8 +140,7 @@ impl Opening {
             }
         }
         if secrets.is_empty() {
-            let sealed = sealed_values(&value).into_iter();
-            return as_is(sealed.map(|(pointer, _text)| pointer).collect());
+            return Ok(Opened::AsIs);
         }
         Ok(Opened::Plain {
             json: Plain::of(&value),
@@ -242,11 +240,16 @@ impl Opening {
 fn with_secrets(document: &Document) -> Option<Value> {
     let json = document.config_data();
     // Most documents have none, and are not parsed here.
-    let member = SEALED_MEMBER.as_bytes();
-    if !json.windows(member.len()).any(|part| part == member) {
-        return None;
-    }
+    memchr::memmem::find(&json, SEALED_MEMBER.as_bytes())?;
     serde_json::from_slice(&json).ok()
+}
+
+/// Whether a pointer leads to or into a sealed value of a document.
+pub(crate) fn is_sealed(document: &Document, pointer: &str) -> bool {
+    let value = with_secrets(document);
+    let sealed = value.iter().flat_map(sealed_values);
+    let mut sealed = sealed.map(|(sealed, _text)| is_within(pointer, &sealed));
+    sealed.any(|is_within| is_within)
 }
 
 /// The references of a document to secret stores.

@@ -321,6 +321,28 @@ fn a_reference_to_a_secret_store_is_checked_for_its_form_only() {
 }
 
 #[test]
+fn a_secret_does_not_become_plain_text_when_its_schema_loses_the_keyword() {
+    let mut world = World::new(keys(&["a"]));
+    let create = Action::Create(config(
+        json!({"password": CANARY, "login": {"user": CANARY}}),
+    ));
+    world.commit(create, true).expect("created");
+    let schema = json!({"properties": {
+        "password": {"type": "string"}, "login": {"x-secret": true},
+    }});
+    let schema = Schema::new(&name(), schema.to_string().into(), None).expect("a schema");
+    let schemas = [(name(), Arc::new(schema))].into();
+    world.rules.schemas.replace(schemas);
+    let patch = Action::Patch(config(json!({"port": 1})));
+    let error = world.commit(patch, true).expect_err("refused");
+    assert_eq!(error.pointer().as_deref(), Some("/password"));
+    assert_eq!(error.kind(), ProblemKind::Schema);
+    let given = Action::Patch(config(json!({"port": 1, "password": "open now"})));
+    world.commit(given, true).expect("written");
+    assert_eq!(world.stored()["password"], "open now");
+}
+
+#[test]
 fn a_schema_cannot_make_a_whole_document_or_its_id_secret() {
     for schema in [
         json!({"x-secret": true}),
