@@ -246,7 +246,12 @@ impl Publisher {
             .rates(settings.publisher_limits.limit_writes_per_second);
         let rates = Rates::new(rates, &routes::table());
 
-        let rotation = SecretRotation::new(store.clone(), writer.clone(), metrics.clone());
+        let rotation = SecretRotation::new(
+            store.clone(),
+            writer.clone(),
+            metrics.clone(),
+            audit.clone(),
+        );
         supervisor.spawn("secret key rotation", rotation.run(stop.clone()));
 
         let snapshots = SnapshotSlots::new(settings.snapshot_slots);

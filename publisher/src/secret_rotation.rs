@@ -7,7 +7,13 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use contract::{CollectionName, Context, Expected, canonical, secrets::SEALED_MEMBER};
+use chrono::Utc;
+use contract::{
+    CollectionName, Context, Expected,
+    audit::{self, AuditEvent, Entry},
+    canonical,
+    secrets::SEALED_MEMBER,
+};
 use secrets::{Keyring, SecretKeys, document::not_active};
 use service::runtime::log_rate::LogRate;
 use tokio::time::{Instant, sleep};
@@ -15,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
+    audit::Audit,
     decide::{Action, DocumentKey, Write, WriteError},
     metrics::Metrics,
     store::Store,
@@ -39,6 +46,7 @@ pub struct SecretRotation {
     store: Store,
     writer: Writer,
     metrics: Arc<Metrics>,
+    audit: Audit,
 }
 
 /// Documents whose secrets are not wrapped by the active key.
@@ -51,11 +59,12 @@ struct Found {
 
 impl SecretRotation {
     /// A rotation of the documents of a store.
-    pub fn new(store: Store, writer: Writer, metrics: Arc<Metrics>) -> Self {
+    pub fn new(store: Store, writer: Writer, metrics: Arc<Metrics>, audit: Audit) -> Self {
         Self {
             store,
             writer,
             metrics,
+            audit,
         }
     }
 
@@ -73,8 +82,10 @@ impl SecretRotation {
 
     async fn passes(&self, keys: &Arc<SecretKeys>) {
         let mut due = Instant::now();
+        self.record(&keys.keyring());
         loop {
             if reload(keys).await {
+                self.record(&keys.keyring());
                 due = Instant::now();
             }
             if Instant::now() >= due {
@@ -97,6 +108,16 @@ impl SecretRotation {
             }
             sleep(POLL).await;
         }
+    }
+
+    /// Records which key is in use.
+    fn record(&self, keys: &Keyring) {
+        let event = AuditEvent::KeyInUse {
+            purpose: "secrets".to_owned(),
+            id: keys.active().to_string(),
+        };
+        self.audit
+            .record(Entry::done(Utc::now(), audit::PUBLISHER, event));
     }
 
     /// Writes a batch of documents. Whether nothing more can be done.

@@ -91,15 +91,36 @@ pub(super) async fn done(api: &Api, request: &HttpRequest, event: AuditEvent) {
     if !api.audit.is_on() {
         return;
     }
+    let entry = entry(request, event);
+    if api.audit.record_now(entry.clone()).await.is_err() {
+        api.audit.record(entry);
+    }
+}
+
+/// Records what the caller of a request is about to be given. Nothing was given yet, so without a record
+/// nothing is.
+///
+/// # Errors
+/// 503 when the store takes no record now.
+pub(super) async fn before(
+    api: &Api,
+    request: &HttpRequest,
+    event: AuditEvent,
+) -> Result<(), ApiError> {
+    if !api.audit.is_on() {
+        return Ok(());
+    }
+    let recorded = api.audit.record_now(entry(request, event)).await;
+    recorded.map_err(store_failed)
+}
+
+fn entry(request: &HttpRequest, event: AuditEvent) -> Entry {
     // A malformed context was refused where it matters.
     let context = origin::context(request).unwrap_or_default();
-    let entry = Entry {
+    Entry {
         user: context.user_id().map(str::to_owned),
         correlation_id: context.correlation_id().map(str::to_owned),
         ..Entry::done(chrono::Utc::now(), &*access::identity(request).name, event)
-    };
-    if api.audit.record_now(entry.clone()).await.is_err() {
-        api.audit.record(entry);
     }
 }
 

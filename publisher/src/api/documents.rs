@@ -8,6 +8,7 @@ use actix_web::{
 use contract::{
     CanonicalJson, CollectionName, Document, DocumentId, Expected, Operation, Version,
     access::{Right, Target},
+    audit::AuditEvent,
     canonical::PlainValue,
     document,
     text::Escaped,
@@ -75,7 +76,7 @@ pub(super) async fn get(
         .map_err(store_failed)?;
     let document = document.ok_or_else(|| ProblemError::no_data(&collection, &id))?;
     if reveal {
-        return revealed(&api, &caller, &collection, &document);
+        return revealed(&api, &caller, &request, &collection, &document).await;
     }
     let mut response = HttpResponse::Ok();
     if let Some(answered) = etag::conditional(&request, &mut response, &document.etag()) {
@@ -87,13 +88,20 @@ pub(super) async fn get(
 
 /// A document with its secrets in plain text. It has no entity tag, because the tag of the document
 /// stands for its stored form, and nothing on the way may keep it.
-fn revealed(
+async fn revealed(
     api: &Api,
     caller: &Caller,
+    request: &HttpRequest,
     collection: &CollectionName,
     document: &Document,
 ) -> Result<HttpResponse, ApiError> {
     let value = api.policy.rules.revealed(collection, document)?;
+    let event = AuditEvent::SecretRevealed {
+        collection: collection.clone(),
+        id: document.id().clone(),
+        revision: Some(document.revision()),
+    };
+    audit::before(api, request, event).await?;
     tracing::info!(
         %collection, id = %document.id(), revision = document.revision(),
         "the secrets of {collection}/{} were revealed to {}",
