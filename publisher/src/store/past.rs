@@ -465,7 +465,6 @@ impl PastDocuments<'_> {
         if point.revision == 0 {
             return Ok(None);
         }
-        let mut proof = Proof::Open;
         // Twice: what was read first may be of a member of the database that was behind.
         for _attempt in 0..2 {
             // First, so that what changes it in the meantime is found after the point.
@@ -476,17 +475,13 @@ impl PastDocuments<'_> {
                 Err(error) => return Err(error.into()),
             };
             let evidence = store.evidence(point, id).await?;
-            proof = evidence.proof(point.revision, now.as_ref().map(Option::as_ref));
-            let is_proven = proof == Proof::Proven || proof == Proof::Open && self.adds_up;
-            if is_proven {
-                return Ok(evidence.found.and_then(|record| record.document()));
+            match evidence.proof(point.revision, now.as_ref().map(Option::as_ref)) {
+                Proof::Open if !self.adds_up => return self.add_up(id).await,
+                Proof::Open | Proof::Proven => {
+                    return Ok(evidence.found.and_then(|record| record.document()));
+                }
+                Proof::Contradicted => {}
             }
-            if proof == Proof::Open {
-                break;
-            }
-        }
-        if proof == Proof::Open {
-            return self.add_up(id).await;
         }
         Err(anyhow::Error::from(DamagedPast::Document {
             collection: point.collection.clone(),

@@ -12,7 +12,9 @@ use crate::store::{
     embedded::{
         Embedded,
         connections::{Durability, End},
-        rows, tables,
+        rows,
+        snapshots::pins,
+        tables,
     },
     integrity::{Damage, DamagedDocument, DamagedPast},
     past::{
@@ -58,7 +60,7 @@ impl Embedded {
         if view.coverage.covered >= lost {
             return Ok(());
         }
-        let pins = self.pins(transaction, collection)?;
+        let pins = pins(transaction, collection, &view.coverage)?;
         let mut remaining = BTreeSet::new();
         // What is true of the lost revisions is not known, so only pinned states keep what they had.
         for (id, records) in stored(transaction, collection, "", usize::MAX)? {
@@ -144,7 +146,7 @@ impl Embedded {
         let Some(newest) = newest else {
             return Ok(());
         };
-        let pins = self.pins(transaction, collection)?;
+        let pins = pins(transaction, collection, &coverage)?;
         for (id, mut records) in removed {
             let older = stored_of(transaction, collection, id.as_str())?;
             records.extend(older);
@@ -160,12 +162,10 @@ impl Embedded {
     /// Removes base records that no state needs since a named snapshot was deleted.
     pub(in crate::store) async fn sweep(&self, collection: &CollectionName) -> anyhow::Result<()> {
         let name = collection.clone();
-        let is_needed = self.read(move |store, transaction| {
-            let view = store.view(transaction, &name)?;
-            Ok(!view
-                .coverage
-                .pins
-                .is_subset(&store.pins(transaction, &name)?))
+        let is_needed = self.read(move |_store, transaction| {
+            let coverage = tables::coverage(transaction, &name)?;
+            let pinned = pins(transaction, &name, &coverage)?;
+            Ok(!coverage.pins.is_subset(&pinned))
         });
         if !is_needed.await? {
             return Ok(());
@@ -173,8 +173,8 @@ impl Embedded {
         let mut after = String::new();
         loop {
             let (name, from) = (collection.clone(), after);
-            let swept = self.write(Durability::Later, move |store, transaction| {
-                let next = store.sweep_some(transaction, &name, &from)?;
+            let swept = self.write(Durability::Later, move |_store, transaction| {
+                let next = sweep_some(transaction, &name, &from)?;
                 Ok(End::Commit(next))
             });
             let Some(next) = swept.await? else {
@@ -183,31 +183,32 @@ impl Embedded {
             after = next;
         }
     }
+}
 
-    /// As [`Self::sweep`], of some documents after an id. The last of them; `None` at the end.
-    fn sweep_some(
-        &self,
-        transaction: &Transaction<'_>,
-        collection: &CollectionName,
-        after: &str,
-    ) -> anyhow::Result<Option<String>> {
-        let view = self.view(transaction, collection)?;
-        let pins = self.pins(transaction, collection)?;
-        let covered = view.coverage.covered;
-        let stored = stored(transaction, collection, after, SWEEP_IDS)?;
-        let last = stored.last_key_value().map(|(id, _records)| id.clone());
-        for (id, records) in &stored {
-            keep(transaction, collection, id, records, &pins, covered)?;
-        }
-        if last.is_none() {
-            let coverage = Coverage {
-                pins,
-                ..view.coverage
-            };
-            tables::put_coverage(transaction, collection, &coverage)?;
-        }
-        Ok(last)
+/// As [`Embedded::sweep`], of some documents after an id. The last of them; `None` at the end.
+fn sweep_some(
+    transaction: &Transaction<'_>,
+    collection: &CollectionName,
+    after: &str,
+) -> anyhow::Result<Option<String>> {
+    let coverage = tables::coverage(transaction, collection)?;
+    let pins = pins(transaction, collection, &coverage)?;
+    let stored = stored(transaction, collection, after, SWEEP_IDS)?;
+    let last = stored.last_key_value().map(|(id, _records)| id.clone());
+    for (id, records) in &stored {
+        keep(
+            transaction,
+            collection,
+            id,
+            records,
+            &pins,
+            coverage.covered,
+        )?;
     }
+    if last.is_none() {
+        tables::put_coverage(transaction, collection, &Coverage { pins, ..coverage })?;
+    }
+    Ok(last)
 }
 
 impl Embedded {

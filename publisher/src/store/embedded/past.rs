@@ -9,10 +9,11 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::store::{
     document_cursor::CHUNK_BYTES,
-    embedded::{Embedded, document_log, rows, tables},
+    embedded::{Embedded, document_log, rows, snapshots::pins, tables},
     integrity::{Damage, DamagedPast},
     past::{
         PastPiece, PastPoint, PastView, ValueRecord,
+        bases::Coverage,
         evidence::{Evidence, NextChange},
         history::{self, Step, StepLimits},
     },
@@ -44,27 +45,6 @@ impl Embedded {
         })
     }
 
-    /// The revision up to which base records have all that the state at a revision needs.
-    ///
-    /// # Errors
-    /// [`PastError::NotKept`](crate::store::past::PastError::NotKept) unless the state is kept.
-    fn check_kept(
-        &self,
-        transaction: &Transaction<'_>,
-        collection: &CollectionName,
-        revision: Revision,
-    ) -> anyhow::Result<Revision> {
-        let view = self.view(transaction, collection)?;
-        let is_pinned = || {
-            let pins = self.pins(transaction, collection)?;
-            anyhow::Ok(pins.contains(&revision) && view.keeps_pinned(revision))
-        };
-        if view.keeps(revision) || is_pinned()? {
-            return Ok(view.coverage.covered);
-        }
-        Err(view.not_kept().into())
-    }
-
     /// The rows that say what a document was at a point.
     pub(in crate::store) async fn evidence(
         &self,
@@ -74,14 +54,17 @@ impl Embedded {
         let (point, id) = (point.clone(), id.clone());
         self.read(move |store, transaction| {
             let (collection, revision) = (&point.collection, point.revision);
-            let covered = store.check_kept(transaction, collection, revision)?;
+            let view = store.view(transaction, collection)?;
+            let coverage = kept(transaction, view, revision)?;
+            let covered = coverage.covered;
             let found = newest_at(transaction, collection, &id, covered, revision)?;
             let is_followed = covered <= revision;
             let mut next = None;
             if is_followed
                 && let Some(change) = first_after(transaction, collection, &id, revision)?
             {
-                let before = store.digest_before(transaction, collection, change.revision)?;
+                let before =
+                    store.digest_before(transaction, collection, &coverage, change.revision)?;
                 next = Some(NextChange { change, before });
             }
             Ok(Evidence {
@@ -98,6 +81,7 @@ impl Embedded {
         &self,
         transaction: &Transaction<'_>,
         collection: &CollectionName,
+        coverage: &Coverage,
         revision: Revision,
     ) -> anyhow::Result<Option<Digest>> {
         let before = revision.saturating_sub(1);
@@ -118,10 +102,7 @@ impl Embedded {
                 self.0.damage.report_record(&damaged);
                 Ok(None)
             }
-            None => {
-                let coverage = tables::coverage(transaction, collection)?;
-                Ok((coverage.covered == before).then_some(coverage.digest))
-            }
+            None => Ok((coverage.covered == before).then_some(coverage.digest)),
         }
     }
 
@@ -141,14 +122,17 @@ impl Embedded {
                 .saturating_sub(1)
                 .max(view.coverage.covered);
             let logged = newest_in_log(transaction, &collection, &id, trimmed, revision)?;
-            let record = match logged {
-                Some(record) => Some(record),
+            let (record, coverage) = match logged {
+                Some(record) => (Some(record), view.coverage),
                 None => {
-                    let covered = store.check_kept(transaction, &collection, revision)?;
-                    newest_at(transaction, &collection, &id, covered, revision)?
+                    let coverage = kept(transaction, view, revision)?;
+                    // What is kept and not in this part of the log is a base record.
+                    let at = revision.min(coverage.covered);
+                    let record = newest_in_bases(transaction, &collection, &id, at)?;
+                    (record, coverage)
                 }
             };
-            let digest = store.digest_before(transaction, &collection, revision + 1)?;
+            let digest = store.digest_before(transaction, &collection, &coverage, revision + 1)?;
             Ok((record, digest))
         })
         .await
@@ -161,8 +145,9 @@ impl Embedded {
     ) -> anyhow::Result<PastPiece> {
         let (point, after) = (point.clone(), after.cloned());
         self.read(move |store, transaction| {
-            let covered = store.check_kept(transaction, &point.collection, point.revision)?;
-            piece(transaction, &point, covered, after.as_ref())
+            let view = store.view(transaction, &point.collection)?;
+            let coverage = kept(transaction, view, point.revision)?;
+            piece(transaction, &point, coverage.covered, after.as_ref())
         })
         .await
     }
@@ -269,6 +254,25 @@ impl Embedded {
     }
 }
 
+/// What the base records cover, which have all that the state at a revision needs of what is not in
+/// the log after them.
+///
+/// # Errors
+/// [`PastError::NotKept`](crate::store::past::PastError::NotKept) unless the state is kept.
+fn kept(
+    transaction: &Transaction<'_>,
+    view: PastView,
+    revision: Revision,
+) -> anyhow::Result<Coverage> {
+    let is_kept = view.keeps(revision)
+        || view.keeps_pinned(revision)
+            && pins(transaction, &view.head.collection, &view.coverage)?.contains(&revision);
+    if is_kept {
+        return Ok(view.coverage);
+    }
+    Err(view.not_kept().into())
+}
+
 /// The newest record of a document at or before a revision: of the log after `covered`, else a base
 /// record.
 fn newest_at(
@@ -281,15 +285,24 @@ fn newest_at(
     if let Some(record) = newest_in_log(transaction, collection, id, covered, revision)? {
         return Ok(Some(record));
     }
+    newest_in_bases(transaction, collection, id, revision.min(covered))
+}
+
+/// The newest base record of a document at or before a revision.
+fn newest_in_bases(
+    transaction: &Transaction<'_>,
+    collection: &CollectionName,
+    id: &DocumentId,
+    revision: Revision,
+) -> anyhow::Result<Option<ValueRecord>> {
     let record = transaction
         .prepare_cached(
             "SELECT revision, crc, record FROM bases
              WHERE collection = ?1 AND revision <= ?2 AND id = ?3 ORDER BY revision DESC LIMIT 1",
         )?
-        .query_row(
-            params![collection.as_str(), revision.min(covered), id.as_str()],
-            |row| Ok(rows::value_record(collection, row)),
-        )
+        .query_row(params![collection.as_str(), revision, id.as_str()], |row| {
+            Ok(rows::value_record(collection, row))
+        })
         .optional()?
         .transpose()
         .map_err(|damaged| DamagedPast::Base {

@@ -13,9 +13,9 @@ use crate::store::{
     embedded::{
         Embedded,
         connections::{Durability, End},
-        tables,
     },
     integrity::text_checksum,
+    past::bases::Coverage,
     snapshots::{SnapshotError, StoredSnapshot, collections_of, pinned},
 };
 
@@ -78,16 +78,15 @@ impl Embedded {
         });
         Ok(deleted.await?)
     }
+}
 
-    /// The revisions of a collection that named snapshots pin.
-    pub(super) fn pins(
-        &self,
-        transaction: &Transaction<'_>,
-        collection: &CollectionName,
-    ) -> anyhow::Result<BTreeSet<Revision>> {
-        let coverage = tables::coverage(transaction, collection)?;
-        Ok(pinned(&read(transaction)?, collection, &coverage))
-    }
+/// The revisions of a collection with this coverage that named snapshots pin.
+pub(super) fn pins(
+    transaction: &Transaction<'_>,
+    collection: &CollectionName,
+    coverage: &Coverage,
+) -> anyhow::Result<BTreeSet<Revision>> {
+    Ok(pinned(&read(transaction)?, collection, coverage))
 }
 
 /// All named snapshots, by name.

@@ -127,10 +127,10 @@ impl Mongo {
         last: Revision,
     ) -> anyhow::Result<MadeBases> {
         in_transaction!(self, |session| {
-            let view = self.view_in(session, collection).await?;
+            let head = self.head_in(session, collection).await?;
             let row = self.coverage_in(session, collection).await?;
             let covered = row.coverage.covered;
-            if covered + 1 < view.head.oldest || covered >= last {
+            if covered + 1 < head.oldest || covered >= last {
                 return Ok(MadeBases::default());
             }
             let mut texts = BTreeMap::new();
@@ -164,10 +164,10 @@ impl Mongo {
             let Some(newest) = newest.transpose()? else {
                 return Ok(MadeBases::default());
             };
-            let mut pins = self.pins_in(session, collection).await?;
+            let mut pins = self.pins_in(session, collection, &row.coverage).await?;
             let kept_pins: BTreeSet<_> = row.coverage.pins.union(&pins).copied().collect();
             // Nothing is removed here, because states from `oldest` - 1 on are kept until it moves.
-            pins.insert(view.head.oldest.saturating_sub(1));
+            pins.insert(head.oldest.saturating_sub(1));
             let ids: Vec<_> = records.keys().cloned().collect();
             for (id, older) in self.stored_of(session, collection, &ids).await? {
                 records.entry(id).or_default().extend(older);
@@ -223,7 +223,7 @@ impl Mongo {
     pub(in crate::store) async fn sweep(&self, collection: &CollectionName) -> anyhow::Result<()> {
         let mut session = self.snapshot_session().await?;
         let coverage = self.coverage_in(&mut session, collection).await?.coverage;
-        let pins = self.pins_in(&mut session, collection).await?;
+        let pins = self.pins_in(&mut session, collection, &coverage).await?;
         drop(session);
         if !coverage.unswept && coverage.pins.is_subset(&pins) {
             return Ok(());
@@ -241,7 +241,7 @@ impl Mongo {
                 let last = stored.into_keys().next_back();
                 let mut swept = row.coverage.clone();
                 if last.is_none() {
-                    swept.pins = self.pins_in(session, collection).await?;
+                    swept.pins = self.pins_in(session, collection, &row.coverage).await?;
                     swept.unswept = false;
                 }
                 self.put_coverage_in(session, collection, &row, &swept)
@@ -277,11 +277,11 @@ impl Mongo {
         loop {
             let from = after.clone();
             let last = in_transaction!(self, |session| {
-                self.begin_adoption(session, collection, version).await?;
+                let row = self.begin_adoption(session, collection, version).await?;
                 let stored = self
                     .stored_after(session, collection, from.as_ref())
                     .await?;
-                let pins = self.pins_in(session, collection).await?;
+                let pins = self.pins_in(session, collection, &row.coverage).await?;
                 let mut tombstones = Vec::new();
                 for (id, records) in &stored {
                     let kept = needed(records, &pins, 0);
@@ -321,10 +321,10 @@ impl Mongo {
         let complete = self.first_complete(collection, lost).await?;
         in_transaction!(self, |session| {
             let row = self.begin_adoption(session, collection, version).await?;
-            let view = self.view_in(session, collection).await?;
-            ensure!(view.head.oldest == lost + 1, Overtaken);
-            let state = PastPoint::of_head(&view.head);
-            let state = (lost == view.head.revision).then_some(&state);
+            let head = self.head_in(session, collection).await?;
+            ensure!(head.oldest == lost + 1, Overtaken);
+            let state = PastPoint::of_head(&head);
+            let state = (lost == head.revision).then_some(&state);
             let coverage = row.coverage.after_loss(lost, complete, state);
             warn!(
                 %collection, from = row.coverage.covered, oldest = coverage.complete,
@@ -489,10 +489,10 @@ impl Mongo {
         coverage: &Coverage,
         stored: &Records,
     ) -> anyhow::Result<()> {
-        let view = self.view_in(session, collection).await?;
-        let mut pins = self.pins_in(session, collection).await?;
+        let head = self.head_in(session, collection).await?;
+        let mut pins = self.pins_in(session, collection, coverage).await?;
         // It may be before what is covered, when a publisher stopped in between.
-        pins.insert(view.head.oldest.saturating_sub(1));
+        pins.insert(head.oldest.saturating_sub(1));
         for (id, records) in stored {
             let kept = needed(records, &pins, coverage.covered);
             self.remove_bases(session, collection, id, records, &kept)

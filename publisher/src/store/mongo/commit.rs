@@ -32,7 +32,7 @@ use crate::{
             audit::{ChainTakenError, OpenChain},
             call, call_until, has_label, rows,
             snapshot::StoreGone,
-            transaction,
+            transaction::{self, in_snapshot},
         },
     },
 };
@@ -187,17 +187,14 @@ impl Mongo {
     pub(in crate::store) async fn judge(&self, command: Command) -> anyhow::Result<WriteResult> {
         let group = [command];
         let now = Utc::now();
-        let read = async {
-            let mut session = self.snapshot_session().await?;
+        let before = in_snapshot!(self, |session| {
             let (mut before, _head_rows) = self
-                .working_set(&mut session, &group)
+                .working_set(session, &group)
                 .await
                 .context("reading heads and documents")?;
-            self.add_facts(&mut session, &mut before, &group, now)
-                .await?;
-            anyhow::Ok(before)
-        };
-        let before = timeout(CALL_TIMEOUT, read).await.context(TIMED_OUT)??;
+            self.add_facts(session, &mut before, &group, now).await?;
+            Ok(before)
+        })?;
         let mut decisions = self.policy.rules.evaluate(before, &group, now);
         decisions
             .results

@@ -8,24 +8,25 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Context;
 use contract::{
-    Change, CollectionName, Digest, Document, DocumentId, Revision, history::HistoryFilter,
+    Change, CollectionName, Digest, Document, DocumentId, Head, Revision, history::HistoryFilter,
 };
 use mongodb::{
     ClientSession,
     bson::{Document as Bdoc, RawDocument, RawDocumentBuf, doc},
 };
-use tokio::time::timeout;
 
 use crate::store::{
     document_cursor::CHUNK_BYTES,
     integrity::DamagedPast,
     mongo::{
-        BASES, CALL_TIMEOUT, CHANGES, Mongo, TIMED_OUT,
+        BASES, CHANGES, Mongo,
         bases::CoverageRow,
         rows::{self, as_number},
+        transaction::{in_snapshot, in_time},
     },
     past::{
         PastPiece, PastPoint, PastView, ValueRecord,
+        bases::Coverage,
         evidence::{Evidence, NextChange},
         history::{self, Step, StepLimits},
     },
@@ -33,19 +34,6 @@ use crate::store::{
 
 /// Records that are read at once: of these, most are of documents of one piece.
 const RECORDS_AT_ONCE: usize = 64;
-
-/// One call in a snapshot session of its own, within the usual time limit.
-macro_rules! in_snapshot {
-    ($store:expr, |$session:ident| $work:block) => {{
-        let mut session = $store.snapshot_session().await?;
-        let work = async {
-            let $session = &mut session;
-            $work
-        };
-        let done: anyhow::Result<_> = timeout(CALL_TIMEOUT, work).await.context(TIMED_OUT)?;
-        done
-    }};
-}
 
 impl Mongo {
     pub(in crate::store) async fn past_view(
@@ -61,33 +49,39 @@ impl Mongo {
         session: &mut ClientSession,
         collection: &CollectionName,
     ) -> anyhow::Result<PastView> {
-        let identity = self.identity_in(session).await?;
-        let heads = self.heads_in(session, &identity, [collection].into_iter());
-        let head = heads
-            .await?
-            .into_iter()
-            .next()
-            .context("no head was read")?;
+        let head = self.head_in(session, collection).await?;
         let CoverageRow { coverage, .. } = self.coverage_in(session, collection).await?;
         Ok(PastView { head, coverage })
     }
 
-    /// The revision up to which base records have all that the state at a revision needs.
-    ///
-    /// # Errors
-    /// [`PastError::NotKept`](crate::store::past::PastError::NotKept) unless the state is kept.
-    async fn check_kept(
+    /// The head of a collection, in a snapshot session or a transaction.
+    pub(super) async fn head_in(
         &self,
         session: &mut ClientSession,
         collection: &CollectionName,
+    ) -> anyhow::Result<Head> {
+        let identity = self.identity_in(session).await?;
+        let heads = self.heads_in(session, &identity, [collection].into_iter());
+        heads.await?.pop().context("no head was read")
+    }
+
+    /// What the base records cover, which have all that the state at a revision needs of what is not
+    /// in the log after them.
+    ///
+    /// # Errors
+    /// [`PastError::NotKept`](crate::store::past::PastError::NotKept) unless the state is kept.
+    async fn kept(
+        &self,
+        session: &mut ClientSession,
+        view: PastView,
         revision: Revision,
-    ) -> anyhow::Result<Revision> {
-        let view = self.view_in(session, collection).await?;
+    ) -> anyhow::Result<Coverage> {
+        let (collection, coverage) = (&view.head.collection, &view.coverage);
         let is_kept = view.keeps(revision)
             || view.keeps_pinned(revision)
-                && self.pins_in(session, collection).await?.contains(&revision);
+                && (self.pins_in(session, collection, coverage).await?).contains(&revision);
         if is_kept {
-            return Ok(view.coverage.covered);
+            return Ok(view.coverage);
         }
         Err(view.not_kept().into())
     }
@@ -100,16 +94,22 @@ impl Mongo {
     ) -> anyhow::Result<Evidence> {
         let (collection, revision) = (&point.collection, point.revision);
         in_snapshot!(self, |session| {
-            let covered = self.check_kept(session, collection, revision).await?;
-            let newest = self.newest_at(session, collection, id, covered, revision);
-            let found = newest.await?;
+            let view = self.view_in(session, collection).await?;
+            let coverage = self.kept(session, view, revision).await?;
+            let covered = coverage.covered;
+            let in_log = of_document(collection, id, covered, revision);
+            let mut found = self.newest_in_log(session, collection, in_log).await?;
+            if found.is_none() {
+                let at = revision.min(covered);
+                found = self.newest_in_bases(session, collection, id, at).await?;
+            }
             let is_followed = covered <= revision;
             let mut next = None;
             if is_followed {
                 let change = self.first_after(session, collection, id, revision).await?;
                 if let Some(change) = change {
                     let before = self
-                        .digest_before(session, collection, change.revision)
+                        .digest_before(session, collection, &coverage, change.revision)
                         .await?;
                     next = Some(NextChange { change, before });
                 }
@@ -146,6 +146,7 @@ impl Mongo {
         &self,
         session: &mut ClientSession,
         collection: &CollectionName,
+        coverage: &Coverage,
         revision: Revision,
     ) -> anyhow::Result<Option<Digest>> {
         let before = revision.saturating_sub(1);
@@ -162,10 +163,7 @@ impl Mongo {
                 self.damage.report_record(&damaged);
                 Ok(None)
             }
-            None => {
-                let CoverageRow { coverage, .. } = self.coverage_in(session, collection).await?;
-                Ok((coverage.covered == before).then_some(coverage.digest))
-            }
+            None => Ok((coverage.covered == before).then_some(coverage.digest)),
         }
     }
 
@@ -185,38 +183,34 @@ impl Mongo {
                 .saturating_sub(1)
                 .max(view.coverage.covered);
             let in_log = of_document(collection, id, trimmed, revision);
-            let mut record = self.newest_in_log(session, collection, in_log).await?;
-            if record.is_none() {
-                let covered = self.check_kept(session, collection, revision).await?;
-                record = self
-                    .newest_at(session, collection, id, covered, revision)
-                    .await?;
-            }
+            let logged = self.newest_in_log(session, collection, in_log).await?;
+            let (record, coverage) = match logged {
+                Some(record) => (Some(record), view.coverage),
+                None => {
+                    let coverage = self.kept(session, view, revision).await?;
+                    // What is kept and not in this part of the log is a base record.
+                    let at = revision.min(coverage.covered);
+                    let record = self.newest_in_bases(session, collection, id, at).await?;
+                    (record, coverage)
+                }
+            };
             let digest = self
-                .digest_before(session, collection, change.revision)
+                .digest_before(session, collection, &coverage, change.revision)
                 .await?;
             Ok((record, digest))
         })
     }
 
-    /// The newest record of a document at or before a revision: of the log after `covered`, else a
-    /// base record.
-    async fn newest_at(
+    /// The newest base record of a document at or before a revision.
+    async fn newest_in_bases(
         &self,
         session: &mut ClientSession,
         collection: &CollectionName,
         id: &DocumentId,
-        covered: Revision,
         revision: Revision,
     ) -> anyhow::Result<Option<ValueRecord>> {
-        let in_log = of_document(collection, id, covered, revision);
-        let found = self.newest_in_log(session, collection, in_log).await?;
-        if found.is_some() {
-            return Ok(found);
-        }
-        let in_bases = of_document(collection, id, 0, revision.min(covered));
         let row = Self::raw(self.table_at_snapshot(BASES))
-            .find_one(in_bases)
+            .find_one(of_document(collection, id, 0, revision))
             .sort(doc! { "revision": -1 })
             .session(session)
             .await?;
@@ -224,6 +218,7 @@ impl Mongo {
         Ok(record.transpose()?)
     }
 
+    /// The newest record of a document in a part of the log.
     async fn newest_in_log(
         &self,
         session: &mut ClientSession,
@@ -249,7 +244,8 @@ impl Mongo {
     ) -> anyhow::Result<PastPiece> {
         let collection = &point.collection;
         in_snapshot!(self, |session| {
-            let covered = self.check_kept(session, collection, point.revision).await?;
+            let view = self.view_in(session, collection).await?;
+            let covered = self.kept(session, view, point.revision).await?.covered;
             let mut newest = BTreeMap::new();
             // Where one of the two lists ends early, the other is used no further.
             let mut end = None;
@@ -450,7 +446,7 @@ impl Mongo {
             step.reached = 0;
             anyhow::Ok(step)
         };
-        let mut step = timeout(CALL_TIMEOUT, read).await.context(TIMED_OUT)??;
+        let mut step = in_time(read).await?;
         if !step.unreadable.is_empty() {
             // What was trimmed meanwhile is no gap.
             let oldest = self.past_view(collection).await?.head.oldest;
@@ -480,7 +476,7 @@ impl Mongo {
             }
             anyhow::Ok(changes)
         };
-        timeout(CALL_TIMEOUT, read).await.context(TIMED_OUT)?
+        in_time(read).await
     }
 }
 

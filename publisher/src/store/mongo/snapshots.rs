@@ -16,8 +16,9 @@ use crate::store::{
     integrity::text_checksum,
     mongo::{
         Mongo, SNAPSHOTS, call,
-        transaction::{self, Attempts},
+        transaction::{self, Attempts, in_snapshot},
     },
+    past::{PastView, bases::Coverage},
     snapshots::{SnapshotError, StoredSnapshot, collections_of, pinned},
 };
 
@@ -60,14 +61,16 @@ impl Mongo {
         }
         let mut heads = Vec::new();
         for collection in collections {
-            let view = self.view_in(session, collection).await?;
-            if !view.keeps(view.head.revision) {
-                return Ok(Err(SnapshotError::Past(view.not_kept())));
-            }
+            let head = self.head_in(session, collection).await?;
             let row = self.coverage_in(session, collection).await?;
             // The same coverage again, so that nobody changes it at the same time.
             self.put_coverage_in(session, collection, &row, &row.coverage)
                 .await?;
+            let coverage = row.coverage;
+            let view = PastView { head, coverage };
+            if !view.keeps(view.head.revision) {
+                return Ok(Err(SnapshotError::Past(view.not_kept())));
+            }
             heads.push(view.head);
         }
         let created = NamedSnapshot {
@@ -89,9 +92,7 @@ impl Mongo {
     }
 
     pub(in crate::store) async fn snapshots(&self) -> anyhow::Result<Vec<StoredSnapshot>> {
-        let mut session = self.snapshot_session().await?;
-        let read = self.snapshots_in(&mut session);
-        tokio::time::timeout(super::CALL_TIMEOUT, read).await?
+        in_snapshot!(self, |session| { self.snapshots_in(session).await })
     }
 
     /// All named snapshots, by name, in a snapshot session or a transaction.
@@ -126,14 +127,14 @@ impl Mongo {
         Ok(deleted.deleted_count > 0)
     }
 
-    /// The revisions of a collection that named snapshots pin.
+    /// The revisions of a collection with this coverage that named snapshots pin.
     pub(super) async fn pins_in(
         &self,
         session: &mut ClientSession,
         collection: &CollectionName,
+        coverage: &Coverage,
     ) -> anyhow::Result<BTreeSet<Revision>> {
-        let row = self.coverage_in(session, collection).await?;
         let stored = self.snapshots_in(session).await?;
-        Ok(pinned(&stored, collection, &row.coverage))
+        Ok(pinned(&stored, collection, coverage))
     }
 }

@@ -90,4 +90,26 @@ macro_rules! in_transaction {
     }};
 }
 
-pub(super) use in_transaction;
+/// Reads within the usual time limit of a call.
+///
+/// # Errors
+/// As the reads, or when they take too long.
+pub(super) async fn in_time<T>(
+    reads: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    timeout(CALL_TIMEOUT, reads).await.context(TIMED_OUT)?
+}
+
+/// One call in a snapshot session of its own, within the usual time limit.
+macro_rules! in_snapshot {
+    ($store:expr, |$session:ident| $work:block) => {{
+        let mut session = $store.snapshot_session().await?;
+        let work = async {
+            let $session = &mut session;
+            $work
+        };
+        $crate::store::mongo::transaction::in_time(work).await
+    }};
+}
+
+pub(super) use {in_snapshot, in_transaction};
