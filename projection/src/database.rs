@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use crate::{
     ProjectionError, ProjectionUrl,
+    hold::renewal,
     rows::{Position, number, row_of},
 };
 
@@ -184,12 +185,10 @@ impl Database {
             .read_concern(ReadConcern::snapshot())
             .write_concern(durable())
             .await?;
+        let (mine, beat) = renewal(token);
         let held = self
             .positions_table()
-            .update_one(
-                doc! { "_id": WRITER, "token": token },
-                doc! { "$inc": { "beat": 1_i64 } },
-            )
+            .update_one(mine, beat)
             .session(&mut session)
             .await?;
         if held.matched_count != 1 {

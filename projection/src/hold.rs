@@ -112,11 +112,8 @@ impl Hold {
     /// [`ProjectionError::NotHeld`] when another replica has it.
     pub(crate) async fn renew(&self, database: &Database) -> Result<(), ProjectionError> {
         let writers = database.positions_table();
-        let renewed = writers.update_one(
-            doc! { "_id": WRITER, "token": &self.token },
-            doc! { "$inc": { "beat": 1_i64 } },
-        );
-        match call(renewed).await?.matched_count {
+        let (mine, beat) = renewal(&self.token);
+        match call(writers.update_one(mine, beat)).await?.matched_count {
             1 => Ok(()),
             _none => Err(ProjectionError::NotHeld),
         }
@@ -132,4 +129,12 @@ impl Hold {
             .await
             .map(drop)
     }
+}
+
+/// Filter and update that renew the hold with a token.
+pub(crate) fn renewal(token: &str) -> (Bdoc, Bdoc) {
+    (
+        doc! { "_id": WRITER, "token": token },
+        doc! { "$inc": { "beat": 1_i64 } },
+    )
 }

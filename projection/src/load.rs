@@ -193,52 +193,51 @@ impl Writer<'_> {
     /// Looks at the next piece, or ends the load. `now` is what the replica holds.
     ///
     /// # Errors
-    /// When a transaction failed.
+    /// When a transaction failed: the load is then gone, and a new writer begins again.
     pub(crate) async fn continue_load(&mut self, now: &Root) -> Result<(), ProjectionError> {
-        let Some(load) = &mut self.load else {
+        let Some(mut load) = self.load.take() else {
             return Ok(());
         };
-        match &load.left {
-            Left::Rows(names, _progress) if names.is_empty() => self.end_load(now).await,
-            Left::Documents(left) if left.is_empty() => self.end_load(now).await,
-            Left::Rows(..) => self.compare_next().await,
-            Left::Documents(_) => {
-                let writes = load.next_documents()?;
-                self.found(writes).await
+        let writes = match &load.left {
+            Left::Rows(names, _progress) if names.is_empty() => {
+                return self.end_load(load, now).await;
             }
-        }
+            Left::Documents(left) if left.is_empty() => return self.end_load(load, now).await,
+            Left::Rows(..) => self.compare_next(&mut load).await?,
+            Left::Documents(_) => load.next_documents()?,
+        };
+        self.found(&mut load, writes).await?;
+        self.load = Some(load);
+        Ok(())
     }
 
-    /// Compares the next piece of rows.
-    async fn compare_next(&mut self) -> Result<(), ProjectionError> {
-        let Some(load) = &mut self.load else {
-            return Ok(());
-        };
+    /// Compares the next piece of rows. The differences, unless they are written already.
+    async fn compare_next(&self, load: &mut Load) -> Result<Vec<Writes>, ProjectionError> {
         let Left::Rows(names, progress) = &mut load.left else {
-            return Ok(());
+            return Ok(Vec::new());
         };
         let Some((name, held)) = names
             .front()
             .and_then(|name| Some((name.clone(), load.root.collection(name)?)))
         else {
             names.pop_front();
-            return Ok(());
+            return Ok(Vec::new());
         };
         let database = &self.database;
         let collects = load.collected.is_some();
-        let (writes, next) = in_time(async {
+        let (found, next) = in_time(async {
             let mut session = database.begin(self.token).await?;
             let (writes, next) = compare(database, &mut session, &name, held, progress).await?;
             if collects {
                 database.commit(session).await?;
-                return Ok((Some(writes), next));
+                return Ok((vec![writes], next));
             }
             let rows = writes.rows;
             database.write(&mut session, writes).await?;
             database.commit(session).await?;
             self.state.committed(rows, false);
             load.rows += rows;
-            Ok((None, next))
+            Ok((Vec::new(), next))
         })
         .await?;
         match next {
@@ -248,17 +247,14 @@ impl Writer<'_> {
                 *progress = Progress::default();
             }
         }
-        match writes {
-            Some(writes) => self.found(vec![writes]).await,
-            None => Ok(()),
-        }
+        Ok(found)
     }
 
     /// Keeps or writes differences that were found.
-    async fn found(&mut self, writes: Vec<Writes>) -> Result<(), ProjectionError> {
-        let Some(load) = &mut self.load else {
+    async fn found(&mut self, load: &mut Load, writes: Vec<Writes>) -> Result<(), ProjectionError> {
+        if writes.is_empty() {
             return Ok(());
-        };
+        }
         load.rows += writes.iter().map(|writes| writes.rows).sum::<u64>();
         load.bytes += writes
             .iter()
@@ -282,16 +278,14 @@ impl Writer<'_> {
     }
 
     /// The rows are those of the load: the positions say so.
-    async fn end_load(&mut self, now: &Root) -> Result<(), ProjectionError> {
-        let Some(mut load) = self.load.take() else {
-            return Ok(());
-        };
+    async fn end_load(&mut self, mut load: Load, now: &Root) -> Result<(), ProjectionError> {
         let collected = load.collected.take().unwrap_or_default();
         self.write_all(collected, &load.positions(false)).await?;
         let rows = load.rows;
         tracing::info!(
             rows,
-            "the projection is at the moment of its load: {rows} rows were written or removed"
+            "the projection has what the replica held when its load began: {rows} rows were written \
+             or removed"
         );
         self.base = load.others_are_there.then(|| load.root.clone());
         if rows > 0 {

@@ -103,9 +103,8 @@ pub(crate) fn cut(
     let (mut changes, mut bytes) = (0, 0);
     let next = |cut: &BTreeMap<CollectionName, Revision>, name: &CollectionName| {
         let after = cut.get(name).copied().unwrap_or(0);
-        let list = available.get(name)?;
-        let revisions = list.iter().filter_map(|change| change.revision);
-        revisions.into_iter().find(|revision| *revision > after)
+        let list = between(available.get(name)?, after, Revision::MAX);
+        list.first()?.revision
     };
     loop {
         let mut grown = false;
@@ -145,13 +144,9 @@ fn closure(
         };
         let after = wider.get(&name).copied().unwrap_or(0);
         // The parts of a set are complete in what is available, so nothing is beyond its end.
-        let new = list.iter().filter_map(|change| {
-            let at = change.revision?;
-            (at > after && at <= revision).then_some((at, change))
-        });
         let mut reached = after;
-        for (at, change) in new {
-            reached = at;
+        for change in between(list, after, revision) {
+            reached = change.revision.unwrap_or(reached);
             let parts = change.change_set.iter().flat_map(|set| &set.parts);
             wanted.extend(parts.map(|part| (part.collection.clone(), part.last)));
         }
@@ -168,22 +163,25 @@ fn size(
     from: &BTreeMap<CollectionName, Revision>,
     to: &BTreeMap<CollectionName, Revision>,
 ) -> (usize, usize) {
-    let between = to.iter().flat_map(|(name, last)| {
+    let new = to.iter().flat_map(|(name, last)| {
         let after = from.get(name).copied().unwrap_or(0);
-        let list = available.get(name).into_iter().flatten();
-        list.filter(move |change| {
-            change
-                .revision
-                .is_some_and(|revision| revision > after && revision <= *last)
-        })
+        let list = available.get(name).map_or(&[][..], Vec::as_slice);
+        between(list, after, *last)
     });
-    between.fold((0, 0), |(changes, bytes), change| {
+    new.fold((0, 0), |(changes, bytes), change| {
         let value = change.config_data.as_ref();
         (
             changes + 1,
             bytes + value.map_or(0, |value| value.as_str().len()),
         )
     })
+}
+
+/// The changes of a list after a revision, up to another one. They are in order, so the ones before
+/// are not looked at.
+fn between(list: &[EventData], after: Revision, last: Revision) -> &[EventData] {
+    let until = |end| list.partition_point(|change| change.revision.is_none_or(|at| at <= end));
+    list.get(until(after)..until(last)).unwrap_or_default()
 }
 
 #[cfg(test)]

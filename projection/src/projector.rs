@@ -12,7 +12,10 @@ use std::{
 
 use contract::status::{ProjectionState, ProjectionStatus};
 use replica::Replica;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::{
+    sync::OnceCell,
+    time::{sleep, sleep_until, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -48,6 +51,8 @@ pub struct Projection {
     replica: Replica,
     state: Arc<SharedState>,
     hold: Arc<Hold>,
+    /// One client for all attempts: it reconnects by itself.
+    database: Arc<OnceCell<Database>>,
 }
 
 impl Projection {
@@ -59,6 +64,7 @@ impl Projection {
             replica,
             state: Arc::new(SharedState::new()),
             hold,
+            database: Arc::default(),
         }
     }
 
@@ -71,8 +77,8 @@ impl Projection {
     pub async fn run(self, stop: CancellationToken) {
         stop.run_until_cancelled(Box::pin(self.follow())).await;
         // So that another replica takes over at once. It does so in any case.
-        if let Ok(database) = Database::new(&self.config.url).await {
-            let released = timeout(RELEASE_TIMEOUT, self.hold.release(&database)).await;
+        if let Some(database) = self.database.get() {
+            let released = timeout(RELEASE_TIMEOUT, self.hold.release(database)).await;
             if !matches!(released, Ok(Ok(()))) {
                 tracing::debug!("the hold of the projection was not given up; it runs out");
             }
@@ -111,11 +117,14 @@ impl Projection {
 
     /// Connects, waits for its turn, and writes. It ends with an error only.
     async fn attempt(&self) -> Result<Infallible, ProjectionError> {
-        let database = Database::new(&self.config.url).await?;
+        let database = self
+            .database
+            .get_or_try_init(|| Database::new(&self.config.url))
+            .await?;
         database.check().await?;
         database.create_positions().await?;
         let mut seen = None;
-        while !self.hold.look(&database, &mut seen).await? {
+        while !self.hold.look(database, &mut seen).await? {
             let positions = database.positions().await?;
             // The mistake would show only when the writer stops.
             works(&positions, &self.replica.view())?;
@@ -126,7 +135,7 @@ impl Projection {
         let positions = database.positions().await?;
         self.state.positions(readable(&positions));
         let mut writer = Writer::new(
-            database,
+            database.clone(),
             &self.hold.token,
             &self.state,
             positions,

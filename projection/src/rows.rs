@@ -1,12 +1,9 @@
 //! How rows and positions are stored. Nothing here speaks to a server.
 
-use contract::{CanonicalJson, Crc, Digest, Document, DocumentId, Epoch, Revision};
-use mongodb::bson::{Document as Bdoc, RawBsonRef, RawDocument, doc};
+use contract::{Crc, Digest, Document, DocumentId, Epoch, Revision};
+use mongodb::bson::{Document as Bdoc, RawDocument, doc};
 
 use crate::ProjectionError;
-
-/// Members of a row.
-const MEMBERS: usize = 4;
 
 /// Which revision the rows of a collection are of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,45 +79,13 @@ pub(crate) fn row_of(
     })
 }
 
-/// Whether a row is the row of a document: its value is compared, and not only its checksum.
+/// Whether a row is the row of a document, byte for byte: the same members in the same order, with the
+/// same values of the same types.
 pub(crate) fn is_row_of(row: &RawDocument, document: &Document) -> bool {
-    let same = || -> Option<bool> {
-        let config = row.get_document("configData").ok()?;
-        let text = mongo_json::to_text(config).ok()?;
-        let value = CanonicalJson::parse(text.as_bytes()).ok()?;
-        let revision = u64::try_from(row.get_i64("revision").ok()?).ok()?;
-        Some(
-            row.get_str("_id").ok()? == document.id().as_str()
-                && revision == document.revision()
-                && row.get_str("crc").ok()? == document.crc().to_string()
-                && value.as_str().as_bytes() == document.config_data().as_ref()
-                && has_types_of_json(config)
-                && row.iter().count() == MEMBERS,
-        )
-    };
-    same().unwrap_or(false)
-}
-
-/// Whether each number has the BSON type that a projection writes: an integer is an `Int64`. It does
-/// not recurse, because the deepest document must fit the stack.
-fn has_types_of_json(config: &RawDocument) -> bool {
-    /// Up to here a double with the value of an integer is exact.
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    let mut left = vec![RawBsonRef::Document(config)];
-    while let Some(value) = left.pop() {
-        match value {
-            RawBsonRef::Document(fields) => {
-                left.extend(fields.iter().flatten().map(|(_name, value)| value));
-            }
-            RawBsonRef::Array(values) => left.extend(values.into_iter().flatten()),
-            RawBsonRef::Int32(_) => return false,
-            RawBsonRef::Double(number) if number.fract() == 0.0 && number.abs() <= EXACT => {
-                return false;
-            }
-            _other => {}
-        }
-    }
-    true
+    let (revision, crc) = (document.revision(), document.crc());
+    let expected = row_of(document.id(), revision, crc, &document.config_data());
+    let expected = expected.ok().and_then(|expected| expected.to_vec().ok());
+    expected.is_some_and(|expected| expected == row.as_bytes())
 }
 
 /// Revision and checksum of a row; `None` when it is not one of a projection.
@@ -133,6 +98,7 @@ pub(crate) fn head_of_row(row: &Bdoc) -> Option<(DocumentId, Revision, Crc)> {
 
 #[cfg(test)]
 mod tests {
+    use contract::CanonicalJson;
     use mongodb::bson::RawDocumentBuf;
 
     use super::*;
