@@ -7,10 +7,9 @@ use contract::{
         DeadLetterReplayed, DeadLetterReport, DeadLettersDiscarded, ReplayRequest,
     },
 };
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
 
-use crate::{ClientError, Endpoint};
+use crate::{ClientError, Endpoint, history::query};
 
 /// The routes of this module.
 pub const PATH: &str = "/v1/dead-letters";
@@ -32,7 +31,7 @@ impl LetterSelection {
         *self == Self::default()
     }
 
-    fn query(&self) -> Vec<(&'static str, String)> {
+    fn parameters(&self) -> Vec<(&'static str, String)> {
         let collection = self.collection.as_ref().map(CollectionName::to_string);
         let reason = self.reason.map(|reason| reason.as_str().to_owned());
         let replayed = self.replayed.map(|replayed| replayed.to_string());
@@ -47,15 +46,6 @@ impl LetterSelection {
     }
 }
 
-/// The path of the list with these parameters.
-fn path(query: &[(&str, String)]) -> String {
-    let pairs: Vec<_> = query
-        .iter()
-        .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)))
-        .collect();
-    format!("{PATH}?{}", pairs.join("&"))
-}
-
 impl Endpoint {
     /// A page of dead letters without their originals, the one that arrived last first. `before` is
     /// `next` of the page before.
@@ -68,10 +58,11 @@ impl Endpoint {
         before: Option<&str>,
         limit: usize,
     ) -> Result<DeadLetterList, ClientError> {
-        let mut query = selection.query();
-        query.push(("limit", limit.to_string()));
-        query.extend(before.map(|before| ("before", before.to_owned())));
-        self.json(self.get(&path(&query)).await?).await
+        let mut parameters = selection.parameters();
+        parameters.push(("limit", limit.to_string()));
+        parameters.extend(before.map(|before| ("before", before.to_owned())));
+        let path = format!("{PATH}{}", query(&parameters));
+        self.json(self.get(&path).await?).await
     }
 
     /// One dead letter, with its original.
@@ -129,11 +120,12 @@ impl Endpoint {
         &self,
         selection: &LetterSelection,
     ) -> Result<DeadLettersDiscarded, ClientError> {
-        let mut query = selection.query();
+        let mut parameters = selection.parameters();
         if selection.is_all() {
-            query.push(("all", "true".to_owned()));
+            parameters.push(("all", "true".to_owned()));
         }
-        let request = self.request(Method::DELETE, &path(&query));
+        let path = format!("{PATH}{}", query(&parameters));
+        let request = self.request(Method::DELETE, &path);
         self.json(self.send_write(request).await?).await
     }
 }

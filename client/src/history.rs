@@ -158,7 +158,7 @@ fn parameters(filter: &HistoryFilter) -> Vec<(&'static str, String)> {
 }
 
 /// A query with its question mark; empty without parameters.
-fn query(parameters: &[(&str, String)]) -> String {
+pub(crate) fn query(parameters: &[(&str, String)]) -> String {
     let mut text = String::new();
     for (name, value) in parameters {
         text.push(if text.is_empty() { '?' } else { '&' });

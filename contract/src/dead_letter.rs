@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
     canonical,
-    ids::{CollectionName, DocumentId, Epoch, FormatError, Revision, strings},
+    ids::{CollectionName, DocumentId, Epoch, FormatError, Revision, hex_32, strings},
 };
 
 mod original;
@@ -48,12 +48,7 @@ impl FromStr for DeadLetterId {
     type Err = FormatError;
 
     fn from_str(text: &str) -> Result<Self, FormatError> {
-        let valid = text.len() == 32
-            && text
-                .bytes()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        let number = valid.then(|| u128::from_str_radix(text, 16).ok()).flatten();
-        number.map(Self).ok_or_else(|| {
+        hex_32(text).map(Self).ok_or_else(|| {
             FormatError::new("dead letter", text, "32 lower-case hexadecimal digits")
         })
     }

@@ -6,12 +6,12 @@
 use std::{fmt, str::FromStr};
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     change::{Change, Operation},
     context::Context,
-    ids::{CollectionName, Crc, DocumentId, Epoch, FormatError, Revision},
+    ids::{CollectionName, Crc, DocumentId, Epoch, FormatError, Revision, strings},
 };
 
 mod difference;
@@ -69,7 +69,7 @@ impl fmt::Display for Point {
 }
 
 /// Name of a named snapshot: 1 to 64 of `A-Z a-z 0-9 . _ -`, but neither `.` nor `..`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct SnapshotName(String);
 
 impl SnapshotName {
@@ -103,12 +103,7 @@ impl fmt::Display for SnapshotName {
     }
 }
 
-impl<'de> Deserialize<'de> for SnapshotName {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
+strings!(SnapshotName; numbers:);
 
 /// Which changes of the history are asked for. Each member that is present has to fit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -333,6 +333,13 @@ pub(crate) fn read<'de, D: Deserializer<'de>, T: FromStr<Err = FormatError>>(
     deserializer.deserialize_str(Text(PhantomData))
 }
 
+/// The number of exactly 32 lower-case hexadecimal digits.
+pub(crate) fn hex_32(text: &str) -> Option<u128> {
+    let (high, low) = text.split_at_checked(16)?;
+    Some(u128::from(hex(high, 16)?) << 64 | u128::from(hex(low, 16)?))
+}
+
+/// The number of exactly so many lower-case hexadecimal digits, at most 16.
 pub(crate) fn hex(text: &str, digits: usize) -> Option<u64> {
     let valid = text.len() == digits
         && text

@@ -26,6 +26,13 @@ pub fn from_slice<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Result<
     deserializer.end().map(|()| value)
 }
 
+/// A member that is there has a value, also if that is `null`: for `deserialize_with`, beside `default`.
+pub(crate) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
 /// As [`from_slice`], with the place of the fault.
 ///
 /// # Errors

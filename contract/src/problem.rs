@@ -15,6 +15,7 @@ use crate::{
     history::ChangeNote,
     ids::{Crc, Revision},
     lenient,
+    objects::present,
     references::DanglingReference,
 };
 
@@ -135,11 +136,6 @@ impl Current {
             config_data,
         })
     }
-}
-
-/// A member that is there says something, also if it is `null`.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Current>, D::Error> {
-    Current::deserialize(deserializer).map(Some)
 }
 
 /// One fault of several in a body (RFC 9457 section 3).

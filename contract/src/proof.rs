@@ -6,7 +6,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::ids::{Crc, FormatError, strings};
+use crate::ids::{Crc, FormatError, hex_32, strings};
 
 /// Length of the authentication code, in bytes: HMAC-SHA256, truncated (RFC 2104 section 5).
 pub const CODE_BYTES: usize = 16;
@@ -30,14 +30,9 @@ impl FromStr for Proof {
     fn from_str(text: &str) -> Result<Self, FormatError> {
         let parse = || {
             let (crc, digits) = text.split_at_checked(8)?;
-            let valid = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-            if digits.len() != 2 * CODE_BYTES || !digits.bytes().all(valid) {
-                return None;
-            }
-            let code = u128::from_str_radix(digits, 16).ok()?.to_be_bytes();
             Some(Self {
                 crc: crc.parse().ok()?,
-                code,
+                code: hex_32(digits)?.to_be_bytes(),
             })
         };
         parse().ok_or_else(|| FormatError::new("proof", text, "40 lower-case hexadecimal digits"))

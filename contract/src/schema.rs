@@ -59,22 +59,28 @@ texts! {
     Digest, "^[0-9a-f]{16}$", "0000000000000000", "Sum over the live documents, in any order";
 }
 
+/// A state that is expected: a revision, or a text.
+fn expected(state: &str, revision: &str, pattern: &str, text: &str) -> RefOr<Schema> {
+    let revision = ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .minimum(Some(0))
+        .description(Some(revision));
+    let text = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some(pattern))
+        .description(Some(text));
+    let forms = OneOfBuilder::new().item(revision).item(text);
+    forms.description(Some(state)).into()
+}
+
 impl PartialSchema for Expected {
     fn schema() -> RefOr<Schema> {
-        let revision = ObjectBuilder::new()
-            .schema_type(Type::Integer)
-            .minimum(Some(0))
-            .description(Some("The document has this revision; 0: it does not exist"));
-        let text = ObjectBuilder::new()
-            .schema_type(Type::String)
-            .pattern(Some("^(any|absent|present|[0-9]{1,19}(-[0-9a-f]{8})?)$"))
-            .description(Some(
-                "`<revision>-<crc>` is the entity tag without its quotes",
-            ));
-        let forms = OneOfBuilder::new().item(revision).item(text);
-        forms
-            .description(Some("The state that the document must have"))
-            .into()
+        expected(
+            "The state that the document must have",
+            "The document has this revision; 0: it does not exist",
+            "^(any|absent|present|[0-9]{1,19}(-[0-9a-f]{8})?)$",
+            "`<revision>-<crc>` is the entity tag without its quotes",
+        )
     }
 }
 
@@ -82,22 +88,12 @@ impl ToSchema for Expected {}
 
 impl PartialSchema for RollbackExpected {
     fn schema() -> RefOr<Schema> {
-        let revision = ObjectBuilder::new()
-            .schema_type(Type::Integer)
-            .minimum(Some(0))
-            .description(Some("Revision of the document, or of the present epoch"));
-        let text = ObjectBuilder::new()
-            .schema_type(Type::String)
-            .pattern(Some(
-                "^([0-9]{1,19}(-[0-9a-f]{8})?|[0-9a-f]{8}-[1-9][0-9]{0,18}-[0-9]{1,19})$",
-            ))
-            .description(Some(
-                "`<revision>-<crc>` of a document, `<epoch>-<revision>` of a collection",
-            ));
-        let forms = OneOfBuilder::new().item(revision).item(text);
-        forms
-            .description(Some("The state that the rollback changes"))
-            .into()
+        expected(
+            "The state that the rollback changes",
+            "Revision of the document, or of the present epoch",
+            "^([0-9]{1,19}(-[0-9a-f]{8})?|[0-9a-f]{8}-[1-9][0-9]{0,18}-[0-9]{1,19})$",
+            "`<revision>-<crc>` of a document, `<epoch>-<revision>` of a collection",
+        )
     }
 }
 

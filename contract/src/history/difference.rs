@@ -3,10 +3,13 @@
 //! Objects are compared member by member and arrays position by position, so an element that was
 //! inserted moves those behind it. It is for people and decides nothing.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::canonical::{CanonicalJson, pointer_token};
+use crate::{
+    canonical::{CanonicalJson, pointer_token},
+    objects::present,
+};
 
 /// Most differences of two values that are listed.
 pub const MAX_DIFFERENCES: usize = 64;
@@ -43,11 +46,6 @@ pub struct Difference {
     pub abridged: bool,
 }
 
-/// A member that is there has a value, also if that is `null`.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<CanonicalJson>, D::Error> {
-    CanonicalJson::deserialize(deserializer).map(Some)
-}
-
 /// The differences of two values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Diff {
@@ -66,14 +64,10 @@ pub fn difference(before: Option<&CanonicalJson>, after: Option<&CanonicalJson>)
         (Some(before), Some(after)) => match (before.to_value(), after.to_value()) {
             (Ok(before), Ok(after)) => list.compare(&mut String::new(), &before, &after),
             // A stored text that cannot be read is shown as it is.
-            _unreadable => list.add("", Some(before.as_str()), Some(after.as_str())),
+            _unreadable => list.add("", Some(before), Some(after)),
         },
         (None, None) => {}
-        (before, after) => list.add(
-            "",
-            before.map(CanonicalJson::as_str),
-            after.map(CanonicalJson::as_str),
-        ),
+        (before, after) => list.add("", before, after),
     }
     list.diff
 }
@@ -138,18 +132,18 @@ impl List {
         }
         let canonical = |value: &Value| CanonicalJson::of(value).ok();
         let (before, after) = (before.and_then(canonical), after.and_then(canonical));
-        self.add(
-            pointer,
-            before.as_ref().map(CanonicalJson::as_str),
-            after.as_ref().map(CanonicalJson::as_str),
-        );
+        self.add(pointer, before.as_ref(), after.as_ref());
     }
 
-    fn add(&mut self, pointer: &str, before: Option<&str>, after: Option<&str>) {
-        let is_long = |text: &Option<&str>| text.is_some_and(|text| text.len() > MAX_SHOWN);
+    fn add(
+        &mut self,
+        pointer: &str,
+        before: Option<&CanonicalJson>,
+        after: Option<&CanonicalJson>,
+    ) {
         let difference = Difference {
             pointer: pointer.to_owned(),
-            abridged: is_long(&before) || is_long(&after),
+            abridged: [before, after].into_iter().flatten().any(is_long),
             before: before.and_then(shown),
             after: after.and_then(shown),
         };
@@ -163,11 +157,16 @@ impl List {
     }
 }
 
+fn is_long(value: &CanonicalJson) -> bool {
+    value.as_str().len() > MAX_SHOWN
+}
+
 /// The value, or the beginning of its text when it is long.
-fn shown(json: &str) -> Option<CanonicalJson> {
-    if json.len() <= MAX_SHOWN {
-        return CanonicalJson::from_canonical(json.to_owned()).ok();
+fn shown(value: &CanonicalJson) -> Option<CanonicalJson> {
+    if !is_long(value) {
+        return Some(value.clone());
     }
+    let json = value.as_str();
     let start = &json[..json.floor_char_boundary(MAX_SHOWN)];
     CanonicalJson::of(&Value::String(format!("{start}…"))).ok()
 }
