@@ -6,16 +6,17 @@
 
 use std::{fmt::Display, io};
 
-use client::{ClientError, RefusedError};
+use client::ClientError;
 use comfy_table::{CellAlignment, Color, ContentArrangement, presets};
 use contract::{
+    Problem,
     problem::{Current, Violation},
     references::Referrer,
     text::Escaped,
 };
 use serde::Serialize;
 
-use crate::commands::differences::author;
+use crate::commands::differences::{author, place};
 
 /// Lines of a document that the message of a conflict shows.
 const SHOWN: usize = 30;
@@ -130,11 +131,7 @@ pub(crate) fn exit_code(result: anyhow::Result<()>) -> i32 {
     }
     note(format_args!("confcast: {}", causes(&error)));
     for violation in violations(&error) {
-        // The pointer to a whole document is empty and would read as a mistake.
-        let place = match violation.pointer.as_str() {
-            "" => "(document)",
-            pointer => pointer,
-        };
+        let place = place(&violation.pointer);
         note(format_args!("  {place}: {}", violation.detail));
     }
     for line in dangling(&error) {
@@ -157,25 +154,20 @@ impl Display for CannotCompare {
     }
 }
 
-/// The refusal among the causes of an error.
-fn refusal(error: &anyhow::Error) -> Option<&RefusedError> {
-    error
-        .chain()
-        .find_map(|cause| cause.downcast_ref::<ClientError>())?
-        .refusal()
+/// The problem among the causes of an error.
+fn problem(error: &anyhow::Error) -> Option<&Problem> {
+    let mut causes = error.chain();
+    causes.find_map(|cause| cause.downcast_ref::<ClientError>()?.problem())
 }
 
 /// The rules of a schema that the refused document breaks; each gets a line of its own.
 fn violations(error: &anyhow::Error) -> &[Violation] {
-    refusal(error)
-        .and_then(|refusal| refusal.problem.as_ref())
-        .map_or(&[], |problem| &problem.errors)
+    problem(error).map_or(&[], |problem| &problem.errors)
 }
 
 /// The references that a refused write would leave without their documents, a line each.
 fn dangling(error: &anyhow::Error) -> Vec<String> {
-    let problem = refusal(error).and_then(|refusal| refusal.problem.as_ref());
-    let references = problem.map_or(&[][..], |problem| &problem.references);
+    let references = problem(error).map_or(&[][..], |problem| &problem.references);
     let mut lines: Vec<String> = references
         .iter()
         .map(|dangling| {
@@ -199,7 +191,7 @@ fn dangling(error: &anyhow::Error) -> Vec<String> {
 
 /// What a write conflicts with: the change that was made since, and the document that is there now.
 fn conflict(error: &anyhow::Error) -> Vec<String> {
-    let Some(problem) = refusal(error).and_then(|refusal| refusal.problem.as_ref()) else {
+    let Some(problem) = problem(error) else {
         return Vec::new();
     };
     let mut lines = Vec::new();
@@ -233,8 +225,7 @@ fn conflict(error: &anyhow::Error) -> Vec<String> {
 
 /// An error with its causes in one line, without the violations or references that follow it.
 fn causes(error: &anyhow::Error) -> String {
-    let Some(problem) = refusal(error)
-        .and_then(|refusal| refusal.problem.as_ref())
+    let Some(problem) = problem(error)
         .filter(|problem| !problem.errors.is_empty() || !problem.references.is_empty())
     else {
         return format!("{error:#}");
@@ -274,6 +265,8 @@ fn writeln(mut to: impl io::Write, line: impl Display) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use client::RefusedError;
+
     use super::*;
 
     #[test]

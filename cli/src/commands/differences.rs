@@ -84,7 +84,7 @@ pub(super) fn values(difference: &Difference, characters: usize) -> [String; 2] 
 }
 
 /// A JSON pointer; the pointer to a whole document is empty and would read as a mistake.
-pub(super) fn place(pointer: &str) -> &str {
+pub(crate) fn place(pointer: &str) -> &str {
     if pointer.is_empty() {
         "(document)"
     } else {

@@ -82,7 +82,7 @@ impl History {
             }
         }
         if is_empty {
-            return self.nothing_found(&publisher, &scope).await;
+            return nothing_found(&publisher, &scope).await;
         }
         if pages.has_more() {
             output::note(format_args!(
@@ -92,19 +92,6 @@ impl History {
         } else {
             say_what_is_removed(&publisher, &scope).await?;
         }
-        Ok(())
-    }
-
-    /// A mistyped id looks like a document without changes, so it is looked for.
-    async fn nothing_found(
-        &self,
-        publisher: &Endpoint,
-        scope: &HistoryScope,
-    ) -> anyhow::Result<()> {
-        if let HistoryScope::Document(collection, id) = scope {
-            ensure_known(publisher, collection, id).await?;
-        }
-        output::note("no change that the change log keeps fits");
         Ok(())
     }
 
@@ -125,6 +112,15 @@ impl History {
         };
         (scope, filter)
     }
+}
+
+/// A mistyped id looks like a document without changes, so it is looked for.
+async fn nothing_found(publisher: &Endpoint, scope: &HistoryScope) -> anyhow::Result<()> {
+    if let HistoryScope::Document(collection, id) = scope {
+        ensure_known(publisher, collection, id).await?;
+    }
+    output::note("no change that the change log keeps fits");
+    Ok(())
 }
 
 /// The pages of a history, up to a number of changes.

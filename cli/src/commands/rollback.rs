@@ -136,10 +136,9 @@ impl RollbackCommand {
         if !self.json {
             for preview in &previews {
                 output::result_table(&table(&preview.rollback.items))?;
-                let Preview { subject, rollback } = preview;
-                for line in undone::changes(&publisher, subject, rollback).await? {
-                    output::result(line)?;
-                }
+            }
+            for line in undone::changes(&publisher, &previews).await? {
+                output::result(line)?;
             }
         }
         if previews.len() > 1 {

@@ -6,23 +6,26 @@ use client::{Endpoint, history::HistoryScope};
 use contract::{
     Revision,
     history::{HistoryFilter, HistoryItem},
-    rollback::{Rollback, RollbackItem},
+    rollback::RollbackItem,
 };
 
-use super::Subject;
+use super::{Preview, Subject};
 use crate::commands::{differences, history::Pages};
 
 /// Changes that are looked at, and that are listed.
 const LOOKED_AT: usize = 2_000;
 const LISTED: usize = 20;
 
-/// The changes after the moment that is gone back to, of the documents that change, the newest first:
-/// a line each. No line for a change set: it names its changes itself.
+/// The changes after the moment that is gone back to, of the documents that change in any part, the
+/// newest first: a line each. No line for a change set: it names its changes itself.
 pub(super) async fn changes(
     publisher: &Endpoint,
-    subject: &Subject,
-    rollback: &Rollback,
+    previews: &[Preview],
 ) -> anyhow::Result<Vec<String>> {
+    // All parts are of one collection, and go back to one point of it.
+    let Some(Preview { subject, rollback }) = previews.first() else {
+        return Ok(Vec::new());
+    };
     let Some(to) = rollback.to_revision else {
         return Ok(Vec::new());
     };
@@ -45,22 +48,18 @@ pub(super) async fn changes(
             break;
         }
     }
-    Ok(lines(
-        &rollback.items,
-        to,
-        &found,
-        is_whole || !pages.has_more(),
-    ))
+    let items = previews.iter().flat_map(|preview| &preview.rollback.items);
+    Ok(lines(items, to, &found, is_whole || !pages.has_more()))
 }
 
 /// `is_whole`: all changes after `to` are among those that were found.
-fn lines(
-    items: &[RollbackItem],
+fn lines<'a>(
+    items: impl IntoIterator<Item = &'a RollbackItem>,
     to: Revision,
     found: &[HistoryItem],
     is_whole: bool,
 ) -> Vec<String> {
-    let changed: BTreeSet<_> = items.iter().map(|item| &item.id).collect();
+    let changed: BTreeSet<_> = items.into_iter().map(|item| &item.id).collect();
     let undone = found.iter().map(|item| &item.change);
     let undone: Vec<_> = undone
         .filter(|change| change.revision > to && changed.contains(&change.id))
