@@ -10,7 +10,7 @@ use std::{
 };
 
 use actix_web::{
-    Error,
+    Error, HttpRequest,
     body::BoxBody,
     dev::{ServiceRequest, ServiceResponse},
     http::Method,
@@ -34,7 +34,7 @@ use service::{
         problem::ProblemError,
         rate::{Rates, limit_rate},
         routes::{self, ApiRoute},
-        snapshot_slots::SnapshotSlots,
+        snapshot_slots::{Client, SnapshotSlot, SnapshotSlots},
         stream_slots::StreamSlots,
     },
     runtime::log_rate::LogRate,
@@ -308,6 +308,37 @@ async fn count_writes(
 }
 
 impl Api {
+    /// A slot for a list.
+    ///
+    /// # Errors
+    /// 503 `loads-under-way`.
+    async fn list_slot(&self, request: &HttpRequest) -> Result<SnapshotSlot, ApiError> {
+        self.slot(&self.lists, request, ProblemError::lists_under_way)
+            .await
+    }
+
+    /// A slot for work on the past.
+    ///
+    /// # Errors
+    /// 503 `loads-under-way`.
+    async fn history_slot(&self, request: &HttpRequest) -> Result<SnapshotSlot, ApiError> {
+        self.slot(&self.histories, request, ProblemError::histories_under_way)
+            .await
+    }
+
+    async fn slot(
+        &self,
+        slots: &SnapshotSlots,
+        request: &HttpRequest,
+        refusal: fn() -> ProblemError,
+    ) -> Result<SnapshotSlot, ApiError> {
+        let slot = slots.open(Client::of(request)).await;
+        slot.ok_or_else(|| {
+            self.metrics.lists_refused.inc();
+            refusal().into()
+        })
+    }
+
     /// A collection that this publisher serves. A caller that may not see all of them is told no
     /// name that it did not say.
     fn collection(&self, caller: &Caller, text: &str) -> Result<CollectionName, ApiError> {

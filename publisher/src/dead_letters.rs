@@ -270,10 +270,8 @@ impl DeadLetters {
                 epoch,
                 revision,
             } => {
-                let before = revision.saturating_sub(1);
-                let found = self.store.changes(&collection, before, 1, 1).await?;
-                let change = (found.into_iter().next())
-                    .filter(|change| change.revision == revision && change.epoch == epoch);
+                let found = self.store.record(&collection, revision).await?;
+                let change = found.filter(|change| change.epoch == epoch);
                 let change = change.ok_or_else(|| {
                     DeadLetterError::NotReplayable(format!(
                         "the change log of {collection} has no revision {revision} of the epoch \

@@ -84,10 +84,7 @@ pub(super) async fn documents(
     let collection = api.collection(&caller, &name)?;
     let format = etag::list_format(&request)?;
     let point = point.point()?;
-    let Some(slot) = api.lists.open(Client::of(&request)).await else {
-        api.metrics.lists_refused.inc();
-        return Err(ProblemError::lists_under_way().into());
-    };
+    let slot = api.list_slot(&request).await?;
     if let Some(point) = point {
         return past::documents(&api, &request, &collection, &point, slot, format).await;
     }

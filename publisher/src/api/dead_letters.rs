@@ -86,7 +86,7 @@ pub(super) async fn list(
         .dead_letters
         .page(&query.filter()?, before.transpose()?, limit)
         .await;
-    let mut page = page.map_err(refused)?;
+    let mut page = page?;
     let items = page.items.into_iter();
     page.items = items.map(|letter| visible(&caller, letter)).collect();
     Ok(HttpResponse::Ok().json(page))
@@ -98,7 +98,7 @@ pub(super) async fn get(
     id: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
     let letter = api.dead_letters.get(letter_id(&id)?).await;
-    Ok(HttpResponse::Ok().json(visible(&caller, letter.map_err(refused)?)))
+    Ok(HttpResponse::Ok().json(visible(&caller, letter?)))
 }
 
 pub(super) async fn report(
@@ -122,11 +122,7 @@ pub(super) async fn report(
         let problem = Problem::new(ProblemKind::BadBody, detail).at("/event/revision");
         return Err(problem.into());
     }
-    let id = api
-        .dead_letters
-        .add_reported(report)
-        .await
-        .map_err(refused)?;
+    let id = api.dead_letters.add_reported(report).await?;
     Ok(HttpResponse::Ok().json(DeadLetterAccepted { id }))
 }
 
@@ -137,7 +133,7 @@ pub(super) async fn discard(
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let id = letter_id(&id)?;
-    api.dead_letters.discard(id).await.map_err(refused)?;
+    api.dead_letters.discard(id).await?;
     info!(
         dead_letter = %id, caller = %Escaped(&caller.identity().name),
         "a dead letter was discarded"
@@ -166,7 +162,7 @@ pub(super) async fn discard_all(
         return Err(ProblemError::bad_request("all", detail).into());
     }
     let discarded = api.dead_letters.discard_all(&filter).await;
-    let discarded = discarded.map_err(refused)?;
+    let discarded = discarded?;
     info!(
         discarded, caller = %Escaped(&caller.identity().name),
         "dead letters were discarded"
@@ -188,11 +184,7 @@ pub(super) async fn replay(
 ) -> Result<HttpResponse, ApiError> {
     let request: ReplayRequest = optional_request(&body, r#""dryRun": true|false"#)?;
     let id = letter_id(&id)?;
-    let mut replayed = api
-        .dead_letters
-        .replay(id, request)
-        .await
-        .map_err(refused)?;
+    let mut replayed = api.dead_letters.replay(id, request).await?;
     if !request.dry_run {
         info!(
             dead_letter = %id, caller = %Escaped(&caller.identity().name),
@@ -210,10 +202,24 @@ fn letter_id(text: &str) -> Result<DeadLetterId, ProblemError> {
         .map_err(|error| ProblemError::bad_request("id", error))
 }
 
-/// A failure of the store is logged here.
-fn refused(error: DeadLetterError) -> ApiError {
-    match error {
-        DeadLetterError::Store(error) => store_failed(error),
-        refusal => refusal.into(),
+/// The answer to what is refused of dead letters; the detail is the text of the error. A failure of
+/// the store is logged.
+impl From<DeadLetterError> for ApiError {
+    fn from(error: DeadLetterError) -> Self {
+        let kind = match &error {
+            DeadLetterError::Busy | DeadLetterError::NotSent(_) | DeadLetterError::NotTaken(_) => {
+                ProblemKind::Busy
+            }
+            DeadLetterError::Unknown(_) => ProblemKind::NoDeadLetter,
+            DeadLetterError::InvalidReport { .. } => ProblemKind::BadBody,
+            DeadLetterError::NotReplayable(_) => ProblemKind::NotReplayable,
+            DeadLetterError::Store(_) => ProblemKind::StoreUnavailable,
+        };
+        let problem = Problem::new(kind, error.to_string());
+        match error {
+            DeadLetterError::Store(error) => store_failed(error),
+            DeadLetterError::InvalidReport { pointer, .. } => problem.at(pointer).into(),
+            _ => problem.into(),
+        }
     }
 }

@@ -1,15 +1,16 @@
-//! The error answers of the HTTP API: the only place that makes a [`Problem`] with status and
-//! headers of an error (RFC 9457).
+//! The error answers of the HTTP API: the only place that makes a status and headers of a
+//! [`Problem`] (RFC 9457).
 //!
-//! Modules below the routes have error types of their own, which know nothing of HTTP; each gets one
-//! `impl From<…> for ApiError` here. Nothing here logs: a refusal is for the client to read, and a
-//! failure of the publisher is logged where it happens.
+//! Modules below the routes have error types of their own, which know nothing of HTTP. Each gets one
+//! `impl From<…> for ApiError`: here, or beside the only routes that it comes from. Nothing here
+//! logs: a refusal is for the client to read, and a failure of the publisher is logged where it
+//! happens.
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
 use contract::{JsonError, Problem, ProblemKind, problem::Current};
 use service::http::problem::{self, ProblemError};
 
-use crate::{dead_letters::DeadLetterError, decide::WriteError, fleet::FleetError};
+use crate::{decide::WriteError, fleet::FleetError};
 
 /// An error answer: a [`Problem`] with the headers that belong to it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -95,26 +96,6 @@ impl ResponseError for ApiError {
 
     fn error_response(&self) -> HttpResponse {
         problem::respond(HttpResponse::Ok(), &self.problem)
-    }
-}
-
-/// The answer to what is refused of dead letters; the detail is the text of the error.
-impl From<DeadLetterError> for ApiError {
-    fn from(error: DeadLetterError) -> Self {
-        let kind = match &error {
-            DeadLetterError::Busy | DeadLetterError::NotSent(_) | DeadLetterError::NotTaken(_) => {
-                ProblemKind::Busy
-            }
-            DeadLetterError::Unknown(_) => ProblemKind::NoDeadLetter,
-            DeadLetterError::InvalidReport { .. } => ProblemKind::BadBody,
-            DeadLetterError::NotReplayable(_) => ProblemKind::NotReplayable,
-            DeadLetterError::Store(_) => return Self::store_unavailable(),
-        };
-        let problem = Problem::new(kind, error.to_string());
-        match error {
-            DeadLetterError::InvalidReport { pointer, .. } => problem.at(pointer).into(),
-            _ => problem.into(),
-        }
     }
 }
 

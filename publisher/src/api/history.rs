@@ -13,11 +13,7 @@ use contract::{
     },
 };
 use serde::Deserialize;
-use service::http::{
-    caller::Caller,
-    problem::ProblemError,
-    snapshot_slots::{Client, SnapshotSlot},
-};
+use service::http::{caller::Caller, problem::ProblemError};
 use tokio::time::Instant;
 
 use crate::{
@@ -107,23 +103,6 @@ async fn page(
         unreadable: page.unreadable,
         next: page.next.map(|next| next.to_string()),
     }))
-}
-
-impl Api {
-    /// A slot for work on the past.
-    ///
-    /// # Errors
-    /// 503 `loads-under-way`.
-    pub(super) async fn history_slot(
-        &self,
-        request: &HttpRequest,
-    ) -> Result<SnapshotSlot, ApiError> {
-        let slot = self.histories.open(Client::of(request)).await;
-        slot.ok_or_else(|| {
-            self.metrics.lists_refused.inc();
-            ProblemError::histories_under_way().into()
-        })
-    }
 }
 
 impl Parameters {

@@ -2,7 +2,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use contract::references::Referrers;
-use service::http::{caller::Caller, problem::ProblemError, snapshot_slots::Client};
+use service::http::caller::Caller;
 
 use crate::api::{Api, error::ApiError, store_failed};
 
@@ -18,10 +18,7 @@ pub(super) async fn get(
 ) -> Result<HttpResponse, ApiError> {
     let key = api.document_key(&caller, &key)?;
     // It reads whole collections, as a list does.
-    let Some(slot) = api.lists.open(Client::of(&request)).await else {
-        api.metrics.lists_refused.inc();
-        return Err(ProblemError::lists_under_way().into());
-    };
+    let slot = api.list_slot(&request).await?;
     let found = api
         .store
         .referrers(key, LIMIT + 1, caller.identity().clone(), slot)

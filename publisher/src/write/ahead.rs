@@ -134,7 +134,7 @@ impl Ahead {
         let (searched, found) = found.map_err(|error| {
             unread(
                 &error,
-                "what refers to a document could not be searched before its deletion",
+                format_args!("what refers to a document could not be searched before its deletion"),
             )
         })?;
         if let Some(refusal) = references::refused(command, &found) {
@@ -152,8 +152,12 @@ impl Ahead {
     /// Whether a checked command would be accepted now.
     pub(super) async fn judge(&self, command: Command) -> Result<(), WriteError> {
         let judged = self.store.judge(command).await;
-        let judged = judged
-            .map_err(|error| unread(&error, "the outcome of a write could not be previewed"))?;
+        let judged = judged.map_err(|error| {
+            unread(
+                &error,
+                format_args!("the outcome of a write could not be previewed"),
+            )
+        })?;
         judged.map(drop)
     }
 
@@ -203,26 +207,16 @@ impl Ahead {
 
     async fn read(&self, write: &Write) -> Result<Option<contract::Document>, WriteError> {
         let read = self.store.document(&write.collection, &write.id).await;
-        read.map_err(|error| {
-            if integrity::is_damage(&error) {
-                return WriteError::Unreadable(error.root_cause().to_string());
-            }
-            static FAILURES: LogRate = LogRate::new();
-            if let Some(left_out) = FAILURES.due() {
-                tracing::warn!(
-                    collection = %write.collection,
-                    id = %write.id,
-                    "the stored document could not be read before a write, which is answered 503: \
-                     {error:#}{left_out}"
-                );
-            }
-            WriteError::NotCommitted
-        })
+        let what = format_args!(
+            "{}/{} could not be read before a write of it",
+            write.collection, write.id
+        );
+        read.map_err(|error| unread(&error, what))
     }
 }
 
 /// The answer when the store cannot be read; `what` begins the line in the log.
-fn unread(error: &anyhow::Error, what: &str) -> WriteError {
+fn unread(error: &anyhow::Error, what: std::fmt::Arguments<'_>) -> WriteError {
     if integrity::is_damage(error) {
         return WriteError::Unreadable(error.root_cause().to_string());
     }

@@ -11,7 +11,6 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::Context;
 use chrono::{DateTime, Utc};
 use contract::{
     CanonicalJson, Change, CollectionName, Operation, Revision,
@@ -249,16 +248,7 @@ impl Store {
                 unreadable: Vec::new(),
             });
         }
-        let merged = self.merge(&mut sources, query).await?;
-        let mut page = self.with_previous(merged).await?;
-        // What did not fit by its size is read again for the next page.
-        for change in page.left.drain(..).rev() {
-            let source = sources
-                .iter_mut()
-                .find(|it| it.collection == change.collection);
-            let source = source.context("a change of another collection")?;
-            source.ahead.push_front(change);
-        }
+        let items = self.merge(&mut sources, query).await?;
         let positions = sources.iter().filter(|source| !source.has_ended());
         let positions: BTreeMap<_, _> = positions
             .map(|source| (source.collection.clone(), source.position()))
@@ -272,24 +262,28 @@ impl Store {
             })
         });
         Ok(HistoryPage {
-            items: page.items,
+            items,
             unreadable: unreadable.take(MAX_UNREADABLE).collect(),
             next: (!positions.is_empty()).then_some(HistoryCursor(positions)),
         })
     }
 
-    /// The next changes of all sources, by the time of their commit.
+    /// The next changes of all sources, by the time of their commit, each with the value before it:
+    /// as many as fit into one page.
     async fn merge(
         &self,
         sources: &mut [Source],
         query: &HistoryQuery,
-    ) -> anyhow::Result<Vec<Change>> {
+    ) -> Result<Vec<HistoryChange>, PastError> {
         let filter = Arc::new(query.filter.clone());
         let mut left = StepLimits {
             records: PAGE_RECORDS,
             bytes: PAGE_READ_BYTES,
             found: query.limit.max(1),
         };
+        if let Some(set) = &filter.set {
+            self.read_set(sources, &filter, set).await?;
+        }
         // Each source is read once at least, whatever the others take: so each page goes on.
         let count = sources.len();
         for (index, source) in sources
@@ -321,11 +315,15 @@ impl Store {
             let Some(change) = newest.and_then(|(_key, source)| source.ahead.pop_front()) else {
                 break;
             };
+            let previous = self.previous(&change).await?;
             bytes += change
                 .config_data
                 .as_ref()
                 .map_or(0, |it| it.as_str().len());
-            merged.push(change);
+            if let Previous::Value(value) = &previous {
+                bytes += value.as_str().len();
+            }
+            merged.push(HistoryChange { change, previous });
         }
         Ok(merged)
     }
@@ -359,9 +357,6 @@ impl Store {
         filter: &Arc<HistoryFilter>,
         limits: StepLimits,
     ) -> anyhow::Result<Step> {
-        if let Some(set) = &filter.set {
-            return self.step_in_set(source, filter, set).await;
-        }
         let (collection, before) = (&source.collection, source.before);
         match self {
             Self::Embedded(store) => store.history_step(collection, before, filter, limits).await,
@@ -372,52 +367,29 @@ impl Store {
         }
     }
 
-    /// A change set is small, so all of it is one step.
-    async fn step_in_set(
+    /// Reads the changes of a set for all sources: a set is small, so nothing is left after that.
+    async fn read_set(
         &self,
-        source: &Source,
+        sources: &mut [Source],
         filter: &HistoryFilter,
         set: &str,
-    ) -> anyhow::Result<Step> {
-        let mut step = Step::default();
-        for change in self.records_of_set(set).await? {
-            let is_asked = change.collection == source.collection
-                && change.revision < source.before
-                && filter.id.as_ref().is_none_or(|id| *id == change.id);
-            let record = serde_json::to_string(&change)?;
-            step.records += 1;
-            step.bytes += record.len();
-            if is_asked && fits(filter, &record)? {
-                step.found.push(change);
+    ) -> anyhow::Result<()> {
+        let mut changes = self.records_of_set(set).await?;
+        changes.sort_by_key(|change| std::cmp::Reverse(change.revision));
+        for change in changes {
+            let source = sources.iter_mut().find(|source| {
+                change.collection == source.collection && change.revision < source.before
+            });
+            let Some(source) = source else { continue };
+            let is_asked = filter.id.as_ref().is_none_or(|id| *id == change.id);
+            if is_asked && fits(filter, &serde_json::to_string(&change)?)? {
+                source.ahead.push_back(change);
             }
         }
-        step.found
-            .sort_by_key(|change| std::cmp::Reverse(change.revision));
-        Ok(step)
-    }
-
-    /// Adds to each change the value before it, until the values are too large for one page.
-    async fn with_previous(&self, changes: Vec<Change>) -> Result<Fitting, PastError> {
-        let mut page = Fitting::default();
-        let mut bytes = 0;
-        let mut changes = VecDeque::from(changes);
-        while let Some(change) = changes.pop_front() {
-            if bytes >= PAGE_VALUE_BYTES {
-                changes.push_front(change);
-                break;
-            }
-            let previous = self.previous(&change).await?;
-            bytes += change
-                .config_data
-                .as_ref()
-                .map_or(0, |it| it.as_str().len());
-            if let Previous::Value(value) = &previous {
-                bytes += value.as_str().len();
-            }
-            page.items.push(HistoryChange { change, previous });
+        for source in sources {
+            source.before = 0;
         }
-        page.left = changes.into();
-        Ok(page)
+        Ok(())
     }
 
     /// The value of the document of a change before that change.
@@ -476,13 +448,6 @@ impl Store {
             Self::Mongo(store) => store.opened()?.records_of_set(set).await,
         }
     }
-}
-
-/// Changes that fit into a page by the size of their values, and those that do not.
-#[derive(Default)]
-struct Fitting {
-    items: Vec<HistoryChange>,
-    left: Vec<Change>,
 }
 
 #[cfg(test)]
