@@ -13,7 +13,7 @@ mod projection;
 use std::{collections::BTreeMap, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use broker::{ANSWER, Address, BrokerError, Connection};
+use broker::{ANSWER, BrokerError, Connection};
 use contract::text::Escaped;
 use futures_util::{
     FutureExt,
@@ -70,7 +70,6 @@ impl Default for ConsumerOptions {
 #[derive(Debug)]
 pub struct Consumer<A> {
     journal: Journal<A>,
-    address: Address,
     group: GroupName,
     name: String,
     options: ConsumerOptions,
@@ -80,7 +79,6 @@ impl<A: Aggregate> Consumer<A> {
     /// A consumer of a group. It connects when it runs.
     pub fn new(journal: Journal<A>, group: GroupName, options: ConsumerOptions) -> Self {
         Self {
-            address: journal.link().address().clone(),
             journal,
             group,
             name: format!("{}-{}", std::process::id(), Uuid::new_v4().simple()),
@@ -147,7 +145,9 @@ impl<A: Aggregate> Consumer<A> {
         }
         self.catch_up_dead_letters(projection, tried_letter, stop)
             .await?;
-        let connected = self.address.connect(BLOCK + ANSWER).await;
+        // A connection of its own: the answer to a read is waited for.
+        let address = self.journal.link().address();
+        let connected = address.connect(BLOCK + ANSWER).await;
         let mut connection = connected.map_err(JournalError::Unavailable)?;
         let mut maintained = None::<Instant>;
         // A read is not cancelled: Redis may have given its entries to this consumer already.

@@ -46,42 +46,48 @@ impl<A: Aggregate> Journal<A> {
         events: &[A::Event],
     ) -> Result<Appended, JournalError> {
         let command = self.command(id, expected, append, events)?;
-        let [what, version, position] = self.stored(&command, id, append).await?;
+        self.stored(&command, id, expected, append).await
+    }
+
+    /// What the script answered.
+    ///
+    /// # Errors
+    /// What it refused, or when the answer is not of the script.
+    fn answered(
+        &self,
+        id: &AggregateId,
+        expected: u64,
+        answer: Vec<String>,
+    ) -> Result<Appended, JournalError> {
+        let [what, version, position] = <[String; 3]>::try_from(answer)
+            .map_err(|other| JournalError::Answer(other.join(" ")))?;
         let number = |text: &str| {
             let wrong = || JournalError::Answer(format!("{what} {text}"));
             text.parse::<u64>().map_err(|_no_number| wrong())
         };
-        let version = match what.as_str() {
-            "appended" | "repeated" => number(&version)?,
-            "conflict" => {
-                return Err(JournalError::Conflict {
-                    id: id.clone(),
-                    expected,
-                    actual: number(&version)?,
-                });
-            }
-            "too-long" => {
-                return Err(JournalError::TooLong {
-                    id: id.clone(),
-                    version: number(&version)?,
-                    most: self.limits().versions,
-                });
-            }
-            "damaged" => {
-                return Err(JournalError::Damaged {
-                    id: id.clone(),
-                    expected: number(&version)?,
-                    found: number(&position)?,
-                });
-            }
-            _ => return Err(JournalError::Answer(what)),
-        };
-        let repeated = what == "repeated";
-        Ok(Appended {
-            version,
-            position,
-            repeated,
-        })
+        match what.as_str() {
+            "appended" | "repeated" => Ok(Appended {
+                version: number(&version)?,
+                repeated: what == "repeated",
+                position,
+            }),
+            "conflict" => Err(JournalError::Conflict {
+                id: id.clone(),
+                expected,
+                actual: number(&version)?,
+            }),
+            "too-long" => Err(JournalError::TooLong {
+                id: id.clone(),
+                version: number(&version)?,
+                most: self.limits().versions,
+            }),
+            "damaged" => Err(JournalError::Damaged {
+                id: id.clone(),
+                expected: number(&version)?,
+                found: number(&position)?,
+            }),
+            _ => Err(JournalError::Answer(what)),
+        }
     }
 
     /// The command, with events that are within the limits.
@@ -117,8 +123,9 @@ impl<A: Aggregate> Journal<A> {
         &self,
         command: &Cmd,
         id: &AggregateId,
+        expected: u64,
         append: &AppendId,
-    ) -> Result<[String; 3], JournalError> {
+    ) -> Result<Appended, JournalError> {
         let deadline = Instant::now() + REPEAT;
         let mut waits = ExponentialBuilder::new()
             .with_jitter()
@@ -128,8 +135,8 @@ impl<A: Aggregate> Journal<A> {
             .build();
         let mut unknown = false;
         loop {
-            let error = match self.attempt(command, id).await {
-                Ok(answer) => return Ok(answer),
+            let error = match self.attempt(command, id, expected).await {
+                Ok(appended) => return Ok(appended),
                 Err(Failed::NotSent(error)) => error,
                 Err(Failed::Sent(error)) => {
                     // A refusal says that this attempt stored nothing; an earlier one may have.
@@ -158,17 +165,21 @@ impl<A: Aggregate> Journal<A> {
     }
 
     /// Sends the append once, and waits for replicas if the journal asks for them.
-    async fn attempt(&self, command: &Cmd, id: &AggregateId) -> Result<[String; 3], Failed> {
+    async fn attempt(
+        &self,
+        command: &Cmd,
+        id: &AggregateId,
+        expected: u64,
+    ) -> Result<Appended, Failed> {
         let confirmation = self.confirmation();
         let link = confirmation.map_or(self.link(), |confirmation| &confirmation.link);
         let mut connection = link.connect().await.map_err(Failed::NotSent)?;
         let answer: Vec<String> = connection.ask(command).await.map_err(Failed::Sent)?;
-        let answer = <[String; 3]>::try_from(answer)
-            .map_err(|other| Failed::Answered(JournalError::Answer(other.join(" "))))?;
-        let is_write = ["appended", "repeated"].contains(&answer[0].as_str());
-        if let Some(confirmation) = confirmation.filter(|_| is_write) {
+        let appended = self.answered(id, expected, answer);
+        let appended = appended.map_err(Failed::Answered)?;
+        if let Some(confirmation) = confirmation {
             // The script writes something in each attempt, so this waits for an earlier one as well.
-            let version = answer[1].parse().unwrap_or_default();
+            let version = appended.version;
             let confirmed = confirmation.confirmed(&mut connection).await;
             let confirmed = confirmed.map_err(|it| Failed::NotConfirmed(it, version))?;
             if confirmed < u64::from(confirmation.replicas.count) {
@@ -176,7 +187,7 @@ impl<A: Aggregate> Journal<A> {
                 return Err(Failed::Answered(error));
             }
         }
-        Ok(answer)
+        Ok(appended)
     }
 
     fn not_replicated(
@@ -204,7 +215,8 @@ enum Failed {
     Sent(BrokerError),
     /// The script stored this version, and WAIT failed.
     NotConfirmed(BrokerError, u64),
-    /// It was answered: too few replicas confirmed it, or the answer is not of the script.
+    /// It was answered: the script refused it, too few replicas confirmed it, or the answer is not of
+    /// the script.
     Answered(JournalError),
 }
 

@@ -7,8 +7,8 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    Aggregate, AggregateId, AppendId, ExecuteError, Journal, JournalError, Loaded,
-    journal::replay::{require_present, require_time},
+    Aggregate, AggregateId, AppendId, ExecuteError, Journal, JournalError, Loaded, Recorded,
+    journal::replay::require_present,
 };
 
 /// How often a command is decided again after a conflict. The caller then gets the conflict.
@@ -75,16 +75,19 @@ impl<A: Aggregate> Journal<A> {
             .build();
         let mut loaded = Loaded::<A>::absent(id.clone());
         loop {
-            if let Some(before) = self.find(&mut loaded, append, deadline).await? {
-                return self.earlier(id, append, before).await;
+            let is_own = |event: &Recorded<A::Event>| event.append == *append;
+            let own = self.read_until(&mut loaded, Some(deadline), is_own).await?;
+            if let Some(first) = own {
+                return self.earlier(id, append, first - 1).await;
             }
             if loaded.version == 0 {
                 let Some(version) = self.listed(id).await? else {
                     return Err(JournalError::NotFound(id.clone()).into());
                 };
                 // It may have been created since it was read.
-                if let Some(before) = self.find(&mut loaded, append, deadline).await? {
-                    return self.earlier(id, append, before).await;
+                let own = self.read_until(&mut loaded, Some(deadline), is_own).await?;
+                if let Some(first) = own {
+                    return self.earlier(id, append, first - 1).await;
                 }
                 require_present(&loaded, version)?;
             }
@@ -105,29 +108,6 @@ impl<A: Aggregate> Journal<A> {
                     None => return Err(error.into()),
                 },
                 Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    /// Reads the newer events of an aggregate. If one of them is of the append, the result is the
-    /// version before it.
-    async fn find(
-        &self,
-        loaded: &mut Loaded<A>,
-        append: &AppendId,
-        deadline: Instant,
-    ) -> Result<Option<u64>, JournalError> {
-        loop {
-            require_time(deadline)?;
-            let page = self.page(&loaded.id, loaded.version, u64::MAX).await?;
-            let found = page.events.iter().find(|event| event.append == *append);
-            if let Some(first) = found {
-                return Ok(Some(first.version - 1));
-            }
-            loaded.advance(&page.events);
-            page.failed.map_or(Ok(()), Err)?;
-            if !page.more {
-                return Ok(None);
             }
         }
     }

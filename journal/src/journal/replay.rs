@@ -55,7 +55,7 @@ impl<A: Aggregate> Journal<A> {
     /// # Errors
     /// As [`Self::load`]; what was read until then stays applied.
     pub async fn refresh(&self, loaded: &mut Loaded<A>) -> Result<(), JournalError> {
-        self.read_on(loaded).await?;
+        self.read_until(loaded, None, |_event| false).await?;
         if loaded.version > 0 {
             return Ok(());
         }
@@ -63,18 +63,33 @@ impl<A: Aggregate> Journal<A> {
             return Ok(());
         };
         // It may have been created since it was read.
-        self.read_on(loaded).await?;
+        self.read_until(loaded, None, |_event| false).await?;
         require_present(loaded, expected)
     }
 
-    /// Reads the newer events of an aggregate.
-    async fn read_on(&self, loaded: &mut Loaded<A>) -> Result<(), JournalError> {
+    /// Reads the newer events of an aggregate, page by page, until a page has one that `ends` it. The
+    /// version of that event; it and its page are not applied. `None` when all events were read.
+    ///
+    /// # Errors
+    /// As [`Self::load`], and when a page would begin after the deadline.
+    pub(crate) async fn read_until(
+        &self,
+        loaded: &mut Loaded<A>,
+        deadline: Option<Instant>,
+        ends: impl Fn(&Recorded<A::Event>) -> bool,
+    ) -> Result<Option<u64>, JournalError> {
         loop {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(JournalError::Unavailable(BrokerError::Timeout));
+            }
             let page = self.page(&loaded.id, loaded.version, u64::MAX).await?;
+            if let Some(end) = page.events.iter().find(|event| ends(event)) {
+                return Ok(Some(end.version));
+            }
             loaded.advance(&page.events);
             page.failed.map_or(Ok(()), Err)?;
             if !page.more {
-                return Ok(());
+                return Ok(None);
             }
         }
     }
@@ -193,13 +208,4 @@ fn recorded<E: serde::de::DeserializeOwned>(
         position: field("position")?,
         event,
     })
-}
-
-/// The error of a call that reached its deadline.
-pub(crate) fn require_time(deadline: Instant) -> Result<(), JournalError> {
-    if Instant::now() < deadline {
-        Ok(())
-    } else {
-        Err(JournalError::Unavailable(BrokerError::Timeout))
-    }
 }
