@@ -87,6 +87,15 @@ impl RetryPolicy {
         deadline: None,
     };
 
+    /// For the report of a dropped event: all replicas drop an event at the same time.
+    pub const DROP_REPORT: Self = Self {
+        first_wait: Duration::from_secs(1),
+        longest_wait: Duration::from_secs(8),
+        longest_retry_after: Duration::from_secs(8),
+        retry_after_spread: 0.5,
+        deadline: None,
+    };
+
     /// For a handler of a replica that failed: it is notified again, however long that takes.
     pub const REPLICA_HANDLER: Self = Self {
         first_wait: Duration::from_millis(100),

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use client::{RetryPolicy, retry::is_transient};
 use contract::dead_letter::{DeadLetterId, DeadLetterReport, EventSummary, Original};
 use tokio::{
     sync::mpsc,
@@ -31,8 +32,6 @@ const REMEMBERED: usize = 1_024;
 const TIME: Duration = Duration::from_secs(5);
 /// How often a report is sent while no publisher takes it.
 const ATTEMPTS: u32 = 5;
-/// The wait after the first attempt; it is doubled after each further one.
-const FIRST_WAIT: Duration = Duration::from_secs(1);
 
 /// Reports of dropped events.
 #[derive(Debug)]
@@ -161,17 +160,21 @@ impl DropReports {
     }
 
     async fn send(&self, report: &DeadLetterReport) {
-        let mut wait = FIRST_WAIT;
+        let mut waits = RetryPolicy::DROP_REPORT.waits();
         for attempt in 1..=ATTEMPTS {
             let sent = timeout(TIME, self.source.report_dead_letter(report)).await;
             let error = match sent.unwrap_or(Err(SourceError::TooLate(TIME))) {
                 Ok(()) => return,
                 Err(error) => error,
             };
-            if attempt < ATTEMPTS && is_transient(&error) {
-                // At random, because all replicas drop an event at the same time.
-                sleep(wait.mul_f64(rand::random_range(0.5..1.5))).await;
-                wait *= 2;
+            let wait = match &error {
+                // A service without the route never takes it: an older publisher, or a subscriber.
+                SourceError::Client(error) if !is_transient(error) => None,
+                SourceError::Client(error) => Some(waits.after(error)),
+                SourceError::Install(_) | SourceError::TooLate(_) => Some(waits.next_wait()),
+            };
+            if let Some(wait) = wait.filter(|_wait| attempt < ATTEMPTS) {
+                sleep(wait).await;
                 continue;
             }
             // The next time that it is dropped it is reported again.
@@ -187,15 +190,6 @@ impl DropReports {
             }
             return;
         }
-    }
-}
-
-/// Whether a publisher may take the report later. A service without the route never does: an older
-/// publisher, or a subscriber.
-fn is_transient(error: &SourceError) -> bool {
-    match error {
-        SourceError::Client(error) => error.status().is_none_or(|status| status >= 500),
-        SourceError::Install(_) | SourceError::TooLate(_) => true,
     }
 }
 
