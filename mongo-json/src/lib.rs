@@ -1,5 +1,6 @@
 //! Conversion of canonical JSON to BSON and back, for rows of MongoDB. No number changes its value.
-//! Nothing here connects, and nothing says which rows there are.
+//! And what is required of a server ([`server`]). Nothing here connects, and nothing says which rows
+//! there are.
 //!
 //! An integer token that fits `i64` is an `Int64`, any other number a `Double`. BSON types that
 //! JSON does not have are an error: a publisher never writes them.
@@ -8,6 +9,8 @@ use anyhow::{Context, bail};
 use contract::canonical::{self, double};
 use mongodb::bson::{Bson, Document, RawBsonRef, RawDocument, raw::RawIter};
 use serde_json::Value;
+
+pub mod server;
 
 /// The BSON of a document's canonical text.
 ///

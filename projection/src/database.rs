@@ -4,13 +4,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use contract::{CollectionName, Crc, DocumentId, Revision};
+use mongo_json::server;
 use mongodb::{
     Client, ClientSession, Collection,
     bson::{Bson, Document as Bdoc, doc},
     error::UNKNOWN_TRANSACTION_COMMIT_RESULT,
-    options::{
-        Acknowledgment, ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
-    },
+    options::{ClientOptions, ReadConcern},
 };
 use tokio::time::timeout;
 
@@ -32,8 +31,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(20);
 /// Attempts at a commit whose outcome is not known.
 const COMMITS: usize = 3;
-/// Error code: the collection exists.
-const NAMESPACE_EXISTS: i32 = 48;
 
 /// The open database.
 #[derive(Debug, Clone)]
@@ -49,16 +46,7 @@ impl Database {
     /// When the URL cannot be resolved, or its options contradict each other.
     pub(crate) async fn new(url: &ProjectionUrl) -> Result<Self, ProjectionError> {
         let mut options = call(ClientOptions::parse(url.url.expose())).await?;
-        options
-            .app_name
-            .get_or_insert_with(|| "confcast-projection".to_owned());
-        // What the promises depend on is not configurable.
-        options.selection_criteria =
-            Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
-        options.read_concern = Some(ReadConcern::majority());
-        options.write_concern = Some(durable());
-        options.server_selection_timeout = Some(Duration::from_secs(3));
-        options.connect_timeout = Some(Duration::from_secs(2));
+        server::require(&mut options, "confcast-projection");
         let client = Client::with_options(options)?;
         let database = client.database(&url.database);
         Ok(Self { client, database })
@@ -70,16 +58,8 @@ impl Database {
     /// [`ProjectionError::Refused`] in words, or when the database does not answer.
     pub(crate) async fn check(&self) -> Result<(), ProjectionError> {
         let hello = call(self.database.run_command(doc! { "hello": 1 })).await?;
-        let has_transactions = hello.contains_key("setName")
-            || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
-        if !has_transactions {
-            return Err(ProjectionError::Refused(
-                "the MongoDB of the projection is a standalone server, which has no transactions. A \
-                 replica set of one node is enough: start it with `mongod --replSet rs0` and run \
-                 `mongosh --eval 'rs.initiate()'` once"
-                    .to_owned(),
-            ));
-        }
+        let checked = server::check(&hello);
+        checked.map_err(|unfit| ProjectionError::Refused(unfit.to_string()))?;
         let names = call(self.database.list_collection_names()).await?;
         if let Some(name) = names
             .iter()
@@ -126,7 +106,9 @@ impl Database {
     /// When the database does not answer or forbids it.
     pub(crate) async fn create(&self, name: &str) -> Result<(), ProjectionError> {
         match call(self.database.create_collection(name)).await {
-            Err(ProjectionError::Database(error)) if code_of(&error) == Some(NAMESPACE_EXISTS) => {
+            Err(ProjectionError::Database(error))
+                if server::code_of(&error) == Some(server::NAMESPACE_EXISTS) =>
+            {
                 Ok(())
             }
             created => created,
@@ -183,7 +165,7 @@ impl Database {
         session
             .start_transaction()
             .read_concern(ReadConcern::snapshot())
-            .write_concern(durable())
+            .write_concern(server::durable())
             .await?;
         let (mine, beat) = renewal(token);
         let held = self
@@ -393,14 +375,6 @@ fn words_of(errors: &Bson) -> String {
     )
 }
 
-/// A write that no failover and no crash can lose.
-fn durable() -> WriteConcern {
-    WriteConcern::builder()
-        .w(Acknowledgment::Majority)
-        .journal(true)
-        .build()
-}
-
 /// A whole transaction within its time limit.
 ///
 /// # Errors
@@ -423,14 +397,4 @@ pub(crate) async fn call<T>(
 ) -> Result<T, ProjectionError> {
     let answer = timeout(CALL_TIMEOUT, Box::pin(action.into_future())).await;
     Ok(answer.map_err(|_elapsed| ProjectionError::TimedOut(CALL_TIMEOUT))??)
-}
-
-/// The code of an error of the server, if it has one.
-pub(crate) fn code_of(error: &mongodb::error::Error) -> Option<i32> {
-    use mongodb::error::{ErrorKind, WriteFailure};
-    match &*error.kind {
-        ErrorKind::Command(failed) => Some(failed.code),
-        ErrorKind::Write(WriteFailure::WriteError(failed)) => Some(failed.code),
-        _ => None,
-    }
 }

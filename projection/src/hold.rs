@@ -7,11 +7,12 @@
 
 use std::time::{Duration, Instant};
 
+use mongo_json::server::{DUPLICATE_KEY, code_of};
 use mongodb::bson::{Document as Bdoc, doc};
 
 use crate::{
     ProjectionError,
-    database::{Database, WRITER, call, code_of},
+    database::{Database, WRITER, call},
 };
 
 /// How often an idle writer renews its hold.
@@ -22,8 +23,6 @@ pub(crate) const LOOK: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The same for a hold of an earlier process of this replica, which has probably ended.
 const OWN_PATIENCE: Duration = Duration::from_secs(4);
-/// Error code: a document with this key exists.
-const DUPLICATE_KEY: i32 = 11_000;
 
 /// A claim to write.
 #[derive(Debug)]

@@ -122,6 +122,14 @@ impl Projection {
             .get_or_try_init(|| Database::new(&self.config.url))
             .await?;
         database.check().await?;
+        // A database that was named by mistake stays as it is until there is something to write.
+        let mut changed = self.replica.feed_changed();
+        while self.replica.view().root().epoch().is_none() {
+            if changed.changed().await.is_err() {
+                // The replica has ended; the service stops.
+                std::future::pending::<()>().await;
+            }
+        }
         database.create_positions().await?;
         let mut seen = None;
         while !self.hold.look(database, &mut seen).await? {
@@ -141,7 +149,6 @@ impl Projection {
             positions,
             self.config.verify_every,
         );
-        let mut changed = self.replica.feed_changed();
         let mut beat_at = Instant::now() + BEAT;
         loop {
             // Before the view is read: a change after that wakes the loop below.

@@ -47,6 +47,8 @@ pub(crate) struct Writer<'a> {
     /// The collections that are still to be verified in this round, with the progress of the first.
     pub(crate) verify: VecDeque<CollectionName>,
     pub(crate) verified: Progress,
+    /// Whether the database is ahead of the replica.
+    waits: bool,
     verify_every: Option<Duration>,
     verify_at: Option<Instant>,
 }
@@ -70,6 +72,7 @@ impl<'a> Writer<'a> {
             load: None,
             verify: VecDeque::new(),
             verified: Progress::default(),
+            waits: false,
             verify_every,
             verify_at: verify_every.map(|every| Instant::now() + every),
         }
@@ -91,6 +94,7 @@ impl<'a> Writer<'a> {
             self.base = None;
         }
         let works = works(&self.positions, view)?;
+        self.note_waiting(&works);
         let needs_load = works
             .iter()
             .any(|(_name, work)| matches!(work, Work::Compare | Work::Missed));
@@ -111,6 +115,22 @@ impl<'a> Writer<'a> {
         }
         self.note_base(root);
         self.verify_next(view).await
+    }
+
+    /// Says it once when the database has later revisions than the replica: no row goes back.
+    fn note_waiting(&mut self, works: &[(CollectionName, Work)]) {
+        let waiting = works.iter().filter(|(_name, work)| *work == Work::Wait);
+        let names: Vec<_> = waiting.map(|(name, _work)| name.as_str()).collect();
+        let waits = !names.is_empty();
+        if waits && !self.waits {
+            let names = names.join(", ");
+            tracing::info!(
+                collections = names,
+                "the projection has later revisions of {names} than this replica, and waits until the \
+                 replica has them"
+            );
+        }
+        self.waits = waits;
     }
 
     /// Writes one transaction of changes. Returns whether there were any.

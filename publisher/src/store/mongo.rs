@@ -13,12 +13,13 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use contract::SecretUrl;
+use mongo_json::server;
 use mongodb::{
     Client, ClientSession, Database,
     bson::{Document as Bdoc, RawDocumentBuf},
     options::{
         Acknowledgment, ClientOptions, CollectionOptions, ConnectionString, ReadConcern,
-        ReadPreference, SelectionCriteria, WriteConcern,
+        WriteConcern,
     },
 };
 use tokio::{
@@ -138,7 +139,7 @@ impl Mongo {
         &self.damage
     }
 
-    /// A collection of the database, read at majority and written at [`durable`].
+    /// A collection of the database, read at majority and written durably ([`server::durable`]).
     fn table(&self, name: &str) -> mongodb::Collection<Bdoc> {
         self.database.collection(name)
     }
@@ -206,23 +207,8 @@ async fn options(url: &str) -> anyhow::Result<ClientOptions> {
              ignores it and uses majority, majority with journal, and primary"
         );
     }
-    options
-        .app_name
-        .get_or_insert_with(|| "confcast-publisher".to_owned());
-    options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
-    options.read_concern = Some(ReadConcern::majority());
-    options.write_concern = Some(durable());
-    options.server_selection_timeout = Some(Duration::from_secs(3));
-    options.connect_timeout = Some(Duration::from_secs(2));
+    server::require(&mut options, "confcast-publisher");
     Ok(options)
-}
-
-/// A write that no failover and no crash can lose.
-fn durable() -> WriteConcern {
-    WriteConcern::builder()
-        .w(Acknowledgment::Majority)
-        .journal(true)
-        .build()
 }
 
 /// One call with the usual time limit. A write that timed out may still have happened.
@@ -246,12 +232,7 @@ fn has_label(error: &anyhow::Error, label: &str) -> bool {
 }
 
 fn is_code(error: &anyhow::Error, code: i32) -> bool {
-    use mongodb::error::{ErrorKind, WriteFailure};
     error
-        .downcast_ref::<mongodb::error::Error>()
-        .is_some_and(|error| match &*error.kind {
-            ErrorKind::Command(failed) => failed.code == code,
-            ErrorKind::Write(WriteFailure::WriteError(failed)) => failed.code == code,
-            _ => false,
-        })
+        .downcast_ref()
+        .is_some_and(|error| server::code_of(error) == Some(code))
 }

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::store::{
     dead_letters::{Bounds, LetterChange, LetterCounts, StoredLetter},
-    mongo::{CALL_TIMEOUT, Mongo, TIMED_OUT, call, is_code, prepare::DUPLICATE_KEY},
+    mongo::{CALL_TIMEOUT, Mongo, TIMED_OUT, call, is_code},
 };
 
 /// One row per dead letter: `_id` is its name, `last` when it arrived last, `open` whether it was not
@@ -40,7 +40,7 @@ impl Mongo {
             };
             let written = match version {
                 None => match call(table.insert_one(row_of(&next, 1)?)).await {
-                    Err(error) if is_code(&error, DUPLICATE_KEY) => false,
+                    Err(error) if is_code(&error, mongo_json::server::DUPLICATE_KEY) => false,
                     inserted => inserted.map(|_done| true)?,
                 },
                 Some(version) => {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
+use mongo_json::server::{self, UnfitServer};
 use mongodb::error::ErrorKind;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
@@ -71,7 +72,12 @@ impl Mongo {
             .reason
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        *reason = format!("{error:#}");
+        let is_not_initiated = error.downcast_ref().is_some_and(server::is_not_initiated);
+        *reason = if is_not_initiated {
+            UnfitServer::NotInitiated.to_string()
+        } else {
+            format!("{error:#}")
+        };
         Ok(())
     }
 

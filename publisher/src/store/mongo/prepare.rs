@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, ensure};
 use contract::{CollectionName, Revision};
+use mongo_json::server::{self, DUPLICATE_KEY, NAMESPACE_EXISTS, UnfitServer};
 use mongodb::{
     ClientSession, IndexModel,
     bson::{Document as Bdoc, doc},
@@ -37,33 +38,16 @@ const FORMAT: i64 = 3;
 
 /// What the crate `projection` has in its database, and no publisher.
 const POSITIONS_OF_PROJECTIONS: &str = "_projection";
-/// Error code: the collection exists.
-pub(super) const NAMESPACE_EXISTS: i32 = 48;
-/// Error code: a document with this key exists.
-pub(super) const DUPLICATE_KEY: i32 = 11_000;
 
 impl Mongo {
     pub(super) async fn require_transactions(&self) -> anyhow::Result<()> {
         let hello = call(self.database.run_command(doc! { "hello": 1 }))
             .await
             .context("reaching MongoDB")?;
-        ensure!(
-            !hello.get_bool("isreplicaset").unwrap_or(false),
-            "the replica set of this MongoDB is not initiated: run `mongosh --eval 'rs.initiate()'`"
-        );
-        // A node of a replica set has a setName. A mongos has none, but is recognised by `msg`. A
-        // standalone server has neither.
-        ensure!(
-            hello.contains_key("setName")
-                || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid"),
-            CannotOpenError(
-                "this MongoDB is a standalone server, which has no transactions. A replica set of \
-                 one node is enough: start it with `mongod --replSet rs0` and run `mongosh --eval \
-                 'rs.initiate()'` once"
-                    .to_owned()
-            )
-        );
-        Ok(())
+        match server::check(&hello) {
+            Err(unfit @ UnfitServer::Standalone) => Err(CannotOpenError(unfit.to_string()).into()),
+            checked => Ok(checked?),
+        }
     }
 
     /// Creates what is missing.
@@ -116,7 +100,8 @@ impl Mongo {
             meta.is_some() || any(POSITIONS_OF_PROJECTIONS).await?.is_none(),
             CannotOpenError(
                 "the database is that of a projection of configuration: name another one in \
-                 AURA_CONFIGURATION_STORE_URL"
+                 AURA_CONFIGURATION_STORE_URL. If a subscriber was given this one by mistake, correct \
+                 that and drop the collection _projection"
                     .to_owned()
             )
         );

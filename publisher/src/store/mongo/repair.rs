@@ -10,9 +10,7 @@ use uuid::Uuid;
 
 use crate::store::{
     integrity::Verdict,
-    mongo::{
-        HEADS, Mongo, call, is_code, prepare::NAMESPACE_EXISTS, rows, transaction::in_transaction,
-    },
+    mongo::{HEADS, Mongo, call, is_code, rows, transaction::in_transaction},
     repair::{RowKey, StoredHead, StoredRow},
 };
 
@@ -136,7 +134,7 @@ impl Mongo {
     ) -> anyhow::Result<()> {
         // Older servers cannot create a collection within a transaction.
         if let Err(error) = call(self.database.create_collection(DAMAGED)).await {
-            anyhow::ensure!(is_code(&error, NAMESPACE_EXISTS), error);
+            anyhow::ensure!(is_code(&error, mongo_json::server::NAMESPACE_EXISTS), error);
         }
         let this = doc! { "_id": { "$eq": bson_key(key)? } };
         in_transaction!(self, |session| {

@@ -27,6 +27,18 @@ fn name() -> CollectionName {
     "A".parse().expect("a name")
 }
 
+fn policy() -> PublisherPolicy {
+    PublisherPolicy {
+        collections: ServedCollections::fixed(BTreeSet::from([name()])),
+        rules: Rules {
+            schemas: Schemas::default(),
+            document_limit: 1_000,
+            secrets: Default::default(),
+        },
+        broadcast: crate::policy::Broadcast::all(),
+    }
+}
+
 /// A store with the documents `a`, `b` and `c`, each with the value `{"n": 1}`.
 struct Bed {
     store: Store,
@@ -35,20 +47,11 @@ struct Bed {
 
 impl Bed {
     async fn new(server: &Mongod, database: &str) -> anyhow::Result<Self> {
-        let policy = PublisherPolicy {
-            collections: ServedCollections::fixed(BTreeSet::from([name()])),
-            rules: Rules {
-                schemas: Schemas::default(),
-                document_limit: 1_000,
-                secrets: Default::default(),
-            },
-            broadcast: crate::policy::Broadcast::all(),
-        };
         let url = StoreUrl::Mongo {
             url: server.url(database).parse()?,
             database: database.to_owned(),
         };
-        let store = Store::open(&url, Arc::new(policy)).await?;
+        let store = Store::open(&url, Arc::new(policy())).await?;
         let bed = Self {
             store,
             database: server.database(database).await?,
@@ -561,5 +564,24 @@ async fn a_database_with_another_lineage_names_the_one_before_it() -> Outcome {
     heads.update_one(doc! { "_id": "A" }, damage).await?;
     let read = head().await?;
     assert_eq!((read.count, read.replaces), (4, second.replaces));
+    Ok(())
+}
+
+/// The driver selects no such server unless it is told to, and then the server says it itself.
+#[tokio::test]
+async fn a_replica_set_that_is_not_initiated_is_named_with_its_remedy() -> Outcome {
+    let server = Mongod::start_standalone(&["--replSet", "rs0"]).await?;
+    let url = server.url("blank");
+    let base = url.split('?').next().unwrap_or_default();
+    for query in ["directConnection=true", "directConnection=false"] {
+        let url = StoreUrl::Mongo {
+            url: format!("{base}?{query}").parse()?,
+            database: "blank".to_owned(),
+        };
+        let store = Store::open(&url, Arc::new(policy())).await?;
+        let error = store.heads(&BTreeSet::from([name()])).await;
+        let text = format!("{:#}", error.expect_err("it is not open"));
+        assert!(text.contains("rs.initiate()"), "{query}: {text}");
+    }
     Ok(())
 }

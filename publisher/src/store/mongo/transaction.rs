@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use mongo_json::server::durable;
 use mongodb::{ClientSession, options::ReadConcern};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::store::mongo::{CALL_TIMEOUT, TIMED_OUT, durable, has_label};
+use crate::store::mongo::{CALL_TIMEOUT, TIMED_OUT, has_label};
 
 /// Time limit of a transaction with all its attempts: groups that write the same rows conflict with
 /// it.
