@@ -212,6 +212,7 @@ pub struct Args {
     #[arg(
         long,
         env = ID_ONLY_COLLECTIONS,
+        value_name = "NAMES",
         default_value = "",
         hide_default_value = true
     )]
@@ -224,6 +225,7 @@ pub struct Args {
     #[arg(
         long,
         env = NO_TOPIC_COLLECTIONS,
+        value_name = "NAMES",
         default_value = "",
         hide_default_value = true
     )]

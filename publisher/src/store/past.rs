@@ -98,8 +98,9 @@ impl From<&Change> for PastPoint {
 pub enum PastError {
     /// It was trimmed.
     #[error(
-        "the state of {collection} is not kept; the oldest revision of which every state is kept \
-         is {oldest}"
+        "the state of {collection} is not kept; the oldest one that can be read is that of revision \
+         {oldest}. AURA_CONFIGURATION_LOG_KEEP_CHANGES and AURA_CONFIGURATION_LOG_KEEP_HOURS say how \
+         long states are kept, and a named snapshot keeps its state"
     )]
     NotKept {
         /// The collection.
