@@ -227,8 +227,8 @@ impl Replay {
         let publisher = self.target.endpoint()?;
         if !self.yes {
             confirmation::ask(&format!(
-                "send the events of {} dead letters again",
-                self.ids.len()
+                "send again the events of {}",
+                counted(self.ids.len() as u64)
             ))?;
         }
         let mut refused = 0;
@@ -257,8 +257,8 @@ impl Replay {
         }
         ensure!(
             refused == 0,
-            "{refused} of {} dead letters were not sent again",
-            self.ids.len()
+            "not sent again: {refused} of {}",
+            counted(self.ids.len() as u64)
         );
         Ok(())
     }
@@ -288,7 +288,7 @@ impl Discard {
             let what = match self.ids.len() {
                 0 if self.all => "all dead letters".to_owned(),
                 0 => "all dead letters that the filters select".to_owned(),
-                ids => format!("{ids} dead letters"),
+                ids => counted(ids as u64),
             };
             confirmation::ask(&format!("remove {what}"))?;
         }
@@ -310,7 +310,15 @@ impl Discard {
             return output::json(&serde_json::json!({"discarded": removed}));
         }
         Ok(output::result(format_args!(
-            "{removed} dead letters were removed"
+            "removed: {}",
+            counted(removed)
         ))?)
+    }
+}
+
+fn counted(letters: u64) -> String {
+    match letters {
+        1 => "1 dead letter".to_owned(),
+        number => format!("{number} dead letters"),
     }
 }

@@ -40,7 +40,9 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(allow_hyphen_values = true)]
 pub(crate) struct DiffCommand {
-    /// The first state: `[COLLECTION[/ID]][@POINT]`
+    /// The first state: `[COLLECTION[/ID]][@POINT]`; all collections in the present when it is not given,
+    /// which takes --other
+    #[arg(default_value = "@now", hide_default_value = true)]
     a: Operand,
     /// The second state; A in the present when it is not given
     b: Option<Operand>,

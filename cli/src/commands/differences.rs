@@ -2,7 +2,10 @@
 //!
 //! Values are shown as JSON in one line; a long one was cut by the publisher, or is cut here.
 
-use contract::history::{ChangeNote, Difference};
+use contract::{
+    Operation,
+    history::{ChangeNote, Difference},
+};
 
 use super::point::shown_time;
 
@@ -105,8 +108,13 @@ pub(crate) fn author(change: &ChangeNote) -> String {
     let time = shown_time(change.time);
     let reason = change.context.reason();
     let reason = reason.map_or_else(String::new, |reason| format!(": {reason:?}"));
+    let what = match change.op {
+        Operation::Create => "created",
+        Operation::Update => "changed",
+        Operation::Delete => "deleted",
+    };
     format!(
-        "{}/{} was changed by {user} at revision {} ({time}){reason}",
+        "{}/{} was {what} by {user} at revision {} ({time}){reason}",
         change.collection, change.id, change.revision
     )
 }

@@ -51,8 +51,10 @@ enum Command {
     Import(import::Import),
     Status(status::Status),
     Tail(tail::Tail),
+    #[command(alias = "log")]
     History(history::History),
     Diff(diff::DiffCommand),
+    #[command(aliases = ["undo", "revert", "restore"])]
     Rollback(rollback::RollbackCommand),
     Snapshot(snapshot::SnapshotCommand),
     Verify(verify::Verify),

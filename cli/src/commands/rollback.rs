@@ -7,7 +7,7 @@ mod undone;
 use chrono::{DateTime, Utc};
 use client::{ClientError, Endpoint};
 use contract::{
-    CollectionName, DocumentId, ProblemKind, Revision,
+    CollectionName, DocumentId, Operation, ProblemKind, Revision,
     history::{Point, SnapshotName},
     rollback::{Rollback, RollbackItem, RollbackRequest, SetRollbackRequest},
 };
@@ -45,7 +45,7 @@ pub(crate) struct RollbackCommand {
     #[arg(value_name = "ID")]
     id: Option<DocumentId>,
     /// Back to what was after this revision of the collection
-    #[arg(long, value_name = "REVISION", group = "to")]
+    #[arg(long, alias = "revision", value_name = "REVISION", group = "to")]
     to_revision: Option<Revision>,
     /// Back to what was at this time: 2026-11-28T09:00:00Z, 2026-11-28 (0:00 UTC), 15m or '2h 30m ago'
     #[arg(
@@ -57,7 +57,7 @@ pub(crate) struct RollbackCommand {
     )]
     at: Option<DateTime<Utc>>,
     /// Back to what this named snapshot has
-    #[arg(long, value_name = "NAME", group = "to")]
+    #[arg(long, alias = "snapshot", value_name = "NAME", group = "to")]
     to_snapshot: Option<SnapshotName>,
     /// Undo this change set, whose documents may be in several collections
     #[arg(long, value_name = "SET", group = "to")]
@@ -152,7 +152,8 @@ impl RollbackCommand {
             return Ok(());
         }
         if !self.yes {
-            confirmation::ask(&format!("change {}", counted(documents)))?;
+            let items = previews.iter().flat_map(|preview| &preview.rollback.items);
+            confirmation::ask(&effects(items))?;
         }
         let done = parts::apply(&publisher, previews).await?;
         if self.json {
@@ -326,6 +327,24 @@ fn written(rollback: &Rollback) -> String {
     }
 }
 
+/// What a rollback does, in few words: `update 2 documents, delete 1 document`.
+fn effects<'a>(items: impl IntoIterator<Item = &'a RollbackItem>) -> String {
+    let mut numbers = [
+        (Operation::Create, "create", 0),
+        (Operation::Update, "update", 0),
+        (Operation::Delete, "delete", 0),
+    ];
+    for item in items {
+        let of_op = numbers.iter_mut().filter(|(op, ..)| *op == item.op);
+        of_op.for_each(|(_op, _word, number)| *number += 1);
+    }
+    let effects = numbers.iter().filter(|(.., number)| *number > 0);
+    let effects: Vec<_> = effects
+        .map(|(_op, word, number)| format!("{word} {}", counted(*number)))
+        .collect();
+    effects.join(", ")
+}
+
 fn counted(documents: usize) -> String {
     match documents {
         1 => "1 document".to_owned(),
@@ -350,6 +369,10 @@ mod tests {
             assert_eq!(text.matches(shown).count(), times, "{shown}: {text}");
         }
         assert!(text.contains("Delete"), "{text}");
+        assert_eq!(
+            effects(&rollback.items),
+            "update 1 document, delete 1 document"
+        );
     }
 
     #[test]

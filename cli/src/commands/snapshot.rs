@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use contract::{history::SnapshotName, named_snapshot::NamedSnapshot};
 
-use super::{confirmation, point::shown_time};
+use super::{confirmation, point, point::shown_time};
 use crate::{author::Author, output, target::Target};
 
 /// Give the present state of all collections a name, so that it stays readable
@@ -78,6 +78,12 @@ impl SnapshotCommand {
                 let snapshot = created.map_err(|error| {
                     super::explained(&publisher, error, "PUT /v1/snapshots/NAME")
                 })?;
+                let is_number = name.as_str().bytes().all(|byte| byte.is_ascii_digit());
+                if is_number || point::time(name.as_str()).is_ok() {
+                    output::note(format_args!(
+                        "`diff` reads @{name} as a time or a revision: write @snapshot:{name}"
+                    ));
+                }
                 if output.json {
                     return output::json(&snapshot);
                 }

@@ -116,10 +116,14 @@ impl Report {
         } else {
             vec![]
         };
-        // An older publisher, or a subscriber, has none.
-        let all = LetterSelection::default();
-        let letters = publisher.dead_letters(&all, None, 1).await;
-        let open_dead_letters = letters.ok().map(|list| list.open);
+        let open_dead_letters = if heads.is_ok() {
+            let all = LetterSelection::default();
+            let letters = publisher.dead_letters(&all, None, 1).await;
+            // An older publisher, or a subscriber, has none.
+            letters.ok().map(|list| list.open)
+        } else {
+            None
+        };
         let replicas = asked
             .iter()
             .map(async |replica| Reply::new(replica, replica.status().await));
@@ -181,7 +185,7 @@ impl Report {
         match self.open_dead_letters {
             None | Some(0) => Ok(()),
             Some(open) => Ok(output::result(format_args!(
-                "No replica took {open} events: see confcast dead-letters list"
+                "Events that no replica took: {open}, see confcast dead-letters list"
             ))?),
         }
     }

@@ -73,7 +73,7 @@ pub(super) fn lines(letter: &DeadLetter) -> Vec<String> {
         format!("reason      {}", reason(letter)),
         format!("detail      {}", text(&letter.detail)),
         format!(
-            "arrived     {} times, first {}, last {}",
+            "arrivals    {}, first {}, last {}",
             letter.count,
             time(letter.first),
             time(letter.last)
@@ -152,7 +152,7 @@ mod tests {
             assert!(text.contains(part), "{part}: {text}");
         }
         let lines = lines(&letter(true)).join("\n");
-        for part in ["3 times", "replicas    r-1", "9 bytes", "{}"] {
+        for part in ["arrivals    3,", "replicas    r-1", "9 bytes", "{}"] {
             assert!(lines.contains(part), "{part}: {lines}");
         }
     }

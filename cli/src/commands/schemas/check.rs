@@ -24,7 +24,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::source::{self, Contract};
-use crate::{output, progress::ProgressLine, target::Target};
+use crate::{commands::differences::place, output, progress::ProgressLine, target::Target};
 
 /// Show which stored documents changed schemas would refuse
 ///
@@ -93,6 +93,10 @@ impl Check {
         for collection in &report.unknown {
             output::note(format_args!("the publisher has no collection {collection}"));
         }
+        ensure!(
+            report.unknown.len() < contracts.len(),
+            "nothing was checked: the publisher has none of these collections"
+        );
         if self.json {
             output::json(&report)?;
         } else {
@@ -141,17 +145,11 @@ impl Report {
             why,
         } in &self.faults
         {
-            // The pointer to the whole document is empty.
-            let at = if pointer.is_empty() {
-                "(document)"
-            } else {
-                pointer
-            };
             table.add_row([
                 collection.as_str(),
                 id.as_str(),
                 &revision.to_string(),
-                at,
+                place(pointer),
                 why,
             ]);
         }

@@ -242,10 +242,13 @@ impl<'a> WriteIndex<'a> {
 
     /// The newest acknowledged write of a document up to a position.
     pub fn newest_up_to(&self, key: DocumentKey, order: Order) -> Option<AckedWrite> {
+        self.up_to(key, order).last().copied()
+    }
+
+    /// The acknowledged writes of a document up to a position, in order.
+    fn up_to(&self, key: DocumentKey, order: Order) -> &[AckedWrite] {
         let all = &self.by_order[key.slot()];
-        all[..all.partition_point(|acked| acked.order <= order)]
-            .last()
-            .copied()
+        &all[..all.partition_point(|acked| acked.order <= order)]
     }
 
     /// The newest write of a document that was acknowledged before a time.
@@ -365,11 +368,8 @@ impl<'a> WriteIndex<'a> {
 
     /// The newest acknowledged set of a document up to a position.
     pub fn newest_set(&self, key: DocumentKey, order: Order) -> Option<u64> {
-        let all = &self.by_order[key.slot()];
-        let up_to = &all[..all.partition_point(|acked| acked.order <= order)];
-        up_to
-            .iter()
-            .rev()
+        let newest_first = self.up_to(key, order).iter().rev();
+        newest_first
             .map(|acked| acked.token)
             .find(|token| self.set(*token).is_some())
     }
