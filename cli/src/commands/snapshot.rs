@@ -137,7 +137,8 @@ fn documents(snapshot: &NamedSnapshot) -> u64 {
 }
 
 fn list(snapshots: &[NamedSnapshot]) -> output::Table {
-    let mut table = output::table(["name", "time", "user", "reason", "collections", "documents"]);
+    let mut table =
+        output::wrapping_table(["name", "time", "user", "reason", "collections", "documents"]);
     for snapshot in snapshots {
         table.add_row([
             snapshot.name.to_string(),

@@ -12,7 +12,7 @@ use crate::output::{self, Table};
 impl Report {
     /// The heads of the publisher.
     pub(super) fn head_table(&self) -> Table {
-        let mut table = output::table([
+        let mut table = output::wrapping_table([
             "publisher",
             "collection",
             "epoch",
@@ -46,7 +46,7 @@ impl Report {
 
     /// Every collection of every replica.
     pub(super) fn collection_table(&self) -> Table {
-        let mut table = output::table([
+        let mut table = output::wrapping_table([
             "replica",
             "base URL",
             "last seen",

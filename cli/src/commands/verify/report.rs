@@ -76,7 +76,7 @@ impl Report {
     }
 
     pub(super) fn print(&self) -> anyhow::Result<()> {
-        let mut table = output::table([
+        let mut table = output::wrapping_table([
             "replica",
             "collection",
             "verdict",
@@ -114,7 +114,7 @@ impl Report {
     }
 
     fn print_differences(&self) -> anyhow::Result<()> {
-        let mut table = output::table([
+        let mut table = output::wrapping_table([
             "replica",
             "collection",
             "id",
