@@ -1,10 +1,10 @@
-//! The cost of parsing: a value into its canonical form, and the data of an event.
+//! The cost of parsing: a value into its canonical form, and the data of an event; and of its signature.
 //!
 //! `cargo bench -p contract`
 
 use std::hint::black_box;
 
-use contract::{CanonicalJson, EventData};
+use contract::{CanonicalJson, Change, EventData, signature::SigningKey};
 use criterion::{Criterion, Throughput};
 
 fn main() {
@@ -13,6 +13,7 @@ fn main() {
         parse(&mut criterion, name, &document(bytes));
     }
     event(&mut criterion);
+    signature(&mut criterion);
     criterion.final_summary();
 }
 
@@ -47,5 +48,30 @@ fn event(criterion: &mut Criterion) {
     group.bench_function("from text", |bench| {
         bench.iter(|| serde_json::from_str::<EventData>(black_box(&text)).expect("an event"));
     });
+    group.finish();
+}
+
+/// What a signature adds to an event at its publisher, and at each replica.
+fn signature(criterion: &mut Criterion) {
+    let key = SigningKey::from_seed(&[7; 32]);
+    let keys = key.public();
+    let mut group = criterion.benchmark_group("EventData");
+    for (name, bytes) in [("300 bytes", 300), ("10 KiB", 10 << 10)] {
+        let value = CanonicalJson::parse(document(bytes).as_bytes()).expect("JSON");
+        let text = format!(
+            r#"{{"collection":"ChannelConfiguration","op":"Update","id":"whatsapp","configData":{},"revision":4711,
+            "epoch":"0f86d081-1","lastSet":4000,"time":"2026-11-28T09:00:00Z","count":7,"digest":"0000000000000000"}}"#,
+            value.as_str()
+        );
+        let change: Change = serde_json::from_str(&text).expect("a change");
+        let data = EventData::new(&change, 48 << 10);
+        group.bench_function(format!("sign, {name}"), |bench| {
+            bench.iter(|| data.clone().signed(black_box(&change), &key));
+        });
+        let signed = data.signed(&change, &key);
+        group.bench_function(format!("verify, {name}"), |bench| {
+            bench.iter(|| black_box(&signed).verify(&keys).expect("signed"));
+        });
+    }
     group.finish();
 }

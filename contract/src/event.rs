@@ -15,7 +15,7 @@ use crate::{
     context::Context,
     ids::{CollectionName, Crc, DocumentId, Epoch, Revision},
     proof::Proof,
-    signature::{EventSignature, SigningKey, Statement, ValueHash},
+    signature::{EventSignature, PublicKeys, SigningKey, Statement, UnprovenEvent, ValueHash},
 };
 
 /// `source` of every event (requirement A14): the publisher's app id.
@@ -163,6 +163,29 @@ impl EventData {
         // The receiver of a value makes the hash itself.
         self.config_data_hash = statement.value.filter(|_hash| self.config_data.is_none());
         self
+    }
+
+    /// Whether one of these keys has signed it.
+    ///
+    /// # Errors
+    /// When none has. An event without a revision has nothing that a signature could be of.
+    pub fn verify(&self, keys: &PublicKeys) -> Result<(), UnprovenEvent> {
+        let (Some(revision), Some(epoch)) = (self.revision, self.epoch) else {
+            return Err(UnprovenEvent::Unsigned);
+        };
+        let hash = self.config_data.as_ref().map(ValueHash::of);
+        let statement = Statement {
+            collection: &self.collection,
+            op: self.op,
+            id: &self.id,
+            revision,
+            epoch,
+            last_set: self.last_set.unwrap_or(0),
+            value: hash.or(self.config_data_hash),
+            change_set: self.change_set.as_ref(),
+            proof: self.proof,
+        };
+        keys.verify(&statement, self.signature.as_ref())
     }
 
     /// The same event data with the publish metadata of a sidecar: the name of the component, and the

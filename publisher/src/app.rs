@@ -186,7 +186,8 @@ impl Publisher {
             "writer",
             writer_task.run(stop.clone(), no_more_requests.clone()),
         );
-        let dead_letters = DeadLetters::new(store.clone(), transport.clone(), metrics.clone());
+        let dead_letters = DeadLetters::new(store.clone(), transport.clone(), metrics.clone())
+            .of_signed_events(signer.clone());
         if let Some(transport) = transport {
             let relay = Relay::new(store.clone(), transport, changes, metrics.clone())?;
             supervisor.spawn("relay", relay.run());

@@ -10,11 +10,12 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use contract::{
-    CollectionName,
+    CollectionName, EventData, canonical,
     dead_letter::{
         DeadLetter, DeadLetterId, DeadLetterList, DeadLetterReason, DeadLetterReplayed,
-        DeadLetterReport, Original, ReplayRequest, Replayed,
+        DeadLetterReport, EventSummary, Original, ReplayRequest, Replayed,
     },
+    signature::UnprovenEvent,
     text::Escaped,
 };
 use futures_util::FutureExt;
@@ -28,7 +29,7 @@ use crate::{
         Store,
         dead_letters::{LetterCounts, LetterDurability, StoredLetter},
     },
-    transport::{Sent, Transport},
+    transport::{Sent, Transport, signer::EventSigner},
 };
 
 mod arrival;
@@ -57,6 +58,8 @@ pub struct DeadLetters {
     metrics: Arc<Metrics>,
     moved: Arc<Places>,
     reported: Arc<Places>,
+    /// Tells the events of publishers from those of others, where events are signed.
+    signer: Option<EventSigner>,
 }
 
 /// Places for arrivals, and for those that wait for one.
@@ -124,7 +127,41 @@ impl DeadLetters {
             metrics,
             moved: Places::new(MOVED),
             reported: Places::new(REPORTED),
+            signer: None,
         }
+    }
+
+    /// With a key only events that it has signed are kept: anyone who can write to the broker could
+    /// make letters, and true ones would have to go for them.
+    #[must_use]
+    pub fn of_signed_events(self, signer: Option<EventSigner>) -> Self {
+        Self { signer, ..self }
+    }
+
+    /// Whether an event is kept, with the reason if it is not. One that is not is counted and logged.
+    fn check_origin(&self, original: &[u8]) -> Result<(), UnprovenEvent> {
+        let Some(signer) = &self.signer else {
+            return Ok(());
+        };
+        let checked = match event_data(original) {
+            Some(data) => signer.verify(&data),
+            None => Err(UnprovenEvent::Unsigned),
+        };
+        if let Err(cause) = &checked {
+            self.metrics.dead_letter_unproven(cause.as_str());
+            static LINES: LogRate = LogRate::new();
+            if let Some(left_out) = LINES.due() {
+                let reason = cause.as_str();
+                let event = EventSummary::of(original);
+                let event = event.event_id.as_deref().unwrap_or("without an id");
+                warn!(
+                    reason,
+                    "the event {} is not kept as a dead letter ({reason}): {cause}{left_out}",
+                    Escaped(event)
+                );
+            }
+        }
+        checked
     }
 
     /// Keeps an event that a sidecar moved to the dead letter topic: the bytes of the topic.
@@ -133,6 +170,10 @@ impl DeadLetters {
     /// When it is not stored: too many arrive, or the store does not answer.
     pub async fn add_moved(&self, original: &[u8]) -> Result<DeadLetterId, DeadLetterError> {
         let arrival = Arrival::moved(original, now());
+        // An answer that asks for it again would bring it again.
+        if self.check_origin(original).is_err() {
+            return Ok(arrival.id);
+        }
         self.add(arrival, &self.moved, LetterDurability::Now).await
     }
 
@@ -144,7 +185,14 @@ impl DeadLetters {
         &self,
         report: DeadLetterReport,
     ) -> Result<DeadLetterId, DeadLetterError> {
+        let original = report.original.bytes().unwrap_or_default();
         let arrival = Arrival::reported(report, now())?;
+        if let Err(cause) = self.check_origin(&original) {
+            return Err(DeadLetterError::InvalidReport {
+                pointer: "/original",
+                reason: format!("No publisher has signed this event: {cause}"),
+            });
+        }
         self.add(arrival, &self.reported, LetterDurability::Soon)
             .await
     }
@@ -337,6 +385,16 @@ impl DeadLetters {
             "this publisher {refused} {collection}"
         )))
     }
+}
+
+/// The data of an event, in an envelope or bare.
+fn event_data(original: &[u8]) -> Option<EventData> {
+    let mut event = canonical::value(original).ok()?;
+    let data = match event.get_mut("specversion") {
+        Some(_version) => event.get_mut("data")?.take(),
+        None => event,
+    };
+    serde_json::from_value(data).ok()
 }
 
 /// What would be sent. The letter stays as it is.

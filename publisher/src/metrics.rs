@@ -42,6 +42,7 @@ pub struct Metrics {
     /// Documents whose secrets are not wrapped by the active key.
     pub secrets_to_rewrap: Gauge,
     dead_letters_added: Family<Label, Counter>,
+    dead_letters_unproven: Family<Label, Counter>,
     events: Family<Label, Counter>,
     writes: Family<StatusLabel, Counter>,
 }
@@ -58,6 +59,13 @@ impl Metrics {
         let reason = reason.as_str();
         self.dead_letters_added
             .get_or_create(&[("reason", reason)])
+            .inc();
+    }
+
+    /// Counts an event that is not kept as a dead letter, because no publisher has signed it.
+    pub fn dead_letter_unproven(&self, cause: &'static str) {
+        self.dead_letters_unproven
+            .get_or_create(&[("cause", cause)])
             .inc();
     }
 
@@ -133,6 +141,11 @@ impl Metrics {
             "dead_letters_added",
             "New dead letters, by reason",
             self.dead_letters_added.clone(),
+        );
+        registry.register(
+            "dead_letters_unproven",
+            "Events that are not kept as dead letters because no publisher has signed them, by cause",
+            self.dead_letters_unproven.clone(),
         );
         registry.register(
             "dead_letters_evicted",

@@ -16,12 +16,15 @@ use actix_web::{
     web,
 };
 use contract::{
-    CanonicalJson, CollectionName, Digest, Document, Epoch, Head, event::ROUTE, listing,
+    CanonicalJson, Change, CollectionName, Digest, Document, Epoch, Head,
+    event::ROUTE,
+    listing,
+    signature::{SigningKey, Statement},
     snapshot::SnapshotStart,
 };
 use criterion::Criterion;
 use replica::{
-    Builder, Collection, Config, EventOutcome, Events, Replica,
+    Builder, Collection, Config, EventKeys, EventOutcome, Events, Replica,
     actix::{Options, scope},
 };
 use serde::Deserialize;
@@ -48,13 +51,33 @@ fn main() {
     get(&mut criterion, &channels);
     let mut revision = DOCUMENTS;
     receive(&mut criterion, &system, &replica, &mut revision);
-    route(&mut criterion, &system, &replica, &mut revision);
+    let name = "POST /dapr/processConfigurationEvents";
+    route(
+        &mut criterion,
+        name,
+        (&system, &replica, &mut revision),
+        event,
+    );
     let counts = replica.status().events;
     assert_eq!(
         counts.applied,
         revision - DOCUMENTS,
         "every event was applied: {counts:?}"
     );
+    // A replica of its own, which takes signed events alone.
+    let key = SigningKey::from_seed(&[7; 32]);
+    let replica = system.block_on(loaded_with(Some(EventKeys::fixed(key.public()))));
+    let mut revision = DOCUMENTS;
+    let name = "POST /dapr/processConfigurationEvents, signed";
+    let signed = |revision| signed(revision, &key);
+    route(
+        &mut criterion,
+        name,
+        (&system, &replica, &mut revision),
+        signed,
+    );
+    let counts = replica.status().events;
+    assert_eq!(counts.applied, revision - DOCUMENTS, "{counts:?}");
     criterion.final_summary();
 }
 
@@ -83,7 +106,7 @@ fn receive(
 ) {
     criterion.bench_function("Replica::receive", |bench| {
         bench.iter_custom(|count| {
-            let events = next(revision, count);
+            let events = next(revision, count, &event);
             system.block_on(each(events, async |event| {
                 assert_eq!(
                     replica.receive(event["data"].take(), None).await,
@@ -95,11 +118,16 @@ fn receive(
 }
 
 /// Headers and body of a CloudEvent in structured mode, through the routes that a service mounts.
-fn route(criterion: &mut Criterion, system: &SystemRunner, replica: &Replica, revision: &mut u64) {
+fn route(
+    criterion: &mut Criterion,
+    name: &str,
+    (system, replica, revision): (&SystemRunner, &Replica, &mut u64),
+    event: impl Fn(u64) -> Value,
+) {
     let app = system.block_on(init_service(
         App::new().service(scope(replica, &Options::default())),
     ));
-    criterion.bench_function("POST /dapr/processConfigurationEvents", |bench| {
+    criterion.bench_function(name, |bench| {
         bench.iter_custom(|count| {
             let request = |event: Value| {
                 let request = TestRequest::post()
@@ -107,7 +135,10 @@ fn route(criterion: &mut Criterion, system: &SystemRunner, replica: &Replica, re
                     .insert_header((CONTENT_TYPE, "application/cloudevents+json"));
                 Some(request.set_payload(event.to_string()).to_request())
             };
-            let requests = next(revision, count).into_iter().map(request).collect();
+            let requests = next(revision, count, &event)
+                .into_iter()
+                .map(request)
+                .collect();
             system.block_on(each(requests, async |request| {
                 let answer: ServiceResponse = app
                     .call(request.take().expect("a request"))
@@ -128,7 +159,7 @@ async fn each<T>(mut all: Vec<T>, one: impl AsyncFn(&mut T)) -> Duration {
     begun.elapsed()
 }
 
-fn next(revision: &mut u64, count: u64) -> Vec<Value> {
+fn next(revision: &mut u64, count: u64, event: &impl Fn(u64) -> Value) -> Vec<Value> {
     let first = *revision + 1;
     *revision += count;
     (first..=*revision).map(event).collect()
@@ -151,6 +182,22 @@ fn event(revision: u64) -> Value {
     })
 }
 
+/// The same with a signature.
+fn signed(revision: u64, key: &SigningKey) -> Value {
+    let mut event = event(revision);
+    let mut record = event["data"].clone();
+    for (name, value) in [
+        ("time", json!("2026-11-21T09:00:00.123Z")),
+        ("count", json!(1)),
+        ("digest", json!("0000000000000000")),
+    ] {
+        record[name] = value;
+    }
+    let change: Change = serde_json::from_value(record).expect("a change");
+    event["data"]["signature"] = json!(key.sign(&Statement::of(&change)));
+    event
+}
+
 fn id(number: u64) -> String {
     format!("document-{number:06}")
 }
@@ -171,6 +218,11 @@ fn scattered(number: u64) -> u64 {
 
 /// A replica that has loaded them from a publisher, which is gone again.
 async fn loaded() -> Replica {
+    loaded_with(None).await
+}
+
+/// The same, which checks the signatures of events with these keys.
+async fn loaded_with(event_keys: Option<EventKeys>) -> Replica {
     let body = web::Bytes::from(snapshot());
     let app = move || {
         let body = body.clone();
@@ -197,6 +249,7 @@ async fn loaded() -> Replica {
     let config = Config::new("bench", [url], [NAME]).expect("settings");
     let config = Config {
         events: Events::Posted,
+        event_keys,
         ..config
     };
     let builder = Builder::new(config)

@@ -18,7 +18,6 @@ use contract::{
     signature::UnprovenEvent, status::ReplicaState,
 };
 use futures_util::StreamExt;
-use state::SignedChange;
 use tokio::{
     sync::watch,
     time::{sleep_until, timeout},
@@ -260,8 +259,7 @@ impl DocumentReplica {
         let event: EventData = serde_json::from_value(data).ok()?;
         let is_of_this = event.collection == *collection && event.id == *id;
         if is_of_this && let Some(keys) = &self.config.event_keys {
-            let signed = SignedChange::from_event(&event).ok_or(UnprovenEvent::Unsigned);
-            if let Err(cause) = signed.and_then(|signed| keys.verify(&signed)) {
+            if let Err(cause) = keys.verify_event(&event) {
                 return Some(Decision::Unproven(cause));
             }
         }

@@ -13,6 +13,7 @@ mod export;
 mod get;
 mod history;
 mod import;
+mod keys;
 mod list;
 mod point;
 mod put;
@@ -61,6 +62,7 @@ enum Command {
     Reap(reap::Reap),
     Repair(repair::Repair),
     DeadLetters(dead_letters::DeadLetters),
+    Keys(keys::KeysCommand),
     Schemas(schemas::SchemasCommand),
     RestoreEpoch(restore_epoch::RestoreEpoch),
     Auth(auth::Auth),
@@ -89,6 +91,7 @@ impl Confcast {
             Command::Reap(command) => command.run().await,
             Command::Repair(command) => command.run().await,
             Command::DeadLetters(command) => command.run().await,
+            Command::Keys(command) => command.run(),
             Command::Schemas(command) => command.run().await,
             Command::RestoreEpoch(command) => command.run().await,
             Command::Auth(command) => command.run().await,
@@ -209,6 +212,9 @@ mod tests {
             "schemas --out contracts --dir schemas --no-typescript",
             "schemas check --dir schemas --publisher http://a:1 --json",
             "schemas check schemas/ChannelConfiguration.schema.json",
+            "keys create keys",
+            "keys rotate keys --after 1h",
+            "keys list keys --json",
             "restore-epoch",
             "restore-epoch --yes",
             "restore-epoch --adopt",

@@ -212,6 +212,13 @@ impl PublicKeys {
         self
     }
 
+    /// The first of these keys.
+    #[must_use]
+    pub fn first(mut self, count: usize) -> Self {
+        self.0.truncate(count);
+        self
+    }
+
     /// These keys without one.
     #[must_use]
     pub fn without(mut self, id: KeyId) -> Self {

@@ -27,6 +27,7 @@ mod schemas;
 mod secrets;
 mod sets;
 mod settings;
+mod signed;
 mod stalled;
 mod survival;
 mod tail;

@@ -45,6 +45,68 @@ fn report(original: &[u8], cause: &str) -> DeadLetterReport {
     }
 }
 
+/// A client of the broker sends events that no replica takes, so that true letters go for them.
+#[tokio::test]
+async fn where_events_are_signed_only_those_are_kept() {
+    use contract::signature::SigningKey;
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = StoreUrl::Embedded(folder.path().into());
+    let store = Store::open(&url, policy()).await.expect("a store");
+    let directory = tempfile::tempdir().expect("a folder");
+    let path = directory.path().join("signing-key.pem");
+    let [key, other] = [1, 2].map(|byte| SigningKey::from_seed(&[byte; 32]));
+    std::fs::write(&path, key.to_pem().expect("pem")).expect("written");
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .expect("a mode");
+    let signer = EventSigner::from_file(&path).expect("a key");
+    let metrics = Arc::<Metrics>::default();
+    let letters =
+        DeadLetters::new(store.clone(), None, metrics.clone()).of_signed_events(Some(signer));
+    let change: contract::Change = serde_json::from_value(json!({
+        "collection": "A", "op": "Create", "id": "a", "revision": 1, "epoch": "0000000a-1", "lastSet": 0,
+        "configData": {"n": 1}, "time": "2026-11-28T09:00:00Z", "count": 1, "digest": "0000000000000000"
+    }))
+    .expect("a change");
+    let data = |key: &SigningKey| {
+        let data = contract::EventData::new(&change, 1_000).signed(&change, key);
+        serde_json::to_value(data).expect("json")
+    };
+    let kept = letters
+        .add_moved(&event("1", &data(&key)))
+        .await
+        .expect("kept");
+    let bare = data(&key).to_string().into_bytes();
+    letters
+        .add_reported(report(&bare, "wrong-type"))
+        .await
+        .expect("kept");
+    let mut forged = data(&key);
+    forged["revision"] = json!(2);
+    for original in [
+        event("2", &data(&other)),
+        event("3", &forged),
+        event("4", &json!({"id": "a"})),
+        b"x".to_vec(),
+    ] {
+        letters.add_moved(&original).await.expect("answered");
+        let reported = letters.add_reported(report(&original, "wrong-type")).await;
+        assert!(
+            reported
+                .expect_err("refused")
+                .to_string()
+                .contains("signed")
+        );
+    }
+    assert_eq!(letters.counts().await.map(|counts| counts.kept), Some(2));
+    letters.get(kept).await.expect("kept");
+    let text = metrics.text(None, &Default::default(), None).expect("text");
+    assert!(
+        text.contains("dead_letters_unproven_total{cause=\"unsigned\"} 4"),
+        "{text}"
+    );
+}
+
 /// What holds for a store, whichever backend it has. The store has no letters yet.
 async fn letters_of(store: Store) {
     let letters = DeadLetters::new(store.clone(), None, Arc::default());

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::{store::PublisherPolicy, transport::signer::EventSigner};
 
 /// Writes the events of changes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct EventEncoder {
     /// The Dapr component that events are published through.
     pub pub_sub_name: String,
@@ -256,6 +256,15 @@ mod tests {
         store::ServedCollections,
     };
 
+    fn signer(folder: &std::path::Path) -> (EventSigner, contract::signature::SigningKey) {
+        let key = contract::signature::SigningKey::from_seed(&[1; 32]);
+        let path = folder.join("signing-key.pem");
+        std::fs::write(&path, key.to_pem().expect("pem")).expect("written");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&path, mode).expect("a mode");
+        (EventSigner::from_file(&path).expect("a key"), key)
+    }
+
     const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     #[test]
@@ -371,6 +380,63 @@ mod tests {
         assert_eq!(
             bare, data,
             "members for a sidecar are omitted where there is none"
+        );
+
+        // Signed: the same signature in each form, with and without the value.
+        let folder = tempfile::tempdir().expect("a folder");
+        let (signer, key) = signer(folder.path());
+        let encoder = EventEncoder {
+            signer: Some(signer),
+            ..encoder
+        };
+        let data = |event: anyhow::Result<Vec<u8>>| -> EventData {
+            let event: serde_json::Value =
+                serde_json::from_slice(&event.expect("an event")).expect("json");
+            let data = event
+                .get("specversion")
+                .map_or(&event, |_version| &event["data"]);
+            serde_json::from_value(data.clone()).expect("data")
+        };
+        let without_value = EventEncoder {
+            data_limit: 0,
+            ..encoder.clone()
+        };
+        for encoder in [&encoder, &without_value] {
+            for signed in [
+                data(encoder.for_sidecar(&change)),
+                data(encoder.for_subscriber(&change)),
+                data(encoder.without_envelope(&change)),
+            ] {
+                assert_eq!(signed.verify(&key.public()), Ok(()));
+                assert_eq!(
+                    signed.signature,
+                    Some(key.sign(&contract::signature::Statement::of(&change)))
+                );
+                assert_eq!(
+                    signed.config_data.is_some(),
+                    signed.config_data_hash.is_none()
+                );
+            }
+        }
+        let id_only = EventEncoder {
+            policy: Arc::new(PublisherPolicy {
+                broadcast: crate::policy::Broadcast::On {
+                    without_topic: BTreeSet::new(),
+                    id_only: crate::policy::IdOnly::All,
+                },
+                collections: ServedCollections::fixed(BTreeSet::new()),
+                rules: Rules {
+                    schemas: Schemas::default(),
+                    secrets: Default::default(),
+                    document_limit: 1 << 20,
+                },
+            }),
+            ..encoder
+        };
+        let bare = id_only.without_envelope(&change).expect("an event");
+        assert_eq!(
+            bare, br#"{"id":"a"}"#,
+            "requirement D1: the id and nothing else"
         );
 
         // The name of an id-only event depends on what only the store can make.

@@ -13,7 +13,7 @@ use std::{
 use arc_swap::ArcSwap;
 use contract::{
     Change, EventData,
-    signature::{KeyError, KeyId, PublicKeys, SigningKey},
+    signature::{KeyError, KeyId, PublicKeys, SigningKey, UnprovenEvent},
 };
 use service::runtime::log_rate::LogRate;
 use tokio_util::sync::CancellationToken;
@@ -22,14 +22,26 @@ use tokio_util::sync::CancellationToken;
 const PERIOD: Duration = Duration::from_secs(5);
 /// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 16 << 10;
+/// Keys that are remembered, at most.
+const KNOWN: usize = 4;
 /// The bits of a mode that let every user of the host read or change a file.
 const OTHERS: u32 = 0o006;
 
 /// Signs events. Cloning shares the key.
 #[derive(Debug, Clone)]
 pub struct EventSigner {
-    key: Arc<ArcSwap<SigningKey>>,
+    keys: Arc<ArcSwap<Keys>>,
     file: PathBuf,
+}
+
+/// The keys of one moment.
+#[derive(Debug)]
+struct Keys {
+    /// Signs.
+    signing: SigningKey,
+    /// The public keys of all keys that have signed since the start of the process: an event comes
+    /// back when another key signs already.
+    known: PublicKeys,
 }
 
 /// Why a file has no key to sign with.
@@ -58,25 +70,32 @@ impl EventSigner {
     /// # Errors
     /// When the file cannot be read, others can read it, or it has no such key.
     pub fn from_file(file: &Path) -> Result<Self, SignerError> {
+        let key = read(file)?;
         Ok(Self {
-            key: Arc::new(ArcSwap::from_pointee(read(file)?)),
+            keys: Arc::new(ArcSwap::from_pointee(Keys {
+                known: key.public(),
+                signing: key,
+            })),
             file: file.to_owned(),
         })
     }
 
     /// The name of the key that signs now.
     pub fn id(&self) -> KeyId {
-        self.key.load().id()
+        self.keys.load().signing.id()
     }
 
-    /// The public key of the key that signs now.
-    pub fn public(&self) -> PublicKeys {
-        self.key.load().public()
+    /// Whether an event is of this publisher, or of another one with the same key.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn verify(&self, data: &EventData) -> Result<(), UnprovenEvent> {
+        data.verify(&self.keys.load().known)
     }
 
     /// The event data of a change, with its signature.
     pub fn sign(&self, data: EventData, change: &Change) -> EventData {
-        data.signed(change, &self.key.load())
+        data.signed(change, &self.keys.load().signing)
     }
 
     /// Reads the file again and again until `stop`.
@@ -104,7 +123,11 @@ impl EventSigner {
             Ok(key) if key.id() != self.id() => {
                 let id = key.id();
                 tracing::info!(%id, "events are signed with the key {id} from now on");
-                self.key.store(Arc::new(key));
+                // The newest few are enough.
+                let before = &self.keys.load().known;
+                let known = key.public().with(before).first(KNOWN);
+                let signing = key;
+                self.keys.store(Arc::new(Keys { signing, known }));
             }
             Ok(_same) => {}
             Err(error) => {
@@ -182,6 +205,12 @@ mod tests {
         assert_eq!(signer.id(), one.id(), "an empty file changes nothing");
         write(&two.to_pem().expect("pem"), 0o400);
         signer.clone().replace(read(&path));
-        assert_eq!((signer.id(), signer.public()), (two.id(), two.public()));
+        assert_eq!(signer.id(), two.id());
+        let known: Vec<_> = signer.keys.load().known.ids().collect();
+        assert_eq!(
+            known,
+            [two.id(), one.id()],
+            "an event of before may come back"
+        );
     }
 }

@@ -84,6 +84,12 @@ impl EventKeys {
         keys.verify(&signed.statement(), signed.signature.as_ref())
     }
 
+    /// As [`EventKeys::verify`], of the data of an event.
+    #[cfg(feature = "redis")]
+    pub(crate) fn verify_event(&self, data: &contract::EventData) -> Result<(), UnprovenEvent> {
+        data.verify(&self.keys.load())
+    }
+
     /// Reads the file again and again, and never ends.
     pub(crate) async fn reload(&self) {
         let Some(file) = &self.file else {

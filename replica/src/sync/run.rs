@@ -259,8 +259,10 @@ impl SyncLoop {
     /// The phase `CatchingUp`: one catch-up. Returns the next phase.
     async fn catch_up(&self, schedule: &mut Schedule) -> Phase {
         let before = self.cache.view();
+        let version = *self.cache.feed_changed().borrow();
         let result = self.catch_up.catch_up().await;
-        schedule.catch_up_done(Instant::now());
+        let brought = *self.cache.feed_changed().borrow() != version;
+        schedule.catch_up_done(Instant::now(), brought);
         let after = self.cache.view();
         // The publisher said that there is no more: asking again would bring the same.
         if result.is_ok() && before.root().gaps() == after.root().gaps() {

@@ -21,6 +21,9 @@ const UNCONFIRMED_GAP: Duration = Duration::from_secs(1);
 const HINT_GAP: Duration = Duration::from_millis(500);
 /// Catch-ups that id-only events lead to are at least this far apart. Anyone may repeat such an event.
 const CHANGED_GAP: Duration = Duration::from_millis(50);
+/// After so many of them in a row that brought nothing they are [`HINT_GAP`] apart, until one brings
+/// something.
+const FRUITLESS: u32 = 20;
 /// How long an early check-in waits for further changes after the first one.
 const GATHER: Duration = Duration::from_millis(300);
 
@@ -44,6 +47,8 @@ pub(super) struct Schedule {
     reporting: bool,
     /// When a catch-up is due because of id-only events, if one is.
     pub(super) changed_at: Option<Instant>,
+    /// Catch-ups in a row that id-only events led to, and that brought nothing.
+    fruitless: u32,
     /// When the last catch-up ended.
     last_catch_up: Option<Instant>,
     /// Gaps that a catch-up did not narrow: the publisher did not have what is missing, so only a
@@ -63,6 +68,7 @@ impl Schedule {
             unproven_answered: None,
             reporting: false,
             changed_at: None,
+            fruitless: 0,
             last_catch_up: None,
             unavailable: Gaps::default(),
         }
@@ -149,13 +155,22 @@ impl Schedule {
 
     /// An id-only event came: the feed is read at once, or a moment after the last catch-up.
     pub(super) fn catch_up_for_changed(&mut self, now: Instant) {
-        let earliest = self.last_catch_up.map_or(now, |last| last + CHANGED_GAP);
+        let gap = match self.fruitless {
+            0..FRUITLESS => CHANGED_GAP,
+            FRUITLESS.. => HINT_GAP,
+        };
+        let earliest = self.last_catch_up.map_or(now, |last| last + gap);
         self.changed_at = Some(now.max(earliest).max(self.not_before));
     }
 
-    /// A catch-up ended, well or not.
-    pub(super) fn catch_up_done(&mut self, now: Instant) {
+    /// A catch-up ended, well or not. `brought` says whether the replica holds something new.
+    pub(super) fn catch_up_done(&mut self, now: Instant, brought: bool) {
         self.last_catch_up = Some(now);
+        if brought {
+            self.fruitless = 0;
+        } else if self.changed_at.is_some() {
+            self.fruitless = self.fruitless.saturating_add(1);
+        }
         self.changed_at = None;
     }
 
@@ -219,7 +234,7 @@ mod tests {
         let mut schedule = Schedule::new(start);
         schedule.catch_up_for_changed(at(10));
         assert_eq!(schedule.changed_at, Some(at(10)), "the first one at once");
-        schedule.catch_up_done(at(15));
+        schedule.catch_up_done(at(15), true);
         assert_eq!(schedule.changed_at, None);
         schedule.catch_up_for_changed(at(16));
         assert_eq!(schedule.changed_at, Some(at(65)));
@@ -227,6 +242,73 @@ mod tests {
         assert_eq!(schedule.changed_at, None, "a check-in comes first");
         schedule.catch_up_for_changed(at(20));
         assert_eq!(schedule.changed_at, Some(at(500)));
+    }
+
+    #[test]
+    fn a_flood_of_id_only_events_that_say_nothing_new_leads_to_two_catch_ups_a_second() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start);
+        let catch_ups = |schedule: &mut Schedule, seconds: std::ops::Range<u64>, brought| {
+            let mut count = 0;
+            for ms in seconds.start * 1_000..seconds.end * 1_000 {
+                let now = start + Duration::from_millis(ms);
+                if schedule.changed_at.is_none() {
+                    schedule.catch_up_for_changed(now);
+                }
+                if schedule.changed_at.is_some_and(|at| now >= at) {
+                    schedule.catch_up_done(now, brought);
+                    count += 1;
+                }
+            }
+            count
+        };
+        assert_eq!(catch_ups(&mut schedule, 0..2, true), 40);
+        assert!(
+            catch_ups(&mut schedule, 2..12, false) <= 40,
+            "20 quick ones, then 2 a second"
+        );
+        assert!(
+            catch_ups(&mut schedule, 12..14, true) >= 30,
+            "as before with the first that helps"
+        );
+    }
+
+    #[test]
+    fn a_flood_of_unproven_events_leads_to_one_more_check_in() {
+        let start = Instant::now();
+        let interval = Duration::from_secs(10);
+        let check_ins = |flood: bool| {
+            let mut schedule = Schedule::new(start);
+            let mut times = Vec::new();
+            for ms in 0..60_000 {
+                let now = start + Duration::from_millis(ms);
+                if flood && ms >= 4_000 {
+                    schedule.check_in_for_unproven(interval);
+                }
+                if now >= schedule.check_in_at {
+                    schedule.check_in_begins(now);
+                    schedule.check_in_done(now, interval);
+                    times.push(ms);
+                }
+            }
+            times
+        };
+        let flooded = check_ins(true);
+        assert_eq!(flooded[1], 4_000, "the first one at once");
+        // Between two check-ins of a replica without a flood are 7.5 to 10 s.
+        assert!((7..=10).contains(&flooded.len()), "{flooded:?}");
+        assert!(
+            flooded
+                .windows(2)
+                .skip(1)
+                .all(|pair| pair[1] - pair[0] >= 7_500),
+            "{flooded:?}"
+        );
+        // One that comes later is answered at once again.
+        let mut schedule = Schedule::new(start);
+        schedule.check_in_begins(start);
+        schedule.check_in_for_unproven(interval);
+        assert_eq!(schedule.check_in_at, start);
     }
 
     #[test]

@@ -196,6 +196,44 @@ async fn a_wrong_event_beside_the_watermark_is_corrected_by_the_next_check_in() 
     }
 }
 
+/// What a client of the broker can make a replica keep, where events are not signed.
+#[tokio::test]
+async fn wrong_events_of_every_kind_in_series_cost_bounded_memory_and_few_check_ins() {
+    let publisher = Publisher::at(7);
+    with(&publisher, async |replica| {
+        eventually("loaded", || replica.view().root().loaded()).await;
+        eventually("checked in", || publisher.reported().is_some()).await;
+        let before = publisher.check_ins.load(Ordering::Relaxed);
+        let value = json!({"v": "x".repeat(10_000)});
+        for number in 0..2_000_u64 {
+            let id = format!("x-{number}");
+            let forged = |revision| event("Update", &id, revision, Some(value.clone()));
+            let mut epoch = forged(8);
+            epoch["epoch"] = json!(format!("{number:08x}-{}", u64::MAX));
+            let mut last_set = forged(8 + number);
+            last_set["lastSet"] = json!(u64::MAX - number);
+            let mut set = forged(1_500 + number);
+            let part = json!({"collection": "A", "first": 1, "last": u64::MAX});
+            set["changeSet"] = json!({"id": "s", "parts": [part]});
+            for data in [forged(u64::MAX - number), epoch, last_set, set] {
+                assert_eq!(replica.receive(data, None).await, EventOutcome::Success);
+                assert_eq!(held(&replica, &id), None);
+            }
+        }
+        let status = replica.status();
+        // 8,000 events with 80 MB of values: none is kept.
+        let row = &status.collections[0];
+        assert_eq!(
+            (row.revision, row.known, row.staged, row.count),
+            (7, 7, 0, 0)
+        );
+        assert!(status.drops.len() <= 32);
+        let check_ins = publisher.check_ins.load(Ordering::Relaxed) - before;
+        assert!(check_ins <= 20, "{check_ins} check-ins for 8,000 events");
+    })
+    .await;
+}
+
 /// Each wrong event made the replica load all documents.
 #[tokio::test]
 async fn wrong_events_in_series_lead_to_one_load_and_true_ones_still_arrive() {

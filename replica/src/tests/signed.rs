@@ -271,3 +271,46 @@ async fn what_the_publisher_answers_needs_no_signature() {
     })
     .await;
 }
+
+/// A flood of forged events must not use up the places of reports.
+#[tokio::test]
+async fn only_drops_of_other_reasons_are_reported() {
+    let reports = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&reports);
+    let answer = move |path: &str, body: &[u8]| {
+        if path == "/v1/dead-letters" {
+            let report: Value = serde_json::from_slice(body).expect("a report");
+            kept.lock().expect("a lock").push(report["cause"].clone());
+        }
+        (503, String::new())
+    };
+    with_listener(answer, async |url| {
+        let config = Config {
+            event_keys: Some(EventKeys::fixed(key(1).public())),
+            ..settings(vec![url])
+        };
+        let replica = Replica::new(config).expect("a client");
+        let running = replica.clone();
+        following(&running, async {
+            for number in 1..200 {
+                let forged = signed(&update("x", number), &key(2), 1_000);
+                assert_eq!(reason(take(&replica, &forged).await), "unknown-key");
+            }
+            let invalid = r#"{"collection":"A","op":"Update","id":{}}"#;
+            assert_eq!(
+                reason(replica.receive_text(invalid, None).await),
+                "wrong-type"
+            );
+            eventually("reported", || !reports.lock().expect("a lock").is_empty()).await;
+        })
+        .await;
+        assert!(
+            reports
+                .lock()
+                .expect("a lock")
+                .iter()
+                .all(|cause| cause == "wrong-type")
+        );
+    })
+    .await;
+}
