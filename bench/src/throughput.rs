@@ -112,7 +112,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         "http://127.0.0.1:{port}/v1.0/publish/pubsub-config/{FREE}?metadata.{}=60",
         event::TTL
     );
-    let client = reqwest::Client::builder().no_proxy().build()?;
+    let client = e2e::http().no_proxy().build()?;
     let theirs = |publish| Writer::Theirs {
         table: table.clone(),
         client: client.clone(),

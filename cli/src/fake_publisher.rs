@@ -23,7 +23,10 @@ use contract::{
 };
 use tokio::task::JoinSet;
 
-use crate::target::{endpoint, service_url};
+use crate::{
+    credentials::CredentialArgs,
+    target::{endpoint, service_url},
+};
 
 /// Runs until it is dropped.
 pub(crate) struct FakePublisher {
@@ -104,7 +107,11 @@ impl FakePublisher {
     }
 
     pub(crate) fn endpoint(&self) -> Endpoint {
-        endpoint(&service_url(&self.url).expect("a URL")).expect("a client")
+        endpoint(
+            &service_url(&self.url).expect("a URL"),
+            &CredentialArgs::default(),
+        )
+        .expect("a client")
     }
 
     pub(crate) fn url(&self) -> &str {

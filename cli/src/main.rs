@@ -6,6 +6,7 @@
 
 mod author;
 mod commands;
+mod credentials;
 #[cfg(test)]
 mod fake_publisher;
 mod input;

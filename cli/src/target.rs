@@ -7,6 +7,8 @@ use clap::{Arg, Command, builder::TypedValueParser, error::ErrorKind};
 use client::{Endpoint, Timeouts};
 use contract::SecretUrl;
 
+use crate::credentials::CredentialArgs;
+
 /// Which publisher a command talks to.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Target {
@@ -20,6 +22,9 @@ pub(crate) struct Target {
         value_parser = Unshown(first_url)
     )]
     publisher: SecretUrl,
+
+    #[command(flatten)]
+    credentials: CredentialArgs,
 }
 
 /// Which replicas a command asks itself.
@@ -39,32 +44,40 @@ pub(crate) struct Subscribers {
 
 impl Target {
     pub(crate) fn endpoint(&self) -> anyhow::Result<Endpoint> {
-        endpoint(&self.publisher)
+        endpoint(&self.publisher, &self.credentials)
     }
 }
 
 impl Subscribers {
-    /// The named replicas and no others.
-    pub(crate) fn named(&self) -> anyhow::Result<Vec<Endpoint>> {
-        self.named.iter().map(endpoint).collect()
+    /// The named replicas and no others. They get what the publisher gets.
+    pub(crate) fn named(&self, publisher: &Endpoint) -> anyhow::Result<Vec<Endpoint>> {
+        let replicas = self.named.iter();
+        replicas
+            .map(|url| Ok(publisher.beside(url.expose())?))
+            .collect()
     }
 
     /// The replicas to ask when the publisher keeps no list of them: the named ones, else those
     /// that `confcast up` starts.
-    pub(crate) fn named_or_local(&self) -> anyhow::Result<Vec<Endpoint>> {
+    pub(crate) fn named_or_local(&self, publisher: &Endpoint) -> anyhow::Result<Vec<Endpoint>> {
         if !self.named.is_empty() {
-            return self.named();
+            return self.named(publisher);
         }
         ["http://127.0.0.1:8081", "http://127.0.0.1:8082"]
             .into_iter()
-            .map(|url| endpoint(&url.parse()?))
+            .map(|url| Ok(publisher.beside(url.parse::<SecretUrl>()?.expose())?))
             .collect()
     }
 }
 
 /// A client of one service.
-pub(crate) fn endpoint(base: &SecretUrl) -> anyhow::Result<Endpoint> {
-    Ok(Endpoint::new(base.expose(), Timeouts::COMMAND)?)
+pub(crate) fn endpoint(base: &SecretUrl, credentials: &CredentialArgs) -> anyhow::Result<Endpoint> {
+    let credentials = credentials.open()?;
+    Ok(Endpoint::with_credentials(
+        base.expose(),
+        Timeouts::COMMAND,
+        &credentials,
+    )?)
 }
 
 /// Parses an argument that may hold a password. An error never repeats the value, as one of clap

@@ -2,20 +2,22 @@
 //!
 //! A base URL may be a Dapr invocation URL: a sidecar answers there and passes the request on. The
 //! header `dapr-api-token` then belongs to that sidecar, and every request carries the token of the
-//! sidecar. No request to another URL carries it.
+//! sidecar. No request to another URL carries it. `Authorization` belongs to the publisher: a sidecar
+//! passes it on.
 
 use std::{fmt::Display, time::Duration};
 
 use contract::{Problem, SecretUrl, secret_url, sidecar::TOKEN_HEADER, snapshot::INSTANCE};
 use reqwest::{
     Client, Method, RequestBuilder, Response, Url,
-    header::{HeaderValue, RETRY_AFTER},
+    header::{AUTHORIZATION, HeaderValue, RETRY_AFTER},
     redirect,
 };
+use tls::ClientTls;
 use tokio::time::timeout;
 
 use crate::{
-    ClientError, RefusedError, Timeouts,
+    ClientError, CredentialError, Credentials, RefusedError, Timeouts,
     answer::{MAX_ANSWER, RawAnswer},
     documents::WriteOptions,
 };
@@ -40,12 +42,20 @@ pub struct Endpoint {
     clients: Clients,
     /// Limits of every request.
     timeouts: Timeouts,
+    /// What is shown at this base URL.
+    credentials: Credentials,
     /// Sent only where a sidecar answers.
     sidecar_token: Option<HeaderValue>,
     /// The name of the replica that asks.
     instance: Option<HeaderValue>,
     /// How documents are written.
     pub(crate) write_options: WriteOptions,
+}
+
+/// The builder of an HTTP client that trusts the authorities of the system. A builder of the library
+/// alone does not know which cryptography to use.
+pub fn http() -> reqwest::ClientBuilder {
+    Client::builder().tls_backend_preconfigured(ClientTls::default().config())
 }
 
 /// Connections. Answers of each kind may be silent for another time.
@@ -66,13 +76,14 @@ impl Clients {
     ///
     /// # Errors
     /// When the system has no resources for an HTTP client.
-    pub(crate) fn new(timeouts: &Timeouts) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(timeouts: &Timeouts, tls: &ClientTls) -> Result<Self, reqwest::Error> {
         let client = |idle| {
             Client::builder()
                 .connect_timeout(timeouts.connect)
                 .read_timeout(idle)
                 .redirect(redirect::Policy::none())
                 .no_proxy()
+                .tls_backend_preconfigured(tls.config())
                 .build()
         };
         Ok(Self {
@@ -89,34 +100,73 @@ impl Endpoint {
     ///
     /// # Errors
     /// When the system has no resources for an HTTP client.
-    pub fn new(base: &Url, timeouts: Timeouts) -> Result<Self, reqwest::Error> {
-        Ok(Self::with_clients(
-            base,
-            timeouts,
-            Clients::new(&timeouts)?,
-            None,
-        ))
+    pub fn new(base: &Url, timeouts: Timeouts) -> Result<Self, CredentialError> {
+        Self::with_credentials(base, timeouts, &Credentials::default())
+    }
+
+    /// The API at a base URL, with these credentials.
+    ///
+    /// # Errors
+    /// When the credentials must not be sent there, or the system has no resources for an HTTP client.
+    pub fn with_credentials(
+        base: &Url,
+        timeouts: Timeouts,
+        credentials: &Credentials,
+    ) -> Result<Self, CredentialError> {
+        let clients = Clients::new(&timeouts, &credentials.tls)?;
+        Self::with_clients(base, timeouts, clients, credentials.clone(), None)
     }
 
     /// The API at a base URL, over connections that other endpoints may share.
+    ///
+    /// # Errors
+    /// When the credentials must not be sent there.
     pub(crate) fn with_clients(
         base: &Url,
         timeouts: Timeouts,
         clients: Clients,
+        credentials: Credentials,
         sidecar_token: Option<HeaderValue>,
-    ) -> Self {
+    ) -> Result<Self, CredentialError> {
+        credentials.check(base)?;
         let text = base.as_str().trim_end_matches('/');
-        Self {
+        Ok(Self {
             shown: secret_url::redacted(text),
             base: SecretUrl::of_parsed(text.to_owned()),
             name: base.origin().ascii_serialization(),
             invoked: base.path().starts_with(INVOCATION),
             clients,
             timeouts,
+            credentials,
             sidecar_token,
             instance: None,
             write_options: WriteOptions::default(),
-        }
+        })
+    }
+
+    /// Another service of the configuration, with the same credentials and connections.
+    ///
+    /// # Errors
+    /// When the credentials must not be sent there.
+    pub fn beside(&self, base: &Url) -> Result<Self, CredentialError> {
+        let (timeouts, clients) = (self.timeouts, self.clients.clone());
+        Self::with_clients(base, timeouts, clients, self.credentials.clone(), None)
+    }
+
+    /// A service whose URL was learned from a peer. It must be trusted by TLS where it is named by
+    /// `https://`, and it never gets the token.
+    ///
+    /// # Errors
+    /// Never, as there is no token.
+    pub fn learned(&self, base: &Url) -> Result<Self, CredentialError> {
+        let (timeouts, clients) = (self.timeouts, self.clients.clone());
+        Self::with_clients(
+            base,
+            timeouts,
+            clients,
+            self.credentials.without_token(),
+            None,
+        )
     }
 
     /// The same, for requests of the replica with this name: the other side gives each replica its
@@ -269,6 +319,9 @@ impl Endpoint {
             && let Some(token) = &self.sidecar_token
         {
             request = request.header(TOKEN_HEADER, token);
+        }
+        if let Some(token) = self.credentials.fresh().await {
+            request = request.header(AUTHORIZATION, token);
         }
         match timeout(limit, request.send()).await {
             Ok(Ok(response)) => Ok(response),

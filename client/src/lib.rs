@@ -5,7 +5,7 @@
 //! everything that reads works against a subscriber too.
 //!
 //! Reading order: [`Endpoint`] (one base URL, and how a request is sent), [`PublisherClient`]
-//! (several endpoints of the same publisher), [`ClientError`], [`retry`], then one module per
+//! (several endpoints of the same publisher), [`Credentials`], [`ClientError`], [`retry`], then one module per
 //! subject: [`heads`], [`documents`], [`change_sets`], [`snapshot`], [`feed`], [`live_feed`],
 //! [`check_in`], [`replicas`], [`status`], [`schemas`], [`epoch`], [`repair`], [`history`],
 //! [`rollback`], [`dead_letters`], [`audit`].
@@ -18,6 +18,7 @@ pub mod answer;
 pub mod audit;
 pub mod change_sets;
 pub mod check_in;
+pub mod credentials;
 pub mod dead_letters;
 pub mod documents;
 pub mod endpoint;
@@ -39,9 +40,11 @@ pub mod snapshot;
 pub mod status;
 pub mod timeouts;
 
-pub use endpoint::Endpoint;
+pub use credentials::{CredentialError, CredentialSettings, Credentials, TokenSource};
+pub use endpoint::{Endpoint, http};
 pub use error::{ClientError, RefusedError};
 pub use publisher_client::{AttemptError, PublisherClient};
 pub use reqwest::Url;
 pub use retry::RetryPolicy;
 pub use timeouts::Timeouts;
+pub use tls::{ClientFiles, TlsError};

@@ -8,7 +8,7 @@ use std::{
 use contract::SecretUrl;
 use reqwest::header::HeaderValue;
 
-use crate::{ClientError, Endpoint, Timeouts, endpoint::Clients};
+use crate::{ClientError, CredentialError, Credentials, Endpoint, Timeouts, endpoint::Clients};
 
 /// The endpoints of a publisher, in order of preference. The endpoint that answered last is tried
 /// first.
@@ -38,13 +38,14 @@ impl PublisherClient {
     /// invocation URLs, and to no other.
     ///
     /// # Errors
-    /// When the system has no resources for an HTTP client.
+    /// When the credentials must not be sent to one of the URLs, or the system has no resources for an HTTP client.
     pub fn new(
         bases: &[SecretUrl],
         timeouts: Timeouts,
+        credentials: &Credentials,
         sidecar_token: Option<HeaderValue>,
-    ) -> Result<Self, reqwest::Error> {
-        let clients = Clients::new(&timeouts)?;
+    ) -> Result<Self, CredentialError> {
+        let clients = Clients::new(&timeouts, &credentials.tls)?;
         let endpoints = bases
             .iter()
             .map(|base| {
@@ -52,10 +53,11 @@ impl PublisherClient {
                     base.expose(),
                     timeouts,
                     clients.clone(),
+                    credentials.clone(),
                     sidecar_token.clone(),
                 )
             })
-            .collect();
+            .collect::<Result<_, _>>()?;
         Ok(Self {
             endpoints,
             preferred: AtomicUsize::new(0),
@@ -128,7 +130,8 @@ mod tests {
                     .expect("a valid URL")
             })
             .collect();
-        PublisherClient::new(&bases, Timeouts::REPLICA, None).expect("a client")
+        PublisherClient::new(&bases, Timeouts::REPLICA, &Credentials::default(), None)
+            .expect("a client")
     }
 
     fn silent(endpoint: &Endpoint) -> ClientError {

@@ -30,7 +30,7 @@ pub enum SecretUrlError {
     )]
     UserInfo,
     /// Another scheme than HTTP.
-    #[error("expected http:// (there is no TLS here, a sidecar or a mesh adds it)")]
+    #[error("expected http:// or https://")]
     NoHttp,
     /// Parameters or a fragment, to which no path can be appended.
     #[error("expected no ? and no #")]
@@ -57,10 +57,10 @@ impl SecretUrl {
     /// The base URL of a service, to which paths are appended.
     ///
     /// # Errors
-    /// When the text is no URL, or not one of a service: no program of this project uses TLS itself.
+    /// When the text is no URL, or not one of a service.
     pub fn http_base(text: &str) -> Result<Self, SecretUrlError> {
         let url: Self = text.parse()?;
-        if url.0.scheme() != "http" {
+        if !["http", "https"].contains(&url.0.scheme()) {
             return Err(SecretUrlError::NoHttp);
         }
         if url.0.query().is_some() || url.0.fragment().is_some() {
@@ -174,8 +174,8 @@ mod tests {
     #[test]
     fn the_base_of_a_service_is_http_without_parameters() {
         assert!(SecretUrl::http_base("http://u:p@h:1/a/b").is_ok());
+        assert!(SecretUrl::http_base("https://u:p@h:1/a/b").is_ok());
         for (text, expected) in [
-            ("https://h", SecretUrlError::NoHttp),
             ("httpx://h", SecretUrlError::NoHttp),
             ("http://h/?a=b", SecretUrlError::Parameters),
             ("http://h/#a", SecretUrlError::Parameters),

@@ -7,3 +7,5 @@
 pub mod chaos;
 pub mod client;
 pub mod testbed;
+
+pub use ::client::http;

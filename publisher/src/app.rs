@@ -23,6 +23,7 @@
 
 use std::{future::Future, net::SocketAddr, sync::Arc};
 
+use ::tls::{ClientTls, ServerTls};
 use actix_web::{App, dev::Server, web};
 use anyhow::{Context, ensure};
 use auth::Authenticator;
@@ -98,8 +99,10 @@ impl Publisher {
         let listen = settings.listen;
         let guard = settings.guard.clone();
         let limits = settings.limits;
+        let tls = settings.tls.clone().map(ServerTls::open).transpose();
+        let tls = tls.context("the TLS files of the HTTP API")?;
         let mut publisher = Self::without_http(settings).await?;
-        publisher.listen(listen, guard, limits)?;
+        publisher.listen(listen, guard, limits, tls)?;
         Ok(publisher)
     }
 
@@ -291,7 +294,13 @@ impl Publisher {
         listen: SocketAddr,
         guard: GuardSettings,
         limits: LimitSettings,
+        tls: Option<ServerTls>,
     ) -> anyhow::Result<()> {
+        if let Some(tls) = tls.clone() {
+            let stop = self.supervisor.stop();
+            let run = async move { Ok(tls.run(stop).await?) };
+            self.supervisor.spawn("TLS files", run);
+        }
         let api = self.api.clone();
         let bodies = web::Data::new(Bodies::new(limits.bodies(), &routes::table(), &[]));
         let rates = web::Data::new(api.rates.clone());
@@ -313,7 +322,7 @@ impl Publisher {
         let stop = self.supervisor.stop();
         let bound = server::listen(listen).and_then(|listener| {
             let address = listener.local_addr()?;
-            let server = server::serve(listener, self.connections.clone(), stop, app)?;
+            let server = server::serve(listener, self.connections.clone(), tls, stop, app)?;
             Ok((address, server))
         });
         let http = bound
@@ -487,10 +496,12 @@ fn transport(
             subscribers,
             allowed,
             api_token,
+            tls,
         } => {
             let subscribers =
                 SubscriberRegistry::new(subscribers, allowed, api_token).at_most(max_found);
-            Transport::Direct(DirectTransport::new(subscribers, encoder)?)
+            let tls = ClientTls::open(tls).context("the TLS files for subscribers")?;
+            Transport::Direct(DirectTransport::new(subscribers, encoder, tls)?)
         }
         TransportSettings::Redis {
             redis,

@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use ::tls::{ClientFiles, ServerFiles};
 use auth::Authenticator;
 use contract::{CollectionName, SecretUrl};
 use secrets::SecretKeys;
@@ -36,6 +37,8 @@ pub struct Settings {
     pub guard: GuardSettings,
     /// Decides who a caller of the HTTP API is.
     pub authenticator: Arc<Authenticator>,
+    /// TLS of the HTTP API; `None` without.
+    pub tls: Option<ServerFiles>,
     /// The collections, without those that have only a schema.
     pub collections: BTreeSet<CollectionName>,
     /// Whether a collection whose schema is added while the publisher runs is served: not where the
@@ -105,6 +108,8 @@ pub enum TransportSettings {
         allowed: BTreeSet<String>,
         /// The token that they expect.
         api_token: Option<String>,
+        /// Which of them are trusted by TLS, and the certificate that they are shown.
+        tls: ClientFiles,
     },
     /// `REDIS`: Redis itself.
     Redis {

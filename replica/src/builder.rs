@@ -5,6 +5,7 @@
 
 use std::{any::TypeId, collections::BTreeSet, sync::Arc, time::Duration};
 
+use client::CredentialError;
 use contract::{CollectionName, FormatError};
 use secrets::SecretKeys;
 use serde::de::DeserializeOwned;
@@ -70,9 +71,9 @@ pub enum BuildError {
         /// What it has to be.
         expected: &'static str,
     },
-    /// The HTTP client cannot be built.
-    #[error("the HTTP client cannot be built")]
-    Client(#[from] reqwest::Error),
+    /// The HTTP client cannot be built, or the credentials must not be sent to a publisher.
+    #[error(transparent)]
+    Client(#[from] CredentialError),
 }
 
 /// Builds a replica.
@@ -208,7 +209,8 @@ impl Builder {
     /// When the HTTP client cannot be built.
     pub fn build(self) -> Result<Replica, BuildError> {
         let handlers = Handlers::new(self.handlers, self.patience);
-        let store = self.secret_store.map(StoreCache::new).transpose()?;
+        let store = self.secret_store.map(StoreCache::new).transpose();
+        let store = store.map_err(CredentialError::from)?;
         let opening = Opening::new(self.secret_keys, store);
         Ok(Replica::with_types(
             self.config,

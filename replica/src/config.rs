@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
+use client::Credentials;
 use contract::{CollectionName, SecretUrl, fleet::Transport, secret_url};
 
 use crate::{BuildError, EventKeys, HeaderValue, Url};
@@ -30,6 +31,9 @@ pub struct Config {
     pub events: Events,
     /// The directory of the last known good configuration; without it nothing is saved on disk.
     pub snapshot_dir: Option<PathBuf>,
+    /// What publishers are shown, and which of them are trusted: TLS and a bearer token. They are sent to
+    /// [`Config::publishers`] and to nobody else.
+    pub credentials: Credentials,
     /// The API token of the sidecar; sent to publishers behind a Dapr invocation URL and to no
     /// other. Mark it sensitive, so that it is never shown.
     pub sidecar_token: Option<HeaderValue>,
@@ -111,7 +115,7 @@ impl Config {
     }
 
     /// The common case: changes come by the publisher's live feed, nothing is saved on disk, no
-    /// tokens. A publisher serves at most 1,024 live feeds: with more replicas set
+    /// credentials. A publisher serves at most 1,024 live feeds: with more replicas set
     /// [`Config::events`], or follow a subscriber.
     ///
     /// # Errors
@@ -141,6 +145,7 @@ impl Config {
             check_in: CHECK_IN,
             events: Events::Feed,
             snapshot_dir: None,
+            credentials: Credentials::default(),
             sidecar_token: None,
             app_token: None,
             event_keys: None,

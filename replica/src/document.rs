@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use crate::{
-    EventKeys, SecretUrl, SourceError,
+    CredentialError, Credentials, EventKeys, SecretUrl, SourceError,
     failure_log::{FailureLevel, FailureLog, LogRate},
     intake::{is_id_only, redis::with_channel},
     source::PublisherSource,
@@ -47,6 +47,8 @@ pub struct DocumentConfig {
     /// Base URLs of publishers, tried in turn. Not of subscribers: only a publisher decides what the
     /// document is.
     pub publishers: Vec<SecretUrl>,
+    /// What publishers are shown, and which of them are trusted.
+    pub credentials: Credentials,
     /// The longest time between two readings.
     pub check_in: Duration,
     /// The source of its events.
@@ -109,9 +111,9 @@ impl DocumentReplica {
     /// A replica that holds nothing yet; [`DocumentReplica::run`] reads and follows.
     ///
     /// # Errors
-    /// When the HTTP client cannot be built.
-    pub fn new(config: DocumentConfig) -> Result<Self, reqwest::Error> {
-        let source = PublisherSource::new(&config.publishers, None)?;
+    /// When the HTTP client cannot be built, or the credentials must not be sent to a publisher.
+    pub fn new(config: DocumentConfig) -> Result<Self, CredentialError> {
+        let source = PublisherSource::new(&config.publishers, &config.credentials, None)?;
         Ok(Self {
             config,
             source,

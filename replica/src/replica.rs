@@ -19,7 +19,7 @@ use serde_json::Value;
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
-    BuildError, Collection, Config, EventKeys, EventOutcome, NotReady, Pin, View,
+    BuildError, Collection, Config, CredentialError, EventKeys, EventOutcome, NotReady, Pin, View,
     cache::Cache,
     failure_log::FailureLog,
     intake::{
@@ -78,14 +78,18 @@ impl Replica {
     /// follows.
     ///
     /// # Errors
-    /// When the HTTP client cannot be built.
-    pub fn new(config: Config) -> Result<Self, reqwest::Error> {
+    /// When the HTTP client cannot be built, or the credentials must not be sent to a publisher.
+    pub fn new(config: Config) -> Result<Self, CredentialError> {
         Self::with_types(config, Typed::default())
     }
 
     /// A replica with typed collections and handlers.
-    pub(crate) fn with_types(config: Config, typed: Typed) -> Result<Self, reqwest::Error> {
-        let source = PublisherSource::new(&config.publishers, config.sidecar_token.clone())?;
+    pub(crate) fn with_types(config: Config, typed: Typed) -> Result<Self, CredentialError> {
+        let source = PublisherSource::new(
+            &config.publishers,
+            &config.credentials,
+            config.sidecar_token.clone(),
+        )?;
         let source = Arc::new(source.named(&config.instance));
         let config = Arc::new(config);
         let boot_id = format!("{:032x}", rand::random::<u128>());

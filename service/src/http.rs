@@ -13,6 +13,7 @@
 //! | [`etag`] | entity tags and conditional reads: 304 |
 //! | [`bodies`] | bodies of requests: limits in bytes, in time, and of all together |
 //! | [`server`], [`connections`] | the server, its sockets, and how slow a peer may be |
+//! | [`tls`] | settings of TLS |
 //! | [`feed`] | the change feed as pages and as a live stream |
 //! | [`frames`] | lists and snapshots, document by document |
 //! | [`stream_slots`], [`snapshot_slots`] | limits for streams and snapshots |
@@ -49,6 +50,7 @@ pub mod server;
 pub mod snapshot_slots;
 pub mod source;
 pub mod stream_slots;
+pub mod tls;
 
 pub use contract::document::JSON;
 

@@ -5,7 +5,8 @@
 pub mod limits;
 pub mod log_rate;
 pub mod process;
-pub mod regular_file;
 pub mod settings;
 pub mod tasks;
 pub mod telemetry;
+
+pub use tls::regular_file;

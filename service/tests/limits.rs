@@ -152,12 +152,18 @@ fn start(limits: ConnectionLimits, body_limits: BodyLimits) -> Running {
     let answers = Arc::new(AtomicUsize::new(0));
     let count = web::Data::new(answers.clone());
     let received = web::Data::new(Bodies::new(body_limits, &table(), &["/streamed"]));
-    let server = server::serve(listener, connections.clone(), stop.clone(), move || {
-        App::new()
-            .app_data(count.clone())
-            .app_data(received.clone())
-            .service(routes::add(web::scope(""), table()).wrap(from_fn(bodies::receive)))
-    })
+    let server = server::serve(
+        listener,
+        connections.clone(),
+        None,
+        stop.clone(),
+        move || {
+            App::new()
+                .app_data(count.clone())
+                .app_data(received.clone())
+                .service(routes::add(web::scope(""), table()).wrap(from_fn(bodies::receive)))
+        },
+    )
     .expect("a server");
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { server.await.expect("a clean end") });

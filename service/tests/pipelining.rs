@@ -104,7 +104,7 @@ async fn each_answer_is_whole_and_in_order_however_the_requests_arrive() {
     let stop = CancellationToken::new();
     let received = web::Data::new(Bodies::new(BodyLimits::default(), &table(), &[]));
     let connections = Connections::new(ConnectionLimits::with_max(100));
-    let server = server::serve(listener, connections, stop.clone(), move || {
+    let server = server::serve(listener, connections, None, stop.clone(), move || {
         App::new().app_data(received.clone()).service(
             routes::add(web::scope(""), table())
                 .wrap(from_fn(answer_methods))

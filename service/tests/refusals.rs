@@ -99,6 +99,7 @@ async fn a_request_that_cannot_be_read_is_told_why_and_no_other_answer_changes()
     let server = server::serve(
         listener,
         Connections::new(limits),
+        None,
         stop.clone(),
         move || {
             App::new().app_data(received.clone()).service(

@@ -9,10 +9,11 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use ::tls::ServerTls;
 use actix_web::{App as HttpApp, dev::Server};
 use anyhow::Context;
 use projection::Projection;
-use replica::{Config, Events, Replica, SecretUrl, Url};
+use replica::{Config, Credentials, Events, Replica, SecretUrl, Url};
 use service::{
     http::{connections::Connections, guard::warn_when_open, server, stream_slots::StreamSlots},
     runtime::tasks::Supervisor,
@@ -30,6 +31,7 @@ const PEERS: &str = "every peer can read all documents, and post events, which c
 /// A subscriber with an open port that does not serve yet.
 pub struct App {
     address: SocketAddr,
+    scheme: &'static str,
     server: Server,
     supervisor: Supervisor,
     replica: Replica,
@@ -48,6 +50,9 @@ impl App {
             )
         })?;
         let address = listener.local_addr().context("cannot read the port")?;
+        let tls = settings.tls.clone().map(ServerTls::open).transpose();
+        let tls = tls.context("the TLS files of the HTTP API")?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let instance = match &settings.instance {
             Some(instance) => instance.clone(),
             None => format!("{}:{}", settings.host_name, address.port()),
@@ -57,11 +62,16 @@ impl App {
             collections: settings.collections.clone(),
             follow: settings.follow,
             publishers: settings.publishers.clone(),
-            base_url: settings.base_url.clone().or_else(|| reachable_at(address)),
+            base_url: settings
+                .base_url
+                .clone()
+                .or_else(|| reachable_at(scheme, address)),
             check_in: settings.check_in,
             events: settings.events.clone(),
             snapshot_dir: settings.snapshot_dir.clone(),
             event_keys: settings.event_keys.clone(),
+            credentials: Credentials::open(settings.credentials.clone())
+                .context("the credentials for publishers")?,
             sidecar_token: settings.sidecar_token.clone(),
             app_token: settings
                 .app_api_token
@@ -72,6 +82,10 @@ impl App {
         let mut supervisor = Supervisor::default();
         let connections = Connections::new(settings.limits.connections());
         supervisor.spawn("connections", connections.clone().run(supervisor.stop()));
+        if let Some(tls) = tls.clone() {
+            let stop = supervisor.stop();
+            supervisor.spawn("TLS files", async move { Ok(tls.run(stop).await?) });
+        }
         let stream_limits = settings.limits.streams(connections.limits());
         let streams = StreamSlots::new(stream_limits, supervisor.stop());
         supervisor.spawn("credentials", {
@@ -101,10 +115,11 @@ impl App {
         }
         let api = Api::new(replica.clone(), projection, &settings, streams);
         let app = move || HttpApp::new().configure(|config| api::configure(config, &api));
-        let server =
-            server::serve(listener, connections, supervisor.stop(), app).context("cannot serve")?;
+        let server = server::serve(listener, connections, tls, supervisor.stop(), app)
+            .context("cannot serve")?;
         Ok(Self {
             address,
+            scheme,
             server,
             supervisor,
             replica,
@@ -128,12 +143,13 @@ impl App {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let Self {
             address,
+            scheme,
             server,
             mut supervisor,
             replica,
         } = self;
         let instance = &replica.config().instance;
-        tracing::info!(instance, %address, "{instance} listens on http://{address}");
+        tracing::info!(instance, %address, "{instance} listens on {scheme}://{address}");
         supervisor.spawn("http server", async move {
             server.await.context("the server failed")
         });
@@ -147,11 +163,11 @@ impl App {
 }
 
 /// The URL of the address; `None` when it stands for all addresses of the host.
-fn reachable_at(address: SocketAddr) -> Option<Url> {
+fn reachable_at(scheme: &str, address: SocketAddr) -> Option<Url> {
     if address.ip().is_unspecified() {
         None
     } else {
-        Url::parse(&format!("http://{address}")).ok()
+        Url::parse(&format!("{scheme}://{address}")).ok()
     }
 }
 

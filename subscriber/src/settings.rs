@@ -5,21 +5,25 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use ::tls::ServerFiles;
 use auth::Authenticator;
 use clap::Parser;
 use contract::{CollectionName, DocumentId, SecretUrl};
 use projection::ProjectionConfig;
-use replica::{EventKeys, Events, Follow, HeaderValue, Url, broker::settings as redis};
+use replica::{
+    CredentialSettings, EventKeys, Events, Follow, HeaderValue, Url, broker::settings as redis,
+};
 use service::{
     http::{
         access::AccessArgs,
         guard::{GuardArgs, GuardSettings},
         limits::{LOADS as LOADS_NAME, LimitSettings, LimitsArgs},
+        tls::{ClientTlsArgs, TlsArgs},
     },
     runtime::settings::{SettingChecks, SettingsError, boolean, or, positive},
 };
 
-use self::values::{base_url, check_in_seconds, collections, instance, publishers, token};
+use self::values::{base_url, bearer, check_in_seconds, collections, instance, publishers, token};
 
 mod values;
 
@@ -30,6 +34,9 @@ const LISTEN: &str = "127.0.0.1:8081";
 const API_URL: &str = "http://127.0.0.1:8080";
 const COLLECTIONS: &str = contract::environment::COLLECTIONS;
 const CHECK_IN_SECONDS: &str = "10";
+const ALLOW_PLAINTEXT_TOKEN: &str = "false";
+const TOKEN: &str = "AURA_CONFIGURATION_TOKEN";
+const TOKEN_FILE: &str = "AURA_CONFIGURATION_TOKEN_FILE";
 const READY_WHEN_STALE: &str = "true";
 const EVENT_KEYS_FILE: &str = "AURA_CONFIGURATION_EVENT_KEYS_FILE";
 const LOADS: &str = "16";
@@ -89,6 +96,39 @@ pub struct Options {
 
     #[command(flatten)]
     access: AccessArgs,
+
+    #[command(flatten)]
+    tls: TlsArgs,
+
+    #[command(flatten)]
+    client_tls: ClientTlsArgs,
+
+    /// File with the bearer token that the publishers know this replica by. It is read again when it
+    /// changes.
+    #[arg(
+        long,
+        env = TOKEN_FILE,
+        value_name = "FILE",
+        default_value = "",
+        hide_default_value = true
+    )]
+    token_file: String,
+
+    /// The token itself, where there is no file.
+    #[arg(
+        long,
+        env = TOKEN,
+        value_name = "SECRET",
+        default_value = "",
+        hide_default_value = true
+    )]
+    #[arg(hide_env_values = true)]
+    token: String,
+
+    /// Whether the token may be sent by `http://` to another host: true or false. Set it only where a
+    /// mesh encrypts.
+    #[arg(long, env = "AURA_CONFIGURATION_ALLOW_PLAINTEXT_TOKEN", value_name = "BOOLEAN", default_value = ALLOW_PLAINTEXT_TOKEN)]
+    allow_plaintext_token: String,
 
     /// URLs of publishers, separated by commas. They are tried in this order. The invocation URL of
     /// a Dapr sidecar works as well, for example
@@ -241,6 +281,10 @@ pub struct Settings {
     pub guard: GuardSettings,
     /// Decides who a caller of the HTTP API is.
     pub authenticator: Arc<Authenticator>,
+    /// TLS of the HTTP API; `None` without.
+    pub tls: Option<ServerFiles>,
+    /// What publishers are shown, and which of them are trusted.
+    pub credentials: CredentialSettings,
     /// URLs of publishers, in the order in which they are tried.
     pub publishers: Vec<SecretUrl>,
     /// Collections to follow.
@@ -291,6 +335,15 @@ impl Options {
         let listen = checks.parse("AURA_CONFIGURATION_LISTEN", or(&self.listen, LISTEN));
         let guard = self.guard.check(&mut checks);
         let authenticator = self.access.check(&mut checks, listen);
+        let tls = self.tls.check(&mut checks);
+        let client_tls = self.client_tls.check(&mut checks);
+        let bearer = bearer(&mut checks, &self.token, &self.token_file);
+        let plaintext = or(&self.allow_plaintext_token, ALLOW_PLAINTEXT_TOKEN);
+        let allow_plaintext_token = checks.check(
+            "AURA_CONFIGURATION_ALLOW_PLAINTEXT_TOKEN",
+            plaintext,
+            boolean(plaintext),
+        );
         let publishers = publishers(&mut checks, or(&self.api_url, API_URL));
         let collections = collections(&mut checks, or(&self.collections, COLLECTIONS));
         let seconds = or(&self.check_in_seconds, CHECK_IN_SECONDS);
@@ -342,6 +395,12 @@ impl Options {
                     None => guard?,
                 },
                 authenticator: authenticator?,
+                tls: tls?,
+                credentials: CredentialSettings {
+                    tls: client_tls?,
+                    token: bearer?,
+                    allow_plaintext_token: allow_plaintext_token?,
+                },
                 publishers: publishers?,
                 collections: collections?,
                 follow: if self.collections.trim().is_empty() {

@@ -76,7 +76,10 @@ fn read_file(path: &Path, _most: u64) -> std::io::Result<Vec<u8>> {
 }
 
 fn http(_authorities: Option<&Path>) -> Result<reqwest::Client, String> {
-    let client = reqwest::Client::builder().no_proxy();
+    let tls = tls::ClientTls::default().config();
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .tls_backend_preconfigured(tls);
     client.build().map_err(|error| error.to_string())
 }
 

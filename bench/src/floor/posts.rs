@@ -31,10 +31,7 @@ impl Posts {
         let body = Bytes::from(Payload::new()?.delivered);
         let receivers = [Receiver::start("", &[])?, Receiver::start("", &[])?];
         // The client has the options of our publisher's client.
-        let client = Client::builder()
-            .redirect(Policy::none())
-            .no_proxy()
-            .build()?;
+        let client = e2e::http().redirect(Policy::none()).no_proxy().build()?;
         let urls = [&receivers[0], &receivers[1]]
             .map(|receiver| format!("http://127.0.0.1:{}{ROUTE}", receiver.port()));
         let arrived = [receivers[0].arrived(), receivers[1].arrived()];

@@ -19,7 +19,7 @@ use actix_web::{
 use anyhow::Context;
 use e2e::testbed::ports::free_port;
 use replica::Replica;
-use reqwest::{Client, Method, RequestBuilder};
+use reqwest::{Method, RequestBuilder};
 use tokio::net::TcpSocket;
 
 use super::publisher::subscriber;
@@ -134,7 +134,7 @@ async fn answer(request: RequestBuilder) -> HttpResponse {
 /// Forwards requests to a publisher and closes each connection after its answer. Every replica has
 /// two clients that would keep theirs open, and a process may not have that many open files.
 pub(super) fn door(publisher: u16) -> anyhow::Result<(u16, Server)> {
-    let client = Client::builder().no_proxy().build()?;
+    let client = e2e::http().no_proxy().build()?;
     let port = free_port()?;
     let server = HttpServer::new(move || {
         let client = client.clone();

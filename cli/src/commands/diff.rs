@@ -17,7 +17,7 @@ use self::operand::Operand;
 use super::differences;
 use crate::{
     output::{self, CannotCompare},
-    target::{Target, Unshown, endpoint, service_url},
+    target::{Target, Unshown, service_url},
 };
 
 /// Show what is different between two states of a document, a collection or all collections
@@ -89,7 +89,7 @@ impl DiffCommand {
     async fn compare(self) -> anyhow::Result<usize> {
         let a_service = self.target.endpoint()?;
         let b_service = match &self.other {
-            Some(url) => endpoint(url)?,
+            Some(url) => a_service.beside(url.expose())?,
             None => a_service.clone(),
         };
         let b = self.b.unwrap_or_default().completed_by(&self.a);

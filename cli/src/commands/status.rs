@@ -112,7 +112,7 @@ impl Report {
             None
         };
         let asked = if replica_list.is_none() {
-            subscribers.named_or_local()?
+            subscribers.named_or_local(publisher)?
         } else {
             vec![]
         };

@@ -27,6 +27,7 @@ use tokio::{
 use self::{documents::Documents, lines::LinePrinter};
 use super::operation;
 use crate::{
+    credentials::CredentialArgs,
     output,
     target::{Unshown, endpoint, first_url},
 };
@@ -69,6 +70,8 @@ pub(crate) struct Tail {
         value_parser = Unshown(first_url)
     )]
     url: SecretUrl,
+    #[command(flatten)]
+    credentials: CredentialArgs,
 }
 
 /// Where a tail is, and what it knows.
@@ -92,7 +95,7 @@ impl Tail {
     }
 
     async fn follow(&self) -> anyhow::Result<()> {
-        let service = endpoint(&self.url)?;
+        let service = endpoint(&self.url, &self.credentials)?;
         let mut progress = Progress {
             position: self.first_position(&service).await?,
             documents: Documents::default(),

@@ -17,7 +17,7 @@ use futures_util::future::try_join_all;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::children::Children;
-use crate::{output, target::endpoint};
+use crate::{credentials::CredentialArgs, output, target::endpoint};
 
 /// A sample that the printed examples use.
 const SAMPLE: &str = "/v1/collections/ChannelConfiguration/documents/whatsapp-es";
@@ -125,7 +125,7 @@ impl Up {
         let services = self
             .ports()
             .into_iter()
-            .map(|port| endpoint(&url(port).parse()?))
+            .map(|port| endpoint(&url(port).parse()?, &CredentialArgs::default()))
             .collect::<anyhow::Result<Vec<_>>>()?;
         try_join_all(services.iter().map(ready)).await?;
         let publisher = &services[0];

@@ -20,7 +20,7 @@ use self::{
 use crate::{
     output,
     progress::ProgressLine,
-    target::{Subscribers, Target, endpoint, service_url},
+    target::{Subscribers, Target, service_url},
 };
 
 /// Compare every replica with the publisher, document by document
@@ -110,9 +110,9 @@ impl Selection {
         let list = publisher.replicas().await?;
         // A publisher without a list of replicas says nothing about where they are.
         let named = if list.is_none() {
-            subscribers.named_or_local()?
+            subscribers.named_or_local(publisher)?
         } else {
-            subscribers.named()?
+            subscribers.named(publisher)?
         };
         let bases: BTreeSet<String> = named
             .iter()
@@ -135,7 +135,7 @@ impl Selection {
                 None => Outcome::Skipped("reports no base URL"),
                 Some(Err(expected)) => Outcome::Error(format!("cannot be asked: {expected}")),
                 Some(Ok(url)) => {
-                    let endpoint = endpoint(&url)?;
+                    let endpoint = publisher.learned(url.expose())?;
                     // A named replica is compared once, under its URL.
                     if !bases.contains(endpoint.base()) {
                         selection

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use contract::{EventData, feed::StreamEnd};
 use futures_util::{StreamExt, stream::BoxStream};
-use reqwest::{Client, header};
+use reqwest::header;
 use serde_json::Value;
 use sse_stream::{Sse, SseByteStream};
 use tokio::time::timeout;
@@ -51,7 +51,7 @@ impl FeedReader {
     }
 
     async fn open(url: &str, path: &str, id: Option<&str>) -> anyhow::Result<Self> {
-        let client = Client::builder().no_proxy().build()?;
+        let client = crate::http().no_proxy().build()?;
         let mut request = client
             .get(format!("{url}{path}"))
             .header(header::ACCEPT, "text/event-stream");

@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use reqwest::Client;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -180,7 +179,8 @@ impl Sidecar {
         let health = format!("http://127.0.0.1:{}/v1.0/healthz/outbound", self.http);
         eventually("the sidecar is ready", async || {
             ensure!(
-                Client::new()
+                crate::http()
+                    .build()?
                     .get(&health)
                     .send()
                     .await?
@@ -208,7 +208,8 @@ impl Sidecar {
                 .map_or(0, Vec::len);
             ensure!(subscriptions > 0, "no subscriptions: {metadata}");
             ensure!(
-                Client::new()
+                crate::http()
+                    .build()?
                     .get(&health)
                     .send()
                     .await?
@@ -228,7 +229,8 @@ impl Sidecar {
     /// When it does not answer.
     pub async fn metadata(&self) -> anyhow::Result<Value> {
         let url = format!("http://127.0.0.1:{}/v1.0/metadata", self.http);
-        Ok(Client::new()
+        Ok(crate::http()
+            .build()?
             .get(url)
             .send()
             .await?
@@ -256,7 +258,8 @@ impl Sidecar {
         if let Some(ttl) = ttl {
             url.push_str(&format!("?metadata.ttlInSeconds={ttl}"));
         }
-        let answer = Client::new()
+        let answer = crate::http()
+            .build()?
             .post(url)
             .header("content-type", media_type)
             .body(body)

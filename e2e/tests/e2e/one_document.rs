@@ -66,6 +66,7 @@ fn replica(testbed: &Testbed, delivery: &str) -> anyhow::Result<DocumentReplica>
         collection: AGENTS.parse()?,
         id: AGENT.parse()?,
         publishers,
+        credentials: replica::Credentials::default(),
         check_in,
         redis,
     };

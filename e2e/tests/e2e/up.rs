@@ -217,7 +217,7 @@ async fn a_schema_of_ones_own_is_served_and_followed_also_when_it_is_added_later
     let folder_of_schemas = schemas.display().to_string();
     let options = ["--schemas", &folder_of_schemas];
     let up = Up::start_with(&options, "own", folder.path(), ports).await?;
-    let client = reqwest::Client::new();
+    let client = e2e::http().build().expect("a client");
     let url = |port: u16, rest: &str| format!("http://127.0.0.1:{port}/v1/{rest}");
     for collection in ["DoorConfiguration", "LampConfiguration"] {
         // The second one is new to a publisher that runs.

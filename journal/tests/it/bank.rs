@@ -46,7 +46,7 @@ impl Bank {
     fn start(mode: &'static str, settings: &[(&'static str, String)]) -> anyhow::Result<Self> {
         let (folder, port) = (folder()?, free_port()?);
         let process = launch(mode, port, settings, &folder)?;
-        let client = Client::builder().timeout(Duration::from_secs(30)).build()?;
+        let client = e2e::http().timeout(Duration::from_secs(30)).build()?;
         Ok(Self {
             process,
             port,

@@ -156,7 +156,9 @@ async fn in_a_new_epoch_only_what_differs_is_written() -> Outcome {
                 testbed.until_equal(SKILLS).await?;
                 let rows = projection.status().rows;
                 let epoch = testbed.position(SKILLS).await?.get_str("epoch")?.to_owned();
-                let declared = reqwest::Client::new()
+                let declared = e2e::http()
+                    .build()
+                    .expect("a client")
                     .post(format!("{}/v1/epoch", testbed.url))
                     .header("content-type", "application/json")
                     .body("{}")

@@ -78,6 +78,7 @@ impl Testbed {
             check_in: Duration::from_secs(1),
             events: Events::Feed,
             snapshot_dir: None,
+            credentials: replica::Credentials::default(),
             sidecar_token: None,
             app_token: None,
             event_keys: None,
@@ -125,7 +126,7 @@ impl Testbed {
 
     /// Waits until the rows are those of the publisher, and the position says so.
     pub(crate) async fn until_equal(&self, name: &str) -> Outcome {
-        let client = reqwest::Client::new();
+        let client = e2e::http().build().expect("a client");
         eventually("the rows are those of the publisher", async || {
             let url = format!("{}/v1/collections/{name}/documents", self.url);
             let list: Value = client.get(url).send().await?.json().await?;

@@ -150,8 +150,8 @@ pub(super) fn base_url(text: &str) -> Result<Url, String> {
         return Err(format!("expected at most {MAX_BASE_URL} bytes"));
     }
     let mut url = Url::parse(text).map_err(|error| error.to_string())?;
-    if url.scheme() != "http" || !url.has_host() {
-        return Err("expected http://HOST:PORT (there is no TLS here, a mesh adds it)".to_owned());
+    if !["http", "https"].contains(&url.scheme()) || !url.has_host() {
+        return Err("expected http://HOST:PORT or https://HOST:PORT".to_owned());
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err("expected no user and no password".to_owned());

@@ -9,6 +9,7 @@ use service::http::{
     access::AccessArgs,
     guard::GuardArgs,
     limits::{LimitsArgs, PublisherLimitsArgs},
+    tls::{ClientTlsArgs, TlsArgs},
 };
 
 pub(super) const STORE_URL: &str = "file:data";
@@ -67,6 +68,12 @@ pub struct Args {
 
     #[command(flatten)]
     pub(super) access: AccessArgs,
+
+    #[command(flatten)]
+    pub(super) tls: TlsArgs,
+
+    #[command(flatten)]
+    pub(super) client_tls: ClientTlsArgs,
 
     /// Names of the collections, separated by commas.
     ///

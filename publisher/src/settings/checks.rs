@@ -71,6 +71,7 @@ impl Args {
         let listen = checks.parse("AURA_CONFIGURATION_LISTEN", or(&self.listen, LISTEN));
         let guard = self.guard.check(checks);
         let authenticator = self.access.check(checks, listen);
+        let tls = self.tls.check(checks);
         let collections = list(
             checks,
             "AURA_CONFIGURATION_COLLECTIONS",
@@ -131,6 +132,7 @@ impl Args {
             listen: listen?,
             guard: guard?,
             authenticator: authenticator?,
+            tls: tls?,
             collections: collections?,
             collections_grow: or(&self.collections, COLLECTIONS) == COLLECTIONS,
             schemas_dir,
@@ -348,10 +350,12 @@ impl Args {
         let subscribers = subscribers(checks, &self.local_subscribers);
         let allowed = allowed(checks, &self.local_allow);
         let api_token = token(checks, "APP_API_TOKEN", &self.app_api_token);
+        let tls = self.client_tls.check(checks);
         Some(TransportSettings::Local {
             subscribers: subscribers?.into_iter().collect(),
             allowed: allowed?,
             api_token: api_token?,
+            tls: tls?,
         })
     }
 

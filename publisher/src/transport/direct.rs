@@ -24,6 +24,7 @@ use reqwest::{
     header::{HeaderMap, HeaderValue},
     redirect::Policy,
 };
+use tls::ClientTls;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
@@ -51,6 +52,7 @@ const ANSWER_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct DirectTransport {
     client: Client,
+    tls: ClientTls,
     encoder: EventEncoder,
     subscribers: SubscriberRegistry,
 }
@@ -80,11 +82,15 @@ enum Outcome {
 }
 
 impl DirectTransport {
-    /// A transport to these subscribers. Their token is sent as [`TOKEN_HEADER`] with every request.
+    /// A transport to these subscribers; `tls` is for those with `https://`. Their token is sent as [`TOKEN_HEADER`] with every request.
     ///
     /// # Errors
     /// When the HTTP client cannot be created, or the token cannot be sent in a header.
-    pub fn new(subscribers: SubscriberRegistry, encoder: EventEncoder) -> anyhow::Result<Self> {
+    pub fn new(
+        subscribers: SubscriberRegistry,
+        encoder: EventEncoder,
+        tls: ClientTls,
+    ) -> anyhow::Result<Self> {
         let mut headers = HeaderMap::new();
         if let Some(token) = subscribers.token() {
             let mut token: HeaderValue = token
@@ -98,9 +104,11 @@ impl DirectTransport {
             .default_headers(headers)
             .redirect(Policy::none())
             .no_proxy()
+            .tls_backend_preconfigured(tls.config())
             .build()?;
         Ok(Self {
             client,
+            tls,
             encoder,
             subscribers,
         })
@@ -139,6 +147,7 @@ impl DirectTransport {
     }
 
     async fn deliver_to_all(&self, subject: Subject<'_>, event: &Bytes) -> Deliveries {
+        self.tls.refresh().await;
         let subscribers = self.subscribers.all();
         let deliveries = subscribers
             .iter()
@@ -375,7 +384,8 @@ mod tests {
         let subscribers = SubscriberRegistry::new(vec![base], BTreeSet::new(), token);
         let settings = Settings::read(&[]).expect("the defaults");
         let encoder = envelopes(&settings.events.expect("events"));
-        let transport = DirectTransport::new(subscribers.clone(), encoder).expect("a client");
+        let transport = DirectTransport::new(subscribers.clone(), encoder, ClientTls::default())
+            .expect("a client");
         let subscriber = &subscribers.all()[0];
         let collection = "A".parse().expect("a name");
         let (route, ()) = tokio::join!(transport.route(subscriber, &collection), answer);

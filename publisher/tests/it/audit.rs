@@ -144,7 +144,7 @@ async fn no_write_is_without_its_record_after_a_kill() -> Outcome {
     let folder = tempfile::tempdir()?;
     let port = free_port()?;
     let url = format!("http://127.0.0.1:{port}");
-    let client = reqwest::Client::new();
+    let client = e2e::http().build().expect("a client");
     let mut acknowledged = 0;
     for round in 0..3 {
         let mut process = start(folder.path(), port).await?;

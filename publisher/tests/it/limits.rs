@@ -103,7 +103,7 @@ async fn without_a_setting_no_rate_is_limited() -> Outcome {
 async fn the_streams_of_the_setting_are_open_and_the_next_is_refused() -> Outcome {
     with_publisher(&["--limit-streams", "3"], async |publisher| {
         let url = format!("http://{}/v1/changes", publisher.address());
-        let client = reqwest::Client::new();
+        let client = e2e::http().build().expect("a client");
         let open = || {
             client
                 .get(&url)

@@ -43,7 +43,7 @@ struct Client(reqwest::Client, String);
 
 impl Client {
     fn new(url: String) -> Self {
-        Self(reqwest::Client::new(), url)
+        Self(e2e::http().build().expect("a client"), url)
     }
 
     async fn get(&self, path: &str) -> anyhow::Result<(u16, String)> {

@@ -70,7 +70,10 @@ async fn publisher(store: &str, schemas: &Path) -> anyhow::Result<(Publisher, Cl
     ])?)
     .await?;
     let address = publisher.address().context("an address")?;
-    let client = Client(reqwest::Client::new(), format!("http://{address}"));
+    let client = Client(
+        e2e::http().build().expect("a client"),
+        format!("http://{address}"),
+    );
     Ok((publisher, client))
 }
 

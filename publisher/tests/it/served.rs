@@ -163,7 +163,7 @@ async fn publishers_of_one_database_may_get_a_schema_one_after_the_other() -> Ou
         anyhow::Ok(format!("http://{address}{}", documents("Mine")))
     };
     let (at_first, at_second) = (url(&first)?, url(&second)?);
-    let client = reqwest::Client::new();
+    let client = e2e::http().build().expect("a client");
     let create = async |url: &str, id: &str| {
         let body = json!({"id": id, "mode": 1});
         let answer = client.post(url).json(&body).send().await?;

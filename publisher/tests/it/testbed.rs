@@ -56,7 +56,7 @@ pub(super) async fn with_publisher(
     let mut testbed = Testbed {
         changes: publisher.changes(),
         url,
-        client: reqwest::Client::new(),
+        client: e2e::http().build().expect("a client"),
         events,
     };
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use client::{
-    ClientError, PublisherClient, Timeouts,
+    ClientError, CredentialError, Credentials, PublisherClient, Timeouts,
     live_feed::{FeedStart, LiveFeed},
 };
 use contract::{
@@ -86,12 +86,15 @@ impl PublisherSource {
     /// The publishers at these URLs. `sidecar_token` is sent to sidecars only.
     ///
     /// # Errors
-    /// When the system has no resources for an HTTP client.
+    /// When the credentials must not be sent to one of the URLs, or the system has no resources for an
+    /// HTTP client.
     pub(crate) fn new(
         publishers: &[SecretUrl],
+        credentials: &Credentials,
         sidecar_token: Option<HeaderValue>,
-    ) -> Result<Self, reqwest::Error> {
-        let client = PublisherClient::new(publishers, Timeouts::REPLICA, sidecar_token)?;
+    ) -> Result<Self, CredentialError> {
+        let client =
+            PublisherClient::new(publishers, Timeouts::REPLICA, credentials, sidecar_token)?;
         Ok(Self {
             client,
             value_requests: Semaphore::new(VALUE_REQUESTS),

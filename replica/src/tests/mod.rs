@@ -95,6 +95,7 @@ pub(crate) fn settings(publishers: Vec<Url>) -> Config {
         check_in: Duration::from_secs(600),
         events: Events::Posted,
         snapshot_dir: None,
+        credentials: crate::Credentials::default(),
         sidecar_token: None,
         app_token: None,
         event_keys: None,

@@ -120,7 +120,7 @@ impl StoreCache {
     /// When the HTTP client cannot be built.
     pub(crate) fn new(config: SecretStore) -> Result<Self, reqwest::Error> {
         // A redirection would carry the token to another host.
-        let client = reqwest::Client::builder()
+        let client = client::http()
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .build()?;

@@ -26,6 +26,8 @@ use contract::{
     access::{Identity, Right, Target},
 };
 
+use ::tls::{ClientFiles, ClientTls};
+
 use super::{
     connections::PeerCertificate,
     problem::ProblemError,
@@ -162,8 +164,14 @@ fn not_the_sidecar() -> ProblemError {
 }
 
 /// A client that asks an issuer for its keys. The issuer must not lead it elsewhere.
-fn issuer_client(_authorities: Option<&Path>) -> Result<reqwest::Client, String> {
+fn issuer_client(authorities: Option<&Path>) -> Result<reqwest::Client, String> {
+    let files = ClientFiles {
+        ca: authorities.map(Path::to_owned),
+        identity: None,
+    };
+    let tls = ClientTls::open(files).map_err(|error| error.to_string())?;
     let client = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls.config())
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(Duration::from_secs(2));
     client.build().map_err(|error| error.to_string())

@@ -9,6 +9,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    io as std_io,
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard,
@@ -17,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use contract::text::Escaped;
 use futures_util::task::AtomicWaker;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -28,10 +30,12 @@ use incoming::BodyLength;
 use progress::{Phase, Progress};
 
 mod certificate;
+mod handshake;
 pub(super) mod incoming;
 pub mod io;
 mod progress;
 mod refusal;
+mod socket;
 
 /// Interval of the log line about closed connections.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
@@ -101,6 +105,17 @@ struct ClosedCounts {
     late_heads: AtomicU64,
     stalled_readers: AtomicU64,
     over_limit: AtomicU64,
+    failed_handshakes: AtomicU64,
+    /// The newest of them.
+    failed_handshake: Mutex<Option<String>>,
+}
+
+impl ClosedCounts {
+    fn failed_handshake(&self) -> MutexGuard<'_, Option<String>> {
+        self.failed_handshake
+            .lock()
+            .expect("no holder of this lock can panic")
+    }
 }
 
 /// What is known of a connection outside of its task.
@@ -288,15 +303,27 @@ impl Connections {
         Ok(())
     }
 
-    /// One line for all connections that were closed since the last one.
+    /// A TLS handshake failed. The newest reason of an interval is logged.
+    fn handshake_failed(&self, peer: IpAddr, error: &std_io::Error) {
+        let closed = &self.0.closed;
+        closed.failed_handshakes.fetch_add(1, Ordering::Relaxed);
+        // The text of a peer may be part of the error.
+        let reason = format!("{peer}: {}", Escaped(&error.to_string()));
+        *closed.failed_handshake() = Some(reason);
+    }
+
+    /// One line for all connections that were closed since the last one, and one for handshakes.
     fn report(&self) {
         let ClosedCounts {
             late_heads,
             stalled_readers,
             over_limit,
+            failed_handshakes,
+            ..
         } = &self.0.closed;
-        let [late_heads, stalled_readers, over_limit] =
-            [late_heads, stalled_readers, over_limit].map(|count| count.swap(0, Ordering::Relaxed));
+        let counts = [late_heads, stalled_readers, over_limit, failed_handshakes];
+        let [late_heads, stalled_readers, over_limit, failed_handshakes] =
+            counts.map(|count| count.swap(0, Ordering::Relaxed));
         if late_heads + stalled_readers + over_limit > 0 {
             warn!(
                 late_heads,
@@ -309,6 +336,14 @@ impl Connections {
                 REPORT_INTERVAL.as_secs(),
                 self.0.limits.max,
                 self.0.limits.per_address,
+            );
+        }
+        if failed_handshakes > 0 {
+            warn!(
+                failed_handshakes,
+                "{failed_handshakes} TLS handshakes failed in the last {} s; the last one: {}",
+                REPORT_INTERVAL.as_secs(),
+                self.0.closed.failed_handshake().take().unwrap_or_default(),
             );
         }
     }

@@ -5,7 +5,6 @@
 //! handlers are unchanged.
 
 use std::{
-    future::ready,
     io,
     net::{SocketAddr, TcpListener},
     pin::Pin,
@@ -25,6 +24,7 @@ use actix_web::{
     web::Bytes,
 };
 use futures_util::{Stream, stream::poll_fn};
+use tls::ServerTls;
 use tokio::net::TcpSocket;
 use tokio_util::sync::CancellationToken;
 
@@ -55,13 +55,14 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)?.into_std()
 }
 
-/// The server of an application, until `stop`. It serves while it is awaited.
+/// The server of an application, with TLS or without, until `stop`. It serves while it is awaited.
 ///
 /// # Errors
 /// When the listener cannot be used.
 pub fn serve<F, I, S>(
     listener: TcpListener,
     connections: Connections,
+    tls: Option<ServerTls>,
     stop: CancellationToken,
     app: F,
 ) -> io::Result<Server>
@@ -83,7 +84,7 @@ where
     let address = listener.local_addr()?;
     let factory = move || {
         let ending = ending.clone();
-        let connections = connections.clone();
+        let (connections, tls) = (connections.clone(), tls.clone());
         // The host of the configuration is used by no handler.
         let app = map_config(app(), |()| AppConfig::default());
         let app = apply_fn_factory(app, |mut request: Request, app: &S::Service| {
@@ -111,11 +112,12 @@ where
             .finish(app);
         let accept = fn_service(move |stream: TcpStream| {
             let peer = stream.peer_addr().ok();
-            let io = WatchedIo::accept(stream, &connections);
-            ready(
+            let (connections, tls) = (connections.clone(), tls.clone());
+            async move {
+                let io = WatchedIo::accept(stream, &connections, tls.as_ref()).await;
                 io.map(|io| (io, Protocol::Http1, peer))
-                    .map_err(actix_http::error::DispatchError::Io),
-            )
+                    .map_err(actix_http::error::DispatchError::Io)
+            }
         });
         actix_service::ServiceFactoryExt::and_then(accept, http)
     };

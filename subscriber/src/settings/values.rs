@@ -4,8 +4,10 @@
 use std::collections::BTreeSet;
 
 use contract::{CollectionName, DocumentId, SecretUrl};
-use replica::{HeaderValue, Url};
+use replica::{HeaderValue, TokenSource, Url};
 use service::runtime::settings::{self, SettingChecks, listed, positive};
+
+use super::{TOKEN, TOKEN_FILE};
 
 /// Longest base URL that a publisher accepts, in bytes.
 const MAX_BASE_URL: usize = 256;
@@ -46,6 +48,22 @@ pub(super) fn token(
     Some(Some(value))
 }
 
+/// The bearer token; `None` when an error was recorded.
+pub(super) fn bearer(checks: &mut SettingChecks, text: &str, file: &str) -> Option<TokenSource> {
+    match (text, file) {
+        ("", "") => Some(TokenSource::None),
+        ("", file) => Some(TokenSource::File(file.into())),
+        (text, "") => settings::token(checks, TOKEN, text)?.map(TokenSource::Text),
+        _ => {
+            checks.error(
+                TOKEN,
+                format_args!("…: {TOKEN_FILE} is set as well, name one of them"),
+            );
+            None
+        }
+    }
+}
+
 /// The URL of the replica; `None` when an error was recorded. The error does not contain the URL,
 /// which may have a password.
 pub(super) fn base_url(checks: &mut SettingChecks, text: &str) -> Option<Option<Url>> {
@@ -56,19 +74,19 @@ pub(super) fn base_url(checks: &mut SettingChecks, text: &str) -> Option<Option<
     match Url::parse(text) {
         Ok(url) if is_base(&url) => Some(Some(url)),
         _ => {
-            checks.error(name, "…: expected http://HOST:PORT");
+            checks.error(name, "…: expected http://HOST:PORT or https://HOST:PORT");
             None
         }
     }
 }
 
-/// Whether the URL is `http://HOST:PORT`, and not longer than a publisher accepts.
+/// Whether the URL is `http://HOST:PORT` or `https://HOST:PORT`, and not longer than a publisher accepts.
 fn is_base(url: &Url) -> bool {
     let bare = url.username().is_empty()
         && url.password().is_none()
         && url.query().is_none()
         && url.fragment().is_none();
-    url.scheme() == "http"
+    ["http", "https"].contains(&url.scheme())
         && url.has_host()
         && url.path() == "/"
         && bare

@@ -27,6 +27,7 @@ async fn chained_until(
         check_in: Duration::from_secs(10),
         events: replica::Events::Local,
         snapshot_dir: None,
+        credentials: replica::Credentials::default(),
         sidecar_token: None,
         app_token: None,
         event_keys: None,

@@ -151,7 +151,11 @@ async fn check(
     let app = App::build(options.settings().expect("good settings")).expect("a port");
     let subscriber = Subscriber {
         address: app.address(),
-        client: Client::builder().no_proxy().build().expect("a client"),
+        client: Client::builder()
+            .tls_backend_preconfigured(tls::ClientTls::default().config())
+            .no_proxy()
+            .build()
+            .expect("a client"),
     };
     let (stop, stopped) = oneshot::channel::<()>();
     let (ended, app_ended, ()) =

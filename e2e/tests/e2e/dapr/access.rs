@@ -2,7 +2,6 @@
 
 use anyhow::{Context, ensure};
 use e2e::testbed::{FREE, StoreKind, Testbed, Transport};
-use reqwest::Client;
 use serde_json::json;
 
 use super::Outcome;
@@ -21,7 +20,7 @@ async fn the_internal_port_of_a_sidecar_does_not_reach_its_application() -> Outc
         "http://127.0.0.1:{}/dapr.proto.internals.v1.ServiceInvocation/CallLocal",
         sidecar.internal_port()
     );
-    let answer = Client::builder()
+    let answer = e2e::http()
         .http2_prior_knowledge()
         .build()?
         .post(url)

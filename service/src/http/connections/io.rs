@@ -16,12 +16,16 @@ use std::{
 
 use actix_web::{dev::Extensions, rt::net::TcpStream};
 use bytes::{Buf, Bytes, BytesMut};
+use tls::ServerTls;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep},
 };
 
-use super::{Connection, Connections, PeerCertificate, Place, incoming::Piece, refusal};
+use super::{
+    Connection, Connections, PeerCertificate, Place, handshake::handshake, incoming::Piece,
+    refusal, socket::Socket,
+};
 
 /// Bytes that the kernel keeps of an answer, before its reader is waited for. It bounds the memory of
 /// a connection, and a reader that stalls is noticed after this many bytes.
@@ -29,10 +33,11 @@ const SEND_BUFFER: usize = 256 << 10;
 /// A time that is later than every deadline, for a timer that is not needed yet.
 const FAR: Duration = Duration::from_secs(86_400);
 
-/// A TCP connection of a peer.
+/// A connection of a peer.
 #[derive(Debug)]
 pub struct WatchedIo {
-    stream: TcpStream,
+    socket: Socket,
+    certificate: PeerCertificate,
     place: Place,
     timer: Pin<Box<Sleep>>,
     /// What was received and held back: at most one read.
@@ -51,18 +56,33 @@ struct Refusal {
 }
 
 impl WatchedIo {
-    /// Takes a new connection.
+    /// Takes a new connection, and with `tls` makes the handshake.
     ///
     /// # Errors
-    /// When there are too many connections, or the peer has closed it.
-    pub fn accept(stream: TcpStream, connections: &Connections) -> io::Result<Self> {
+    /// When there are too many connections, the peer has closed it, or the handshake fails.
+    pub async fn accept(
+        stream: TcpStream,
+        connections: &Connections,
+        tls: Option<&ServerTls>,
+    ) -> io::Result<Self> {
         let peer: IpAddr = stream.peer_addr()?.ip();
         let place = connections
             .enter(peer.to_canonical())
             .ok_or(io::ErrorKind::ConnectionRefused)?;
         rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER)?;
+        let (socket, certificate) = match tls {
+            None => (Socket::Plain(stream), PeerCertificate::default()),
+            Some(tls) => {
+                let limit = connections.limits().head;
+                let made = handshake(stream, tls.config(), &place.state, limit).await;
+                let (stream, certificate) =
+                    made.inspect_err(|error| connections.handshake_failed(peer, error))?;
+                (Socket::Tls(Box::new(stream)), certificate)
+            }
+        };
         Ok(Self {
-            stream,
+            socket,
+            certificate,
             place,
             timer: Box::pin(sleep(FAR)),
             held: BytesMut::new(),
@@ -74,7 +94,7 @@ impl WatchedIo {
     /// Puts the [`Connection`] and the [`PeerCertificate`] into the data of the connection.
     pub fn remember(&self, extensions: &mut Extensions) {
         extensions.insert(Connection(self.place.state.clone()));
-        extensions.insert(PeerCertificate::default());
+        extensions.insert(self.certificate.clone());
     }
 
     /// Whether the deadline is over. Otherwise the task is woken at the deadline at the latest.
@@ -100,7 +120,7 @@ impl WatchedIo {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         if self.held.is_empty() {
-            ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+            ready!(Pin::new(&mut self.socket).poll_read(context, buffer))?;
         } else {
             let length = self.held.len().min(buffer.remaining());
             buffer.put_slice(&self.held[..length]);
@@ -128,9 +148,7 @@ impl WatchedIo {
     /// server asks again.
     fn poll_ahead(&mut self, context: &mut Context<'_>, pauses: bool) -> Poll<io::Result<()>> {
         if self.held.is_empty() {
-            let mut next = [0];
-            let mut next = ReadBuf::new(&mut next);
-            match ready!(self.stream.poll_peek(context, &mut next)) {
+            match ready!(self.socket.poll_ahead(context, &mut self.held)) {
                 Ok(0) if !pauses => return Poll::Ready(Ok(())),
                 Ok(_bytes) => {}
                 Err(error) => return Poll::Ready(Err(error)),
@@ -152,6 +170,13 @@ impl WatchedIo {
                 replaces: bytes.len(),
             });
         }
+    }
+
+    /// The peer did not take an answer in time.
+    fn stalled(&self) -> io::Error {
+        let closed = &self.place.connections.0.closed;
+        closed.stalled_readers.fetch_add(1, Ordering::Relaxed);
+        io::ErrorKind::TimedOut.into()
     }
 
     /// # Errors
@@ -215,7 +240,7 @@ impl AsyncWrite for WatchedIo {
         let limits = *this.place.connections.limits();
         loop {
             let piece = this.refusal.as_ref().map_or(bytes, |refusal| &refusal.rest);
-            let written = Pin::new(&mut this.stream).poll_write(context, piece);
+            let written = Pin::new(&mut this.socket).poll_write(context, piece);
             let now = Instant::now();
             match written {
                 Poll::Ready(Ok(count)) => {
@@ -237,9 +262,7 @@ impl AsyncWrite for WatchedIo {
                 Poll::Pending => {
                     let deadline = this.place.state.progress().blocked(now, &limits);
                     if this.is_late(deadline, context) {
-                        let closed = &this.place.connections.0.closed;
-                        closed.stalled_readers.fetch_add(1, Ordering::Relaxed);
-                        return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                        return Poll::Ready(Err(this.stalled()));
                     }
                     return Poll::Pending;
                 }
@@ -250,13 +273,27 @@ impl AsyncWrite for WatchedIo {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.check_open(context)?;
-        ready!(Pin::new(&mut this.stream).poll_flush(context))?;
+        let flushed = Pin::new(&mut this.socket).poll_flush(context);
+        let (now, limits) = (Instant::now(), *this.place.connections.limits());
+        if flushed.is_pending() {
+            // TLS has a buffer of its own: what is in it waits for the peer as well.
+            let deadline = this.place.state.progress().blocked(now, &limits);
+            return match this.is_late(deadline, context) {
+                true => Poll::Ready(Err(this.stalled())),
+                false => Poll::Pending,
+            };
+        }
+        ready!(flushed)?;
         // The server has handed over everything before it asks for this.
-        this.place.state.progress().flushed();
+        let mut progress = this.place.state.progress();
+        if progress.is_blocked() {
+            progress.taken(0, now, &limits);
+        }
+        progress.flushed();
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+        Pin::new(&mut self.get_mut().socket).poll_shutdown(context)
     }
 }

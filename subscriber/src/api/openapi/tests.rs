@@ -59,6 +59,7 @@ async fn every_route_of_the_table_is_served() {
         check_in: Duration::from_secs(10),
         events: Events::Posted,
         snapshot_dir: None,
+        credentials: replica::Credentials::default(),
         sidecar_token: None,
         app_token: None,
         event_keys: None,

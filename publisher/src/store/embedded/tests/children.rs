@@ -215,7 +215,8 @@ async fn writes_on_a_full_disk() {
         policy: policy(),
     };
     let subscribers = SubscriberRegistry::new(Vec::new(), BTreeSet::new(), None);
-    let transport = DirectTransport::new(subscribers, encoder).expect("a transport");
+    let transport =
+        DirectTransport::new(subscribers, encoder, tls::ClientTls::default()).expect("a transport");
     let relay = Relay::new(
         Store::Embedded(store.clone()),
         Arc::new(Transport::Direct(transport)),
