@@ -2,9 +2,9 @@
 //! credential.
 
 use std::{
-    io,
+    fmt, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -132,12 +132,14 @@ impl StoreTokens {
 #[derive(Debug)]
 pub struct Authenticator {
     setup: Setup,
+    /// Kept, because cloning it is cheap and making it is not.
+    unrestricted: Identity,
     /// Tokens of the file.
     tokens: ArcSwap<TokenTable>,
     issuers: ArcSwap<Issuers>,
     certificates: ArcSwap<CertificateMap>,
     /// Tokens of the store, where there is one.
-    store: Option<StoreTokens>,
+    store: OnceLock<StoreTokens>,
     /// What was last read of each file, and what was last said of it.
     seen: Mutex<[Seen; 3]>,
 }
@@ -168,13 +170,21 @@ impl Authenticator {
         Self::empty(setup)
     }
 
+    /// Knows no credential, and refuses every caller.
+    pub fn refusing() -> Self {
+        let mut refusing = Self::open();
+        refusing.setup.anonymous = Anonymous::Refused;
+        refusing
+    }
+
     fn empty(setup: Setup) -> Self {
         Self {
             setup,
+            unrestricted: Identity::unrestricted(),
             tokens: ArcSwap::default(),
             issuers: ArcSwap::default(),
             certificates: ArcSwap::default(),
-            store: None,
+            store: OnceLock::new(),
             seen: Mutex::default(),
         }
     }
@@ -200,11 +210,14 @@ impl Authenticator {
         Ok(new)
     }
 
-    /// The same, with the tokens of a store.
-    #[must_use]
-    pub fn with_store(mut self, tokens: StoreTokens) -> Self {
-        self.store = Some(tokens);
-        self
+    /// Accepts the tokens of a store as well, from now on. Only the first store counts.
+    pub fn use_store(&self, tokens: StoreTokens) {
+        self.store.get_or_init(|| tokens);
+    }
+
+    /// What a caller without a credential may do.
+    pub fn anonymous(&self) -> Anonymous {
+        self.setup.anonymous
     }
 
     /// Whether every caller has every right, because no credential is asked for.
@@ -219,7 +232,7 @@ impl Authenticator {
     /// where none is needed.
     pub async fn authenticate(&self, presented: Presented<'_>) -> Result<Identity, Refused> {
         if self.is_open() {
-            return Ok(Identity::unrestricted());
+            return Ok(self.unrestricted.clone());
         }
         if let Some(header) = presented.authorization {
             let Some(token) = bearer(header) else {
@@ -240,7 +253,7 @@ impl Authenticator {
             }
         }
         if presented.is_local && self.setup.anonymous == Anonymous::Local {
-            return Ok(Identity::unrestricted());
+            return Ok(self.unrestricted.clone());
         }
         Err(Refused::Missing)
     }
@@ -251,7 +264,7 @@ impl Authenticator {
         if let Some(found) = self.tokens.load().find(&hash, now) {
             return found;
         }
-        let Some(store) = &self.store else {
+        let Some(store) = self.store.get() else {
             let detail = format!("the token {} is not known here", hash.id());
             return Err(Refused::Invalid(detail));
         };
@@ -358,6 +371,49 @@ impl Authenticator {
             }
         }
         Ok(())
+    }
+}
+
+/// What one request presented, kept so that a long answer can end with its credential.
+pub struct Session {
+    authenticator: Arc<Authenticator>,
+    /// Nothing is copied where nothing is asked for.
+    authorization: Option<Box<str>>,
+    certificate: Option<Box<str>>,
+    is_local: bool,
+}
+
+/// Without the credential.
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Session(…)")
+    }
+}
+
+impl Session {
+    /// Of a request.
+    pub fn new(authenticator: Arc<Authenticator>, presented: Presented<'_>) -> Self {
+        let is_open = authenticator.is_open();
+        let kept = |text: Option<&str>| text.filter(|_text| !is_open).map(Box::from);
+        Self {
+            authorization: kept(presented.authorization),
+            certificate: kept(presented.certificate),
+            is_local: presented.is_local,
+            authenticator,
+        }
+    }
+
+    /// As [`Authenticator::authenticate`], at this time.
+    ///
+    /// # Errors
+    /// As [`Authenticator::authenticate`].
+    pub async fn check(&self) -> Result<Identity, Refused> {
+        let presented = Presented {
+            authorization: self.authorization.as_deref(),
+            certificate: self.certificate.as_deref(),
+            is_local: self.is_local,
+        };
+        self.authenticator.authenticate(presented).await
     }
 }
 

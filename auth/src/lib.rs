@@ -23,7 +23,7 @@ mod token;
 use std::{io, path::Path};
 
 pub use authenticator::{
-    Anonymous, Authenticator, FileError, Files, Presented, Refused, Setup, StoreTokens,
+    Anonymous, Authenticator, FileError, Files, Presented, Refused, Session, Setup, StoreTokens,
 };
 pub use contract::access::Identity;
 pub use table::RecordsError;

@@ -39,6 +39,7 @@ pub mod schemas;
 pub mod snapshot;
 pub mod status;
 pub mod timeouts;
+pub mod tokens;
 
 pub use credentials::{CredentialError, CredentialSettings, Credentials, TokenSource};
 pub use endpoint::{Endpoint, http};

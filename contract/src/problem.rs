@@ -218,6 +218,10 @@ pub enum ProblemKind {
     NoRevision,
     /// No snapshot has the name.
     NoSnapshot,
+    /// The store has no token of this id that the caller may manage.
+    NoToken,
+    /// As many tokens exist as the limit allows.
+    TokensFull,
     /// The change log has no change set of this id.
     NoSet,
     /// The publisher keeps no such dead letter.
@@ -310,6 +314,8 @@ impl ProblemKind {
         Self::NoData,
         Self::NoRevision,
         Self::NoSnapshot,
+        Self::NoToken,
+        Self::TokensFull,
         Self::NoSet,
         Self::NoDeadLetter,
         Self::Unversioned,
@@ -377,6 +383,8 @@ impl ProblemKind {
             Self::NoSchema => ("no-schema", 404, "No such schema"),
             Self::NoData => ("no-data", 404, "No such document"),
             Self::NoRevision => ("no-revision", 404, "No such revision"),
+            Self::NoToken => ("no-token", 404, "No such token"),
+            Self::TokensFull => ("tokens-full", 409, "Too many tokens"),
             Self::NoSnapshot => ("no-snapshot", 404, "No such snapshot"),
             Self::NoSet => ("no-set", 404, "No such change set"),
             Self::NoDeadLetter => ("no-dead-letter", 404, "No such dead letter"),

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use crate::{
-    access::{Grant, Identity, Right, Target},
+    access::{Grant, Identity, Right},
     ids::{DocumentId, FormatError},
 };
 
@@ -342,11 +342,9 @@ fn contains(outer: &Grant, inner: &Grant) -> bool {
     collections && prefix
 }
 
-/// Whether a caller may manage tokens at all.
-pub fn may_manage(caller: &Identity) -> bool {
-    caller
-        .require(Right::ManageTokens, Target::Selection)
-        .is_ok()
+/// Whether a right is given only by a caller that has it.
+pub fn is_kept(right: Right) -> bool {
+    KEPT.contains(&right)
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use contract::{
     CollectionName, DocumentId,
     access::{Right, Target, routes as at},
     dead_letter::MAX_REPORT,
+    token::MAX_TOKEN_REQUEST,
 };
 use service::{
     http::{
@@ -71,6 +72,7 @@ mod sets;
 pub(crate) mod sidecar;
 mod snapshots;
 mod stream;
+mod tokens;
 
 /// What handlers share.
 pub struct Api {
@@ -104,6 +106,10 @@ pub struct Api {
     pub rates: Rates,
     /// The audit log.
     pub audit: crate::audit::Audit,
+    /// The tokens of the store.
+    pub tokens: crate::token_watch::TokenWatch,
+    /// Whether a caller needs a credential.
+    pub asks_for_credentials: bool,
     /// Whether the store can be read and written.
     pub readiness: health::Readiness,
 }
@@ -123,9 +129,10 @@ pub fn configure(config: &mut ServiceConfig, settings: &GuardSettings, layer: &L
         .map(|route| (route.method().clone(), route.path().to_owned()))
         .collect();
     let writes = Rc::new(writes);
-    // The last one is the outermost: a refused body in chunks is received as well.
+    // The last one is the outermost: no body is received for a caller that is refused.
     let routes = routes::add(web::scope(""), table)
         .wrap(from_fn(answer_methods))
+        .wrap(from_fn(bodies::receive))
         .wrap(from_fn(limit_rate))
         .wrap(from_fn(move |request, next| {
             authenticate(layer.clone(), request, next)
@@ -133,7 +140,6 @@ pub fn configure(config: &mut ServiceConfig, settings: &GuardSettings, layer: &L
         .wrap(from_fn(move |request, next| {
             guard(Rc::clone(&settings), request, next)
         }))
-        .wrap(from_fn(bodies::receive))
         .wrap(from_fn(audit::record_refusals))
         .wrap(from_fn(move |request, next| {
             count_writes(Rc::clone(&writes), request, next)
@@ -159,7 +165,9 @@ pub fn configure(config: &mut ServiceConfig, settings: &GuardSettings, layer: &L
 
 /// All routes, in the order in which actix-web tries them.
 pub(crate) fn table() -> Vec<ApiRoute> {
-    use openapi::{audit as of_audit, letters, past as of_past, reads, upkeep, writes};
+    use openapi::{
+        audit as of_audit, letters, past as of_past, reads, tokens as of_tokens, upkeep, writes,
+    };
     vec![
         ApiRoute::new(at::GET_HEADS, collections::heads, reads::heads),
         ApiRoute::new(at::GET_HEAD, collections::head, reads::head),
@@ -275,6 +283,10 @@ pub(crate) fn table() -> Vec<ApiRoute> {
         ApiRoute::new(at::GET_SCHEMAS, schemas::list, reads::schemas),
         ApiRoute::new(at::GET_SCHEMA, schemas::get, reads::schema),
         ApiRoute::new(at::GET_SAMPLE, schemas::sample, reads::sample),
+        ApiRoute::new(at::GET_TOKENS, tokens::list, of_tokens::list),
+        ApiRoute::new(at::CREATE_TOKEN, tokens::create, of_tokens::create)
+            .body_limit(MAX_TOKEN_REQUEST),
+        ApiRoute::new(at::REVOKE_TOKEN, tokens::revoke, of_tokens::revoke),
         ApiRoute::new(at::GET_IDENTITY, shared::identity, upkeep::identity),
         ApiRoute::new(at::GET_OPENAPI, health::openapi, upkeep::openapi),
         ApiRoute::new(at::GET_METRICS, metrics::metrics, upkeep::metrics),

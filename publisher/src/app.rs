@@ -26,7 +26,7 @@ use std::{future::Future, net::SocketAddr, sync::Arc};
 use ::tls::{ClientTls, ServerTls};
 use actix_web::{App, dev::Server, web};
 use anyhow::{Context, ensure};
-use auth::Authenticator;
+use auth::{Authenticator, StoreTokens};
 use contract::{CollectionName, fleet::MAX_SERVED};
 use service::{
     http::{
@@ -62,6 +62,7 @@ use crate::{
     secret_rotation::SecretRotation,
     settings::{Events, Settings, TransportSettings},
     store::{PublisherPolicy, ServedCollections, Store},
+    token_watch::TokenWatch,
     transport::{
         Transport,
         cloudevent::EventEncoder,
@@ -236,6 +237,10 @@ impl Publisher {
         supervisor.spawn("schemas", schema_watch.run(stop.clone()));
 
         let authenticator = settings.authenticator;
+        let store_tokens = StoreTokens::default();
+        authenticator.use_store(store_tokens.clone());
+        let tokens = TokenWatch::new(store.clone(), store_tokens);
+        supervisor.spawn("tokens", tokens.clone().run(stop.clone()));
         supervisor.spawn("credentials", {
             let (authenticator, stop) = (authenticator.clone(), stop.clone());
             async move {
@@ -276,6 +281,8 @@ impl Publisher {
             repairs,
             rates,
             audit,
+            tokens,
+            asks_for_credentials: !authenticator.is_open(),
             readiness: Readiness::default(),
         });
         Ok(Self {

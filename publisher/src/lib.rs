@@ -37,6 +37,7 @@ mod schema_folder;
 mod secret_rotation;
 mod settings;
 mod store;
+mod token_watch;
 mod transport;
 mod write;
 

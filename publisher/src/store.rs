@@ -38,6 +38,7 @@ mod references;
 pub mod repair;
 pub mod replicas;
 pub mod snapshots;
+pub mod tokens;
 mod url;
 
 pub use commit_error::CommitError;

@@ -163,6 +163,7 @@ pub fn configure(config: &mut ServiceConfig, api: &Api) {
     let routes = routes::add(scope, table())
         .wrap(from_fn(answer_methods))
         .wrap(from_fn(headers::complete_refusals))
+        .wrap(from_fn(bodies::receive))
         .wrap(from_fn(limit_rate))
         .wrap(from_fn(move |request, next| {
             authenticate(layer.clone(), request, next)
@@ -170,7 +171,6 @@ pub fn configure(config: &mut ServiceConfig, api: &Api) {
         .wrap(from_fn(move |request, next| {
             guard(Rc::clone(&settings), request, next)
         }))
-        .wrap(from_fn(bodies::receive))
         .wrap(from_fn(frame_answers));
     config
         .app_data(web::Data::new(api.clone()))

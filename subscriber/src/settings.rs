@@ -15,7 +15,7 @@ use replica::{
 };
 use service::{
     http::{
-        access::AccessArgs,
+        access::{AccessArgs, sidecar_needs_token},
         guard::{GuardArgs, GuardSettings},
         limits::{LOADS as LOADS_NAME, LimitSettings, LimitsArgs},
         tls::{ClientTlsArgs, TlsArgs},
@@ -377,6 +377,12 @@ impl Options {
         let snapshot_dir =
             (!self.snapshot_dir.is_empty()).then(|| PathBuf::from(&self.snapshot_dir));
         // `?` leaves out the rest after the first error: the errors are in `checks`.
+        if let (Some(authenticator), Some(Events::Local | Events::Dapr), Some(true)) =
+            (&authenticator, &events, enabled)
+            && self.app_api_token.is_empty()
+        {
+            sidecar_needs_token(&mut checks, authenticator);
+        }
         let settings = (|| {
             Some(Settings {
                 events: events.map(|events| {

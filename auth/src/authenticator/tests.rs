@@ -138,9 +138,7 @@ async fn a_token_of_the_store_is_not_refused_before_the_store_was_read() {
     let token = SecretToken::generate();
     let (authenticator, _path, _folder) = with_file(Anonymous::Refused, &[]);
     let store = StoreTokens::default();
-    let authenticator = Arc::into_inner(authenticator)
-        .expect("one owner")
-        .with_store(store.clone());
+    authenticator.use_store(store.clone());
     let text = format!("Bearer {}", token.expose());
     let refused = name(&authenticator, header(&text)).await;
     assert!(

@@ -25,6 +25,7 @@ mod schemas;
 mod snapshot;
 mod status;
 mod tail;
+mod token;
 mod up;
 mod verify;
 
@@ -67,6 +68,7 @@ enum Command {
     RestoreEpoch(restore_epoch::RestoreEpoch),
     Auth(auth::Auth),
     Audit(audit::Audit),
+    Token(token::TokenCommand),
     #[command(hide = true)]
     WithParent(up::with_parent::WithParent),
 }
@@ -96,6 +98,7 @@ impl Confcast {
             Command::RestoreEpoch(command) => command.run().await,
             Command::Auth(command) => command.run().await,
             Command::Audit(command) => command.run().await,
+            Command::Token(command) => command.run().await,
             Command::WithParent(command) => command.run(),
         }
     }
@@ -170,6 +173,10 @@ mod tests {
             "audit list --actor token:deploy --kind write --from 1h --json",
             "audit export audit.ndjson",
             "audit verify audit.ndjson --tips tips.json --json",
+            "token create --name billing --role reader --role writer --collections A,B --id-prefix eu- --expires 90d --json",
+            "token create --name first --role operator --expires never --offline --record-file tokens",
+            "token list --json",
+            "token revoke 0123456789abcdef --yes",
             "list ChannelConfiguration --json",
             "show ChannelConfiguration whatsapp-es --revision 41",
             "show ChannelConfiguration whatsapp-es --at -15m",
@@ -276,6 +283,14 @@ mod tests {
             ("rollback A --set s", "cannot be used with"),
             ("rollback --to-revision 1", "<COLLECTION>"),
             ("snapshot create a/b", "1 to 64"),
+            ("token create --name a", "--role"),
+            ("token create --name a --role admin", "role"),
+            ("token create --name a --role reader --expires soon", "90d"),
+            (
+                "token create --name a --role reader --record-file f",
+                "--offline",
+            ),
+            ("token revoke 1", "16 of"),
             (
                 "dead-letters list --reason lost",
                 "dropped, expired or not-taken",

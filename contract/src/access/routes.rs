@@ -124,6 +124,7 @@ const FOLLOW: &[Right] = &[Right::Follow];
 const OBSERVE: &[Right] = &[Right::Observe];
 const OPERATE: &[Right] = &[Right::Operate];
 const AUDIT: &[Right] = &[Right::Audit];
+const MANAGE_TOKENS: &[Right] = &[Right::ManageTokens];
 /// Revisions and counts, and no values.
 const HEADS: &[Right] = &[Right::Read, Right::Observe];
 
@@ -170,6 +171,9 @@ routes! {
     GET_SCHEMAS: "GET" "/v1/schemas", Needs(READ, Selection), PUBLISHER;
     GET_SCHEMA: "GET" "/v1/schemas/{collection}", Needs(READ, DocumentsOf), PUBLISHER;
     GET_SAMPLE: "GET" "/v1/schemas/{collection}/sample", Needs(READ, DocumentsOf), PUBLISHER;
+    GET_TOKENS: "GET" "/v1/tokens", Needs(MANAGE_TOKENS, Selection), PUBLISHER;
+    CREATE_TOKEN: "POST" "/v1/tokens", Needs(MANAGE_TOKENS, Selection), PUBLISHER;
+    REVOKE_TOKEN: "DELETE" "/v1/tokens/{id}", Needs(MANAGE_TOKENS, Selection), PUBLISHER;
     GET_STATUS: "GET" "/v1/status", Needs(OBSERVE, WholeService), SUBSCRIBER;
     GET_IDENTITY: "GET" "/v1/identity", Caller, BOTH;
     GET_OPENAPI: "GET" "/openapi.json", Caller, BOTH;

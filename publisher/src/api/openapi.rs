@@ -19,6 +19,7 @@ pub(super) mod audit;
 pub(super) mod letters;
 pub(super) mod past;
 pub(super) mod reads;
+pub(super) mod tokens;
 pub(super) mod upkeep;
 pub(super) mod writes;
 

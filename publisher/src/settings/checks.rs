@@ -5,10 +5,10 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use contract::{CollectionName, SecretUrl};
 use secrets::{KeyProvider, SecretKeys};
-use service::nearest::unknown_collection;
 use service::runtime::settings::{
     SettingChecks, SettingsError, boolean, listed, or, positive, token,
 };
+use service::{http::access::sidecar_needs_token, nearest::unknown_collection};
 
 use super::{
     Events, Settings, TransportSettings,
@@ -122,6 +122,13 @@ impl Args {
         let limits = self.limits.check(checks);
         let publisher_limits = self.publisher_limits.check(checks);
         let events = self.events(checks);
+        if let (Some(authenticator), Some(events), Some(true)) = (&authenticator, &events, enabled)
+            && let TransportSettings::Dapr {
+                app_token: None, ..
+            } = &events.transport
+        {
+            sidecar_needs_token(checks, authenticator);
+        }
         let (schemas_dir, schemas) = schemas?;
         if let (Some(collections), Some(events)) = (&collections, &events) {
             let served = collections.iter().chain(schemas.keys()).cloned().collect();

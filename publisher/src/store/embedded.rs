@@ -50,6 +50,7 @@ mod snapshots;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod trim;
 mod whole_log;
 
@@ -131,6 +132,7 @@ impl Embedded {
         }
         let made = connections.write_blocking(|transaction| {
             dead_letters::create_table(transaction)?;
+            tokens::create_table(transaction)?;
             Ok(End::Commit(()))
         });
         if let Err(error) = made {

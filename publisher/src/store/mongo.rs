@@ -2,11 +2,11 @@
 //!
 //! Documents are native BSON `{_id, revision, crc, rowCrc, configData}` in collections named like the
 //! configuration collections. Beside them are `_heads`, `_changes`, `_bases`, `_coverage`,
-//! `_snapshots`, `_replicas`, `_dead_letters`, `_audit` and `_meta`. A group is one transaction. The head documents serialise writers, whichever publisher they belong
+//! `_snapshots`, `_replicas`, `_dead_letters`, `_tokens`, `_audit` and `_meta`. A group is one transaction. The head documents serialise writers, whichever publisher they belong
 //! to. Transactions need a replica set; one node is enough.
 //!
 //! `opening` waits for a server and `prepare` initialises a database, `commit` writes groups, `snapshot`, `documents`, `log`
-//! and `past` read, `verify` says what is true of a damaged row, `repair` makes it so, `trim`, `bases`, `snapshots`, `replicas`, `dead_letters`, `audit` and `epoch` write the rest;
+//! and `past` read, `verify` says what is true of a damaged row, `repair` makes it so, `trim`, `bases`, `snapshots`, `replicas`, `dead_letters`, `tokens`, `audit` and `epoch` write the rest;
 //! `rows` and the crate `mongo-json` say how it is stored.
 
 use std::{sync::Arc, time::Duration};
@@ -55,6 +55,7 @@ mod snapshot;
 mod snapshots;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod transaction;
 mod trim;
 mod verify;
@@ -71,6 +72,8 @@ const BASES: &str = "_bases";
 const COVERAGE: &str = "_coverage";
 /// The named snapshots. `_id` is the name.
 const SNAPSHOTS: &str = "_snapshots";
+/// The records of bearer tokens. `_id` is the id of the token.
+const TOKENS: &str = "_tokens";
 /// One document with the epoch and the format of the store.
 const META: &str = "_meta";
 /// `_id` of the document in [`META`].

@@ -3,6 +3,7 @@
 
 mod audit;
 mod browsers;
+mod credentials;
 mod dead_letters;
 mod faults;
 mod http;

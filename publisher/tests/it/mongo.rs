@@ -17,17 +17,26 @@ use tokio::{sync::oneshot, time::timeout};
 use super::{Outcome, testbed::SKILLS};
 
 async fn publisher(server: &Mongod, database: &str) -> anyhow::Result<(Publisher, String)> {
-    let publisher = Publisher::build(Settings::read(&[
+    publisher_with(server, database, &[]).await
+}
+
+async fn publisher_with(
+    server: &Mongod,
+    database: &str,
+    more: &[&str],
+) -> anyhow::Result<(Publisher, String)> {
+    let store = server.url(database);
+    let fixed = [
         "--store-url",
-        &server.url(database),
+        &store,
         "--collections",
         SKILLS,
         "--listen",
         "127.0.0.1:0",
         "--events-enabled",
         "false",
-    ])?)
-    .await?;
+    ];
+    let publisher = Publisher::build(Settings::read(&[&fixed, more].concat())?).await?;
     let address = publisher.address().context("an address")?;
     Ok((publisher, format!("http://{address}")))
 }
@@ -91,6 +100,51 @@ async fn a_publisher_that_starts_before_its_database_waits_and_is_not_ready() ->
         .await?;
         ensure!(client.create("a").await? == 201);
         Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_token_counts_at_every_publisher_of_the_store_within_seconds() -> Outcome {
+    /// A look a second, and what the machine of the test takes.
+    const SOON: Duration = Duration::from_secs(5);
+    let server = Mongod::start().await?;
+    let asking = ["--anonymous", "loopback"];
+    let (one, url) = publisher_with(&server, "tokens", &asking).await?;
+    let (other, other_url) = publisher_with(&server, "tokens", &asking).await?;
+    let tokens = format!("{url}/v1/tokens");
+    let Client(client, _url) = Client::new(url.clone());
+    let status = async |token: &str| {
+        let heads = client.get(format!("{other_url}/v1/collections"));
+        anyhow::Ok(heads.bearer_auth(token).send().await?.status().as_u16())
+    };
+    run(one, async {
+        run(other, async {
+            let request = json!({"name": "a", "grants": [{"role": "reader"}]});
+            let answer = client.post(&tokens).json(&request).send().await?;
+            let created: serde_json::Value = serde_json::from_str(&answer.text().await?)?;
+            let token = created["token"].as_str().context("a token")?;
+            let id = created["info"]["id"].as_str().context("an id")?;
+            let begun = Instant::now();
+            eventually("the other publisher knows the token", async || {
+                ensure!(status(token).await? == 200);
+                Ok(())
+            })
+            .await?;
+            ensure!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+
+            let revoked = client.delete(format!("{tokens}/{id}")).send().await?;
+            ensure!(revoked.status().as_u16() == 204, "{revoked:?}");
+            let begun = Instant::now();
+            eventually("the other publisher refuses the token", async || {
+                ensure!(status(token).await? == 401);
+                Ok(())
+            })
+            .await?;
+            ensure!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+            Ok(())
+        })
+        .await
     })
     .await
 }

@@ -55,7 +55,8 @@ async fn a_publisher_that_is_asked_to_stop_while_it_starts_ends_with_success_at_
 }
 
 #[tokio::test]
-async fn a_publisher_that_others_can_reach_says_what_they_can_do() -> Outcome {
+async fn a_publisher_that_others_can_reach_starts_without_credentials_only_when_told_so() -> Outcome
+{
     let warning = "every peer can read and change all documents, and declare a new epoch";
     for (listen, warns) in [
         ("127.0.0.1:0", false),
@@ -64,7 +65,20 @@ async fn a_publisher_that_others_can_reach_says_what_they_can_do() -> Outcome {
     ] {
         let folder = tempfile::tempdir()?;
         let store = format!("file:{}", folder.path().display());
-        let mut publisher = start(&store, &["--listen", listen])?;
+        if warns {
+            let (code, log) = start(&store, &["--listen", listen])?.ended(AT_ONCE).await?;
+            let ways_out = [
+                "AURA_CONFIGURATION_TOKENS_FILE",
+                "AURA_CONFIGURATION_ALLOW_ANONYMOUS_BEYOND_LOOPBACK=true",
+                "Listen on 127.0.0.1",
+            ];
+            ensure!(
+                code == Some(64) && ways_out.iter().all(|way| log.contains(way)),
+                "{log}"
+            );
+        }
+        let told = ["--listen", listen, "--allow-anonymous-beyond-loopback=true"];
+        let mut publisher = start(&store, &told)?;
         let log = publisher.until("the publisher is up").await?;
         let lines: Vec<_> = log.lines().filter(|line| line.contains(warning)).collect();
         ensure!(lines.len() == usize::from(warns), "{listen}:\n{log}");
@@ -74,6 +88,32 @@ async fn a_publisher_that_others_can_reach_says_what_they_can_do() -> Outcome {
                 && line.contains("trusted peers")
         };
         ensure!(lines.iter().all(is_complete), "{log}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_publisher_that_asks_for_credentials_needs_the_token_of_its_sidecar() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let store = format!("file:{}", folder.path().display());
+    let dapr = [
+        "--listen=0.0.0.0:0",
+        "--anonymous=refused",
+        "--events-manager=DAPR",
+    ];
+    let (code, log) = start(&store, &dapr)?.ended(AT_ONCE).await?;
+    ensure!(
+        code == Some(64) && log.contains("APP_API_TOKEN=…: it is not set"),
+        "{log}"
+    );
+    for more in ["--app-api-token=secret", "--anonymous=loopback"] {
+        let flags = [&dapr[..1], &dapr[2..], &["--anonymous=refused"][..]].concat();
+        let flags: Vec<_> = match more {
+            "--anonymous=loopback" => [&dapr[..1], &dapr[2..], &[more]].concat(),
+            _ => [&flags[..], &[more]].concat(),
+        };
+        let mut publisher = start(&store, &flags)?;
+        publisher.until("the publisher is up").await?;
     }
     Ok(())
 }

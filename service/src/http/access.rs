@@ -1,7 +1,8 @@
 //! Authentication as a layer: every request gets the [`Identity`] of its caller, or is refused with
 //! 401 before any handler.
 //!
-//! The layer belongs inside of the guard and outside of the routes. It finds what the request presents;
+//! The layer belongs inside of the guard and outside of the bodies: a caller that is not known has no
+//! share in them. It finds what the request presents;
 //! crate `auth` decides what that is worth. What an identity may do is decided later, per route.
 //!
 //! Three kinds of routes need no credential: `/healthz` and `/readyz`, because orchestrators have
@@ -10,7 +11,7 @@
 //!
 //! Sources: RFC 9110 section 11, RFC 6750 section 3.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use actix_web::{
     Error, HttpMessage, HttpRequest, ResponseError,
@@ -20,7 +21,7 @@ use actix_web::{
     middleware::Next,
     web::Data,
 };
-use auth::{Authenticator, Presented, Refused};
+use auth::{Authenticator, Presented, Refused, Session};
 use contract::{
     Problem, ProblemKind,
     access::{Identity, Right, Target},
@@ -29,15 +30,19 @@ use contract::{
 use ::tls::{ClientFiles, ClientTls};
 
 use super::{
+    bodies,
     connections::PeerCertificate,
     problem::ProblemError,
     rate::{BadCredentials, Exceeded},
+    refusals::Refusals,
 };
 use crate::runtime::log_rate::LogRate;
 
+mod long_answer;
 mod settings;
 
-pub use self::settings::AccessArgs;
+use self::long_answer::while_valid;
+pub use self::settings::{AccessArgs, sidecar_needs_token};
 
 /// Paths that need no credential.
 const WITHOUT_CREDENTIAL: [&str; 2] = ["/healthz", "/readyz"];
@@ -69,7 +74,8 @@ pub async fn authenticate(
     if WITHOUT_CREDENTIAL.contains(&path) || is_of_sidecar && layer.sidecar_has_token {
         return next.call(request).await;
     }
-    let mut identified = identify(&layer.authenticator, &request).await;
+    let session = session(&layer.authenticator, &request);
+    let mut identified = identify(&session, &request).await;
     if is_of_sidecar {
         // An event changes what a replica answers: no right to read gives that.
         identified = identified.and_then(|identity| {
@@ -82,18 +88,24 @@ pub async fn authenticate(
     match identified {
         Ok(identity) => {
             request.extensions_mut().insert(identity);
-            next.call(request).await
+            let answer = next.call(request).await?;
+            if layer.authenticator.is_open() {
+                return Ok(answer);
+            }
+            Ok(answer.map_body(|_head, body| while_valid(body, session)))
         }
         Err(refused) => {
             if let Err(exceeded) = count_invalid(&request, &refused) {
-                return Ok(request.into_response(exceeded.response()));
+                return Ok(bodies::refuse(request, exceeded.response()).await);
             }
+            let kind = refused.problem().kind;
+            Refusals::of(request.request()).count(kind, None);
             let mut answer = refused.error_response();
-            if refused.problem().kind == ProblemKind::Unauthenticated {
+            if kind == ProblemKind::Unauthenticated {
                 let challenge = HeaderValue::from_static("Bearer");
                 answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
             }
-            Ok(request.into_response(answer))
+            Ok(bodies::refuse(request, answer).await)
         }
     }
 }
@@ -111,35 +123,36 @@ fn count_invalid(request: &ServiceRequest, refused: &ProblemError) -> Result<(),
     }
 }
 
-/// # Errors
-/// 401 `unauthenticated`, 503 `busy`.
-async fn identify(
-    authenticator: &Authenticator,
-    request: &ServiceRequest,
-) -> Result<Identity, ProblemError> {
+/// What a request presents.
+fn session(authenticator: &Arc<Authenticator>, request: &ServiceRequest) -> Session {
     let headers = request.headers();
-    let authorization = match headers.get(AUTHORIZATION) {
+    let mut given = headers.get_all(AUTHORIZATION);
+    let authorization = match (given.next(), given.next()) {
+        (None, _) => None,
         // What is no text is no credential that is accepted.
-        Some(value) => Some(value.to_str().unwrap_or_default()),
-        None => None,
+        (Some(one), None) => Some(one.to_str().unwrap_or_default()),
+        // Which of several decides is not defined, so none does.
+        (Some(_), Some(_)) => Some(""),
     };
-    // Which of several decides is not defined, so none does.
-    let authorization = match headers.get_all(AUTHORIZATION).count() {
-        0 | 1 => authorization,
-        _ => Some(""),
-    };
-    let peer = request.peer_addr();
     let certificate = request.conn_data::<PeerCertificate>();
+    let is_loopback = |peer: SocketAddr| peer.ip().to_canonical().is_loopback();
     let presented = Presented {
         authorization,
         certificate: certificate.and_then(|certificate| certificate.0.as_deref()),
-        is_local: peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback())
+        is_local: request.peer_addr().is_some_and(is_loopback)
             && !FORWARDING.iter().any(|name| headers.contains_key(*name)),
     };
-    let refused = match authenticator.authenticate(presented).await {
+    Session::new(Arc::clone(authenticator), presented)
+}
+
+/// # Errors
+/// 401 `unauthenticated`, 503 `busy`.
+async fn identify(session: &Session, request: &ServiceRequest) -> Result<Identity, ProblemError> {
+    let refused = match session.check().await {
         Ok(identity) => return Ok(identity),
         Err(refused) => refused,
     };
+    let peer = request.peer_addr();
     static LINES: LogRate = LogRate::new();
     if let Some(left_out) = LINES.due() {
         tracing::warn!(

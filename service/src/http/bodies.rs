@@ -20,7 +20,7 @@ use std::{
 };
 
 use actix_web::{
-    Error, FromRequest, HttpMessage, HttpRequest, ResponseError,
+    Error, FromRequest, HttpMessage, HttpRequest, HttpResponse, ResponseError,
     body::{BoxBody, MessageBody, SizedStream},
     dev::{Payload, ServiceRequest, ServiceResponse},
     error::PayloadError,
@@ -212,6 +212,43 @@ impl Arrival {
             }
         }
         Ok(body.freeze())
+    }
+}
+
+/// The answer to a request that is refused before its body was received. A short body is received all
+/// the same, so that the connection can be used again; of a longer one nothing is read. No refused
+/// request gets a share of the budget.
+pub(super) async fn refuse(
+    mut request: ServiceRequest,
+    answer: HttpResponse,
+) -> ServiceResponse<BoxBody> {
+    let length = BodyLength::of(request.headers());
+    let bodies = request.app_data::<Data<Bodies>>().cloned();
+    let Some(bodies) = bodies.filter(|_bodies| length != BodyLength::Known(0)) else {
+        return request.into_response(answer);
+    };
+    let limit = UNREAD_LIMIT.min(bodies.limits.free);
+    let declared = match length {
+        BodyLength::Known(length) => usize::try_from(length).unwrap_or(usize::MAX),
+        BodyLength::Chunked => usize::MAX,
+    };
+    let connection = request.request().conn_data::<Connection>();
+    let mut arrival = Arrival {
+        bodies,
+        declared: Some(declared),
+        limit,
+        begun: Instant::now(),
+        length: 0,
+        share: None,
+        reading: connection.map(Connection::read_body),
+        refused: false,
+        payload: request.take_payload(),
+    };
+    match arrival.whole().await {
+        Ok(_unused) => request.into_response(answer),
+        Err(_refusal) => {
+            request.into_response(answer.map_body(|_head, body| holding(body, arrival)))
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use actix_web::{
 use contract::{Problem, ProblemKind};
 
 use self::names::{Host, Origin};
-use super::problem::ProblemError;
+use super::{bodies, problem::ProblemError};
 
 mod names;
 mod settings;
@@ -59,17 +59,9 @@ pub async fn guard(
             return Ok(answer);
         }
         Err(refused) => {
-            let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
             let mut refusal = refused.error_response();
-            if chunked {
-                // Where the handler reads the body itself, nothing has read it: the connection cannot
-                // be used again.
-                refusal
-                    .head_mut()
-                    .set_connection_type(actix_web::http::ConnectionType::Close);
-            }
             settings.add_headers(refusal.headers_mut(), None);
-            return Ok(request.into_response(refusal));
+            return Ok(bodies::refuse(request, refusal).await);
         }
     };
     let mut answer = next.call(request).await?;

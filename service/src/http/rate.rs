@@ -32,6 +32,7 @@ use governor::{
 };
 
 use super::{
+    bodies,
     limits::{BAD_CREDENTIALS_PER_MINUTE, FOLLOWS_PER_SECOND, READS_PER_SECOND, WRITES_PER_SECOND},
     problem::ProblemError,
     refusals::Refusals,
@@ -253,7 +254,7 @@ pub async fn limit_rate(
             exceeded.setting
         );
     }
-    Ok(request.into_response(exceeded.response()))
+    Ok(bodies::refuse(request, exceeded.response()).await)
 }
 
 /// Credentials that are not valid, by address. Cloning shares the counters.

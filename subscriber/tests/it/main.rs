@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 
 mod browsers;
 mod chain;
+mod credentials;
 mod events;
 mod http;
 #[path = "../../../service/tests/life/mod.rs"]

@@ -32,7 +32,7 @@ async fn a_subscriber_that_is_asked_to_stop_while_it_starts_ends_with_success_at
 }
 
 #[tokio::test]
-async fn a_subscriber_that_others_can_reach_without_a_token_says_what_they_can_do() {
+async fn a_subscriber_that_others_can_reach_starts_without_credentials_only_when_told_so() {
     let warning = "every peer can read all documents, and post events";
     for (flags, warns) in [
         (["--listen=127.0.0.1:0", "--app-api-token="], false),
@@ -40,7 +40,15 @@ async fn a_subscriber_that_others_can_reach_without_a_token_says_what_they_can_d
         (["--listen=0.0.0.0:0", "--app-api-token="], true),
         (["--listen=0.0.0.0:0", "--app-api-token=secret"], false),
     ] {
-        let mut subscriber = start(&flags);
+        if flags[0].contains("0.0.0.0") {
+            let (code, log) = start(&flags).ended(AT_ONCE).await.expect("an end");
+            assert!(
+                code == Some(64) && log.contains("AURA_CONFIGURATION_TOKENS_FILE"),
+                "{log}"
+            );
+        }
+        let told = "--allow-anonymous-beyond-loopback=true";
+        let mut subscriber = start(&[&flags[..], &[told]].concat());
         let log = subscriber.until("listens on http").await.expect("a line");
         let lines: Vec<_> = log.lines().filter(|line| line.contains(warning)).collect();
         assert_eq!(lines.len(), usize::from(warns), "{flags:?}:\n{log}");
@@ -52,6 +60,24 @@ async fn a_subscriber_that_others_can_reach_without_a_token_says_what_they_can_d
                 "{line}"
             );
         }
+    }
+}
+
+#[tokio::test]
+async fn a_subscriber_that_asks_for_credentials_needs_a_token_for_events_that_are_posted() {
+    for (manager, starts) in [("LOCAL", false), ("DAPR", false), ("FEED", true)] {
+        let manager = format!("--events-manager={manager}");
+        let flags = ["--listen=0.0.0.0:0", "--anonymous=refused", &manager];
+        if starts {
+            let mut subscriber = start(&flags);
+            subscriber.until("listens on http").await.expect("a line");
+            continue;
+        }
+        let (code, log) = start(&flags).ended(AT_ONCE).await.expect("an end");
+        let named = log.contains("APP_API_TOKEN=…: it is not set");
+        assert!(code == Some(64) && named, "{log}");
+        let mut subscriber = start(&[&flags[..], &["--app-api-token=secret"]].concat());
+        subscriber.until("listens on http").await.expect("a line");
     }
 }
 

@@ -117,6 +117,18 @@ impl AccessArgs {
     }
 }
 
+/// Records an error where events come without a token and callers need a credential: a sidecar, or a
+/// publisher that posts events itself, has no other. Call it when `APP_API_TOKEN` is not set.
+pub fn sidecar_needs_token(checks: &mut SettingChecks, authenticator: &Authenticator) {
+    if authenticator.anonymous() == Anonymous::Refused {
+        checks.error(
+            "APP_API_TOKEN",
+            "…: it is not set, so no event is accepted: callers need a credential here, and this is \
+             the one of a sidecar and of a publisher with LOCAL. Give both sides the same",
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

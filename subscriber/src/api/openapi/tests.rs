@@ -22,6 +22,8 @@ const OF_PUBLISHER: &[ProblemKind] = &[
     ProblemKind::Exists,
     ProblemKind::NoRevision,
     ProblemKind::NoSnapshot,
+    ProblemKind::NoToken,
+    ProblemKind::TokensFull,
     ProblemKind::NoSet,
     ProblemKind::ChangedSince,
     ProblemKind::SnapshotExists,

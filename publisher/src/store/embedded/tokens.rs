@@ -1,0 +1,103 @@
+//! Records of bearer tokens in the embedded store. Each is one row.
+
+use chrono::{DateTime, Utc};
+use contract::token::{TokenId, TokenRecord};
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use crate::store::{
+    embedded::{
+        Embedded,
+        connections::{Durability, End},
+    },
+    integrity::text_checksum,
+    tokens::{StoredToken, TokenError, room_for_one},
+};
+
+const TABLE: &str = "
+CREATE TABLE IF NOT EXISTS tokens (
+  id TEXT NOT NULL, crc INTEGER NOT NULL, record TEXT NOT NULL,
+  PRIMARY KEY (id)) WITHOUT ROWID;
+";
+
+/// Makes the table where it is missing: in a new file, and in one of an earlier version.
+pub(super) fn create_table(transaction: &Transaction<'_>) -> anyhow::Result<()> {
+    Ok(transaction.execute_batch(TABLE)?)
+}
+
+impl Embedded {
+    pub(in crate::store) async fn create_token(
+        &self,
+        record: TokenRecord,
+    ) -> Result<(), TokenError> {
+        let created = self.write(Durability::Synced, move |_store, transaction| {
+            let Some(ended) = room_for_one(&read(transaction)?, record.created_at) else {
+                return Ok(End::RollBack(Err(TokenError::Full)));
+            };
+            for id in ended {
+                transaction.execute("DELETE FROM tokens WHERE id = ?1", [id])?;
+            }
+            put(transaction, &record)?;
+            Ok(End::Commit(Ok(())))
+        });
+        created.await.map_err(anyhow::Error::from)?
+    }
+
+    pub(in crate::store) async fn tokens(&self) -> anyhow::Result<Vec<StoredToken>> {
+        self.read(|_store, transaction| read(transaction)).await
+    }
+
+    pub(in crate::store) async fn revoke_token(
+        &self,
+        id: &TokenId,
+        time: DateTime<Utc>,
+    ) -> anyhow::Result<bool> {
+        let id = id.clone();
+        let revoked = self.write(Durability::Synced, move |_store, transaction| {
+            let sql = "SELECT id, crc, record FROM tokens WHERE id = ?1";
+            let row = transaction
+                .query_row(sql, [id.as_str()], |row| Ok(stored(row)))
+                .optional()?;
+            match row.map(|row| row.record) {
+                None => return Ok(End::RollBack(false)),
+                // The token of a damaged row is refused already; it is removed with its row.
+                Some(None) => {
+                    transaction.execute("DELETE FROM tokens WHERE id = ?1", [id.as_str()])?;
+                }
+                Some(Some(mut record)) => {
+                    record.revoked_at.get_or_insert(time);
+                    put(transaction, &record)?;
+                }
+            }
+            Ok(End::Commit(true))
+        });
+        Ok(revoked.await?)
+    }
+}
+
+fn put(transaction: &Transaction<'_>, record: &TokenRecord) -> anyhow::Result<()> {
+    let text = serde_json::to_string(record)?;
+    transaction.execute(
+        "INSERT INTO tokens (id, crc, record) VALUES (?1, ?2, ?3)
+         ON CONFLICT (id) DO UPDATE SET crc = excluded.crc, record = excluded.record",
+        params![record.id.as_str(), text_checksum("token", &text).0, text],
+    )?;
+    Ok(())
+}
+
+fn read(transaction: &Transaction<'_>) -> anyhow::Result<Vec<StoredToken>> {
+    let mut statement = transaction.prepare_cached("SELECT id, crc, record FROM tokens")?;
+    let mut rows = statement.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(stored(row));
+    }
+    Ok(found)
+}
+
+/// Of another type than a publisher writes, it is damaged.
+fn stored(row: &rusqlite::Row<'_>) -> StoredToken {
+    let text: String = row.get(2).unwrap_or_default();
+    let crc = text_checksum("token", &text).0;
+    let is_whole = row.get(1).is_ok_and(|stored: u32| stored == crc);
+    StoredToken::new(row.get(0).unwrap_or_default(), &text, is_whole)
+}
