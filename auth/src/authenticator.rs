@@ -4,7 +4,7 @@
 use std::{
     fmt, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError},
     time::Duration,
 };
 
@@ -12,6 +12,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use chrono::Utc;
 use contract::{
     access::Identity,
+    sha256::Sha256,
     token::{PREFIX, TokenRecord},
 };
 use tokio::time::{MissedTickBehavior, interval};
@@ -144,6 +145,9 @@ pub struct Authenticator {
     seen: Mutex<[Seen; 3]>,
 }
 
+/// What the files are, in the order of [`Authenticator::paths`].
+const SOURCES: [&str; 3] = ["tokens-file", "issuers-file", "certificates-file"];
+
 #[derive(Debug, Default)]
 struct Seen {
     content: Vec<u8>,
@@ -223,6 +227,20 @@ impl Authenticator {
     /// Whether every caller has every right, because no credential is asked for.
     pub fn is_open(&self) -> bool {
         self.setup.anonymous == Anonymous::Allowed
+    }
+
+    /// SHA-256 of each file that is in force, by what the file is; `None` while files are read. It does
+    /// not wait.
+    pub fn in_force(&self) -> Option<Vec<(&'static str, Sha256)>> {
+        let seen = match self.seen.try_lock() {
+            Ok(seen) => seen,
+            Err(TryLockError::Poisoned(seen)) => seen.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        let named = SOURCES.into_iter().zip(seen.iter());
+        let read = named.filter(|(_source, seen)| !seen.content.is_empty());
+        let digests = read.map(|(source, seen)| (source, Sha256::of(&[&seen.content])));
+        Some(digests.collect())
     }
 
     /// Who presents this.

@@ -196,6 +196,7 @@ impl Publisher {
             let relay = Relay::new(store.clone(), transport, changes, metrics.clone())?;
             supervisor.spawn("relay", relay.run());
         }
+        let of_audit = signer.clone();
         if let Some(signer) = signer {
             let id = signer.id();
             info!(%id, "events are signed with the key {id}");
@@ -205,6 +206,10 @@ impl Publisher {
         supervisor.spawn("retention", retention.run(stop.clone()));
 
         if let Some(task) = audit_task {
+            let authenticator = settings.authenticator.clone();
+            let watched =
+                audit::watch_configuration(audit.clone(), authenticator, of_audit, stop.clone());
+            supervisor.spawn("audited configuration", watched);
             supervisor.spawn("audit", task.run(no_more_requests.clone()));
             let trimmed = audit::retention(store.clone(), settings.audit, stop.clone());
             supervisor.spawn("audit retention", trimmed);

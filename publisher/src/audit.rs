@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use auth::Authenticator;
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::{
     access::Right,
@@ -29,7 +30,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::store::Store;
+use crate::{store::Store, transport::signer::EventSigner};
 
 /// Entries that wait to be written.
 const QUEUE: usize = 1_024;
@@ -342,6 +343,44 @@ impl AuditTask {
             }
         })
     }
+}
+
+/// Records what decides about callers and signs events: at the start, and soon after a file changed.
+///
+/// # Errors
+/// Never; the supervisor expects this signature.
+pub async fn watch_configuration(
+    audit: Audit,
+    authenticator: Arc<Authenticator>,
+    signer: Option<EventSigner>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let rounds = async {
+        let mut known = Vec::new();
+        loop {
+            let Some(files) = authenticator.in_force() else {
+                sleep(RETRY).await;
+                continue;
+            };
+            let files = files.into_iter();
+            let files = files.map(|(source, digest)| AuditEvent::AccessConfigured {
+                source: source.to_owned(),
+                digest,
+            });
+            let key = signer.as_ref().map(|signer| AuditEvent::KeyInUse {
+                purpose: "signing".to_owned(),
+                id: signer.id().to_string(),
+            });
+            let now: Vec<_> = files.chain(key).collect();
+            for event in now.iter().filter(|event| !known.contains(*event)) {
+                audit.record(Entry::done(Utc::now(), PUBLISHER, event.clone()));
+            }
+            known = now;
+            sleep(ROUND).await;
+        }
+    };
+    stop.run_until_cancelled(rounds).await;
+    Ok(())
 }
 
 /// Removes old records, round by round, until `stop` is cancelled.

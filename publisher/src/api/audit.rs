@@ -36,8 +36,10 @@ pub(super) struct Parameters {
 pub(super) async fn list(
     api: web::Data<Api>,
     parameters: web::Query<Parameters>,
+    request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let query = parameters.into_inner().query()?;
+    let _slot = api.history_slot(&request).await?;
     let page = api.store.audit_page(&query).await;
     Ok(HttpResponse::Ok().json(page.map_err(store_failed)?))
 }

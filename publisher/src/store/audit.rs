@@ -66,6 +66,32 @@ impl AuditRow {
     }
 }
 
+/// Rows that were read in order, bounded by number and by bytes.
+#[derive(Debug, Default)]
+pub(super) struct AuditRows {
+    pub(super) rows: Vec<AuditRow>,
+    /// Whether there are no further ones.
+    pub(super) is_end: bool,
+    bytes: usize,
+}
+
+impl AuditRows {
+    /// Nothing, and nothing after it.
+    pub(super) fn end() -> Self {
+        Self {
+            is_end: true,
+            ..Self::default()
+        }
+    }
+
+    /// Takes a row; whether another one may follow.
+    pub(super) fn take(&mut self, row: AuditRow, limit: usize) -> bool {
+        self.bytes += row.text.len();
+        self.rows.push(row);
+        self.rows.len() < limit && self.bytes < PAGE_BYTES
+    }
+}
+
 /// The first and the last record of a chain.
 #[derive(Debug)]
 pub(super) struct AuditChain {
@@ -291,8 +317,7 @@ impl Store {
             let rows = self
                 .audit_rows(query.chain.as_ref(), after.as_ref(), step)
                 .await?;
-            let is_end = rows.len() < step;
-            for row in rows {
+            for row in rows.rows {
                 if page.items.len() >= limit || bytes >= PAGE_BYTES || read >= READ {
                     page.next = after;
                     return Ok(page);
@@ -304,7 +329,7 @@ impl Store {
                     page.items.push(shown(row.text)?);
                 }
             }
-            if is_end {
+            if rows.is_end {
                 return Ok(page);
             }
         }
@@ -350,7 +375,7 @@ impl Store {
             let rows = self
                 .audit_rows(Some(&first.chain), Some(&from), STEP)
                 .await?;
-            removed = to_remove(&rows, before, excess);
+            removed = to_remove(&rows.rows, before, excess);
             if removed.is_some() {
                 break;
             }
@@ -381,7 +406,7 @@ impl Store {
         chain: Option<&ChainId>,
         after: Option<&AuditCursor>,
         limit: usize,
-    ) -> anyhow::Result<Vec<AuditRow>> {
+    ) -> anyhow::Result<AuditRows> {
         match self {
             Self::Embedded(store) => {
                 let (chain, after) = (chain.cloned(), after.cloned());

@@ -1,7 +1,7 @@
 //! The audit log of a running publisher: what its API records, and that no write is without its record,
 //! also after the process was killed.
 
-use std::{collections::BTreeSet, process::Command, time::Duration};
+use std::{collections::BTreeSet, os::unix::fs::PermissionsExt, process::Command, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use contract::{
@@ -210,4 +210,58 @@ async fn no_write_is_without_its_record_after_a_kill() -> Outcome {
     let chains: BTreeSet<_> = report.tips.iter().map(|tip| &tip.chain).collect();
     ensure!(chains.len() == 1, "one chain over all restarts: {chains:?}");
     Ok(())
+}
+
+/// With credentials a log is kept without being asked for, and says which ones are in force.
+#[tokio::test]
+async fn callers_are_named_and_refused_ones_too() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("tokens.json");
+    let token = auth::SecretToken::generate();
+    let secret = token.expose().to_owned();
+    let record = json!({
+        "id": token.hash().id(), "name": "deploy", "hash": token.hash(),
+        "grants": [{"role": "writer"}], "createdAt": "2026-11-28T09:00:00Z", "createdBy": "test",
+    });
+    std::fs::write(&file, format!("{record}\n"))?;
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))?;
+    let options = [
+        "--anonymous",
+        "loopback",
+        "--tokens-file",
+        file.to_str().context("a path")?,
+    ];
+    with_publisher(&options, async |testbed| {
+        let bearer = format!("Bearer {secret}");
+        let known = [("authorization", bearer.as_str()), ("if-none-match", "*")];
+        let (status, answer) = testbed.send("PUT", DOCUMENT, &known, "{}").await?;
+        ensure!(status == 201, "{answer}");
+        let (status, _answer) = testbed.send("GET", "/v1/audit", &known[..1], "").await?;
+        ensure!(status == 403);
+        let unknown = [("authorization", "Bearer x.y.z")];
+        let (status, _answer) = testbed.send("PUT", DOCUMENT, &unknown, "{}").await?;
+        ensure!(status == 401);
+        let all = eventually("both refusals are recorded", async || {
+            let records = records(testbed).await?;
+            let refusals = records.iter().filter(|record| record.kind == "refusal");
+            ensure!(refusals.count() == 2, "{records:?}");
+            Ok(records)
+        })
+        .await?;
+        let of = |kind: &str| {
+            all.iter()
+                .find(|record| record.kind == kind)
+                .context("a record")
+        };
+        ensure!(of("write")?.actor == "token:deploy", "{all:?}");
+        ensure!(of("access-configured")?.detail["source"] == "tokens-file");
+        let refusal = of("refusal")?;
+        ensure!(refusal.actor == "token:deploy", "{refusal:?}");
+        ensure!(refusal.detail["right"] == "audit", "{refusal:?}");
+        ensure!(refusal.detail["target"] == "GET /v1/audit", "{refusal:?}");
+        let text = serde_json::to_string(&all)?;
+        ensure!(!text.contains(&secret), "a token is in no record");
+        Ok(())
+    })
+    .await
 }

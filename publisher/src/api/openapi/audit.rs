@@ -33,7 +33,7 @@ pub(crate) fn list() -> ApiOperation {
             "Most records of a page; 0 counts as 1, more than 1,000 as 1,000",
             json!({"type": "integer", "minimum": 0}).into(),
         )
-        .problems(&[ProblemKind::BadRequest])
+        .problems(&[ProblemKind::BadRequest, ProblemKind::LoadsUnderWay])
         .answer(ApiAnswer::json::<AuditPage<AuditRecord>>(
             200,
             "A page, by chain and position",

@@ -7,7 +7,7 @@ use contract::audit::{AuditCursor, ChainId, Entry, Tip};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use crate::store::{
-    audit::{AuditChain, AuditRow, ChainEnd, started},
+    audit::{AuditChain, AuditRow, AuditRows, ChainEnd, started},
     embedded::{
         Embedded,
         connections::{Durability, End},
@@ -62,7 +62,7 @@ impl Embedded {
         chain: Option<ChainId>,
         after: Option<AuditCursor>,
         limit: usize,
-    ) -> anyhow::Result<Vec<AuditRow>> {
+    ) -> anyhow::Result<AuditRows> {
         self.read(move |_store, transaction| {
             let (from, sequence) = match (&after, &chain) {
                 (Some(after), _any) => (after.chain.as_str(), after.sequence),
@@ -80,12 +80,13 @@ impl Embedded {
                  ORDER BY chain, sequence",
             )?;
             let mut found = statement.query(params![from, sequence, first, last])?;
-            let mut rows = Vec::new();
-            while rows.len() < limit
-                && let Some(found) = found.next()?
-            {
-                rows.extend(row(found));
+            let mut rows = AuditRows::default();
+            while let Some(found) = found.next()? {
+                if row(found).is_some_and(|row| !rows.take(row, limit)) {
+                    return Ok(rows);
+                }
             }
+            rows.is_end = true;
             Ok(rows)
         })
         .await

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use crate::store::{
-    audit::{AuditChain, AuditRow, ChainEnd, started},
+    audit::{AuditChain, AuditRow, AuditRows, ChainEnd, started},
     mongo::{CALL_TIMEOUT, Mongo, TIMED_OUT, call, transaction::in_transaction},
 };
 
@@ -166,22 +166,22 @@ impl Mongo {
         chain: Option<&ChainId>,
         after: Option<&AuditCursor>,
         limit: usize,
-    ) -> anyhow::Result<Vec<AuditRow>> {
-        let mut filters = Vec::new();
-        if let Some(chain) = chain {
-            filters.push(doc! { "chain": chain.as_str() });
-        }
-        if let Some(AuditCursor { chain, sequence }) = after {
-            let sequence = i64::try_from(*sequence).unwrap_or(i64::MAX);
-            filters.push(doc! { "$or": [
-                { "chain": chain.as_str(), "sequence": { "$gt": sequence } },
-                { "chain": { "$gt": chain.as_str() } },
-            ] });
-        }
-        let filter = if filters.is_empty() {
-            doc! {}
-        } else {
-            doc! { "$and": filters }
+    ) -> anyhow::Result<AuditRows> {
+        let after_sequence = |after: &AuditCursor| {
+            let sequence = i64::try_from(after.sequence).unwrap_or(i64::MAX);
+            doc! { "chain": after.chain.as_str(), "sequence": { "$gt": sequence } }
+        };
+        let filter = match (chain, after) {
+            (None, None) => doc! {},
+            (None, Some(after)) => doc! { "$or": [
+                after_sequence(after),
+                { "chain": { "$gt": after.chain.as_str() } },
+            ] },
+            (Some(chain), Some(after)) if after.chain == *chain => after_sequence(after),
+            (Some(chain), Some(after)) if after.chain > *chain => {
+                return Ok(AuditRows::end());
+            }
+            (Some(chain), _before) => doc! { "chain": chain.as_str() },
         };
         let read = async {
             let mut found = self
@@ -190,12 +190,13 @@ impl Mongo {
                 .sort(doc! { "chain": 1, "sequence": 1 })
                 .batch_size(u32::try_from(limit)?)
                 .await?;
-            let mut rows = Vec::new();
-            while rows.len() < limit
-                && let Some(found) = found.try_next().await?
-            {
-                rows.extend(row(&found));
+            let mut rows = AuditRows::default();
+            while let Some(found) = found.try_next().await? {
+                if row(&found).is_some_and(|row| !rows.take(row, limit)) {
+                    return Ok(rows);
+                }
             }
+            rows.is_end = true;
             anyhow::Ok(rows)
         };
         timeout(CALL_TIMEOUT, read).await.context(TIMED_OUT)?
