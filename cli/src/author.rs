@@ -1,6 +1,6 @@
 //! The user and the reason that the writes of a command carry.
 //!
-//! They are stored in the change and are not verified.
+//! They are stored in the change. Without credentials nothing verifies the user.
 
 use client::{
     Endpoint,
@@ -10,7 +10,9 @@ use client::{
 /// The user and the reason of the writes of a command
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Author {
-    /// The user in the change record; USER or LOGNAME of the environment when it is not given
+    /// The user in the change record; without it the caller that the credentials name, or without
+    /// credentials USER or LOGNAME of the environment. To name another user a caller needs the right
+    /// assert-user
     #[arg(long, value_name = "NAME", value_parser = user)]
     user: Option<String>,
     /// Why it is done; it is stored in the record of the change, or with the named snapshot
@@ -27,7 +29,12 @@ impl Author {
 
     /// The endpoint, whose writes carry user and reason. `exact`: a PUT does not merge `metadata`.
     pub(crate) fn writing(&self, endpoint: Endpoint, exact: bool) -> Endpoint {
-        let user = self.user.clone().or_else(login_name);
+        // A caller that is known is the user itself. Another one needs a right of its own.
+        let user = match &self.user {
+            None if endpoint.is_authenticated() => None,
+            None => login_name(),
+            named => named.clone(),
+        };
         endpoint.writing(WriteOptions {
             exact,
             user: user.as_deref().and_then(header_value),

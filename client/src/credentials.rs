@@ -135,6 +135,11 @@ impl Credentials {
         })
     }
 
+    /// Whether they tell a service who this client is.
+    pub fn name_the_client(&self) -> bool {
+        !matches!(self.token, Token::None) || self.tls.has_identity()
+    }
+
     /// The same without the token: for a URL that is not of the configuration.
     #[must_use]
     pub fn without_token(&self) -> Self {

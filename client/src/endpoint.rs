@@ -144,6 +144,11 @@ impl Endpoint {
         })
     }
 
+    /// Whether the service knows from credentials who this client is.
+    pub fn is_authenticated(&self) -> bool {
+        self.credentials.name_the_client()
+    }
+
     /// Another service of the configuration, with the same credentials and connections.
     ///
     /// # Errors

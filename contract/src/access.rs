@@ -5,7 +5,12 @@
 //! right a request needs, and [`Identity::require`] decides. Nothing here proves a name, reads a
 //! request or keeps a secret.
 
-use std::{collections::BTreeSet, fmt, str::FromStr, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    str::FromStr,
+    sync::{Arc, LazyLock},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -255,13 +260,12 @@ pub const ANONYMOUS: &str = "anonymous";
 impl Identity {
     /// A caller without a credential where none is asked for: every right.
     pub fn unrestricted() -> Self {
-        Self {
+        // Made once: every request of a service without credentials has it.
+        static ANYONE: LazyLock<Identity> = LazyLock::new(|| Identity {
             name: ANONYMOUS.into(),
-            grants: TABLE
-                .iter()
-                .map(|(role, _rights)| Grant::everywhere(*role))
-                .collect(),
-        }
+            grants: Role::ALL.iter().copied().map(Grant::everywhere).collect(),
+        });
+        ANYONE.clone()
     }
 
     /// Whether no credential was asked for, and every right is given: the service has no credentials,

@@ -182,6 +182,15 @@ impl Context {
         self.user_id.as_deref()
     }
 
+    /// The user in words, with the caller that named it: `ada via token:gateway`.
+    pub fn author(&self) -> Option<String> {
+        let user = self.user_id()?;
+        Some(match self.via() {
+            Some(via) => format!("{user} via {via}"),
+            None => user.to_owned(),
+        })
+    }
+
     /// The authenticated caller that named the user, where that was not the user.
     pub fn via(&self) -> Option<&str> {
         self.via.as_deref()
@@ -331,6 +340,8 @@ mod tests {
         assert_eq!(of(&own), (text("token:ci"), None));
         let asserted = sent.by("token:gateway", true);
         assert_eq!(of(&asserted), (text("ada"), text("token:gateway")));
+        assert_eq!(asserted.author(), text("ada via token:gateway"));
+        assert_eq!(own.author(), text("token:ci"));
         let nobody = Context::default().by("token:gateway", true);
         assert_eq!(of(&nobody), (text("token:gateway"), text("token:gateway")));
         let json = serde_json::to_string(&asserted).expect("JSON");

@@ -21,12 +21,14 @@ use contract::{
         CheckIn, CheckInAnswer, EpochDeclared, ReplicaList, ReplicaRecord, RestoreEpochRequest,
         ResyncReason,
     },
+    text::Escaped,
 };
+use service::runtime::log_rate::LogRate;
 use tokio::{
     sync::{Mutex, Semaphore},
     time::Instant,
 };
-use tracing::error;
+use tracing::{error, warn};
 
 pub use self::{
     check_ins::CheckInTask, error::FleetError, registry::RegistryTask, restore::RestoreTask,
@@ -119,7 +121,7 @@ impl Fleet {
     ///
     /// # Errors
     /// [`FleetError::InvalidInstance`] and [`FleetError::InvalidCheckIn`] when the report is not
-    /// valid; [`FleetError::Forbidden`] when it is of a collection that the caller may not follow; [`FleetError::Busy`], [`FleetError::Stopping`] and [`FleetError::StoreUnavailable`]
+    /// valid; [`FleetError::Forbidden`] when the caller may follow nothing of it; [`FleetError::Busy`], [`FleetError::Stopping`] and [`FleetError::StoreUnavailable`]
     /// when it may work later or at another publisher.
     pub async fn check_in(
         &self,
@@ -134,15 +136,17 @@ impl Fleet {
             .try_acquire_many(bytes)
             .map_err(|_full| FleetError::Busy)?;
         // All of it is checked before any of it is used: every client can send a check-in.
-        let check_in = limits::read(instance, body)?;
-        for name in (check_in.collections.keys()).chain(&check_in.topics_not_subscribed) {
-            let followed = caller.require(Right::Follow, Target::Collection(name));
-            followed.map_err(FleetError::Forbidden)?;
-        }
+        let mut check_in = limits::read(instance, body)?;
+        leave_out_forbidden(&mut check_in, caller)?;
         // Before the read, so that the replica gets events even if the store cannot be read.
-        self.note(&check_in, body.len(), peer);
         let known = self.registry.known();
-        let is_known = known.checked_in(&check_in.instance, &check_in.boot_id);
+        let is_own = known.admits_caller(&check_in.instance, &caller.name, Utc::now());
+        if is_own {
+            self.note(&check_in, body.len(), peer, caller);
+        } else {
+            report_foreign_name(&check_in.instance, caller);
+        }
+        let is_known = is_own && known.checked_in(&check_in.instance, &check_in.boot_id);
         let points = settled_points(&check_in)
             .map(|(point, _digest)| point)
             .collect();
@@ -153,20 +157,26 @@ impl Fleet {
             |name: &CollectionName| caller.may(Right::Follow, Target::Collection(name));
         answer.served.retain(may_follow);
         answer.without_topic.retain(may_follow);
-        if !unproven.is_empty() {
+        if !unproven.is_empty() && is_own {
             // The list of replicas shows nothing that was never committed.
-            self.note(&without_claims(check_in, &unproven), body.len(), peer);
+            let check_in = without_claims(check_in, &unproven);
+            self.note(&check_in, body.len(), peer, caller);
         }
         Ok(answer)
     }
 
     /// Keeps the report, and the address of the replica where events go straight to it.
-    fn note(&self, check_in: &CheckIn, bytes: usize, peer: Peer<'_>) {
-        let source = match &self.subscribers {
+    fn note(&self, check_in: &CheckIn, bytes: usize, peer: Peer<'_>, caller: &Identity) {
+        let mut source = match &self.subscribers {
             Some(subscribers) => subscribers.identify(peer),
             // Events go through a broker: nothing is sent to the address of the caller.
             None => Default::default(),
         };
+        source.caller = Some(caller.name.to_string());
+        if !caller.may(Right::Follow, Target::Service) {
+            // Each of them was allowed before.
+            source.follows = Some(check_in.collections.keys().cloned().collect());
+        }
         if let Some(subscribers) = &self.subscribers
             && let Some(url) = registry::base_url(check_in)
         {
@@ -287,6 +297,52 @@ impl Fleet {
     pub async fn declare(&self, request: RestoreEpochRequest) -> Result<EpochDeclared, FleetError> {
         let epoch = self.restore.declare(request).await?;
         Ok(EpochDeclared { epoch })
+    }
+}
+
+/// Leaves out what the caller may not follow, so that a replica whose rights were reduced stays in step
+/// in the other collections.
+///
+/// # Errors
+/// [`FleetError::Forbidden`] when nothing would be left.
+fn leave_out_forbidden(check_in: &mut CheckIn, caller: &Identity) -> Result<(), FleetError> {
+    let may_follow = |name: &CollectionName| caller.may(Right::Follow, Target::Collection(name));
+    let forbidden = check_in.collections.keys().find(|name| !may_follow(name));
+    if let Some(name) = forbidden.cloned() {
+        let missing = caller.require(Right::Follow, Target::Collection(&name));
+        if !check_in.collections.keys().any(may_follow) {
+            return missing.map_err(FleetError::Forbidden);
+        }
+        static LINES: LogRate = LogRate::new();
+        if let Some(left_out) = LINES.due() {
+            warn!(
+                instance = check_in.instance,
+                caller = %Escaped(&caller.name),
+                "replica {} reports {name}, which its caller {} may not follow; it is answered without \
+                 it{left_out}",
+                check_in.instance,
+                Escaped(&caller.name)
+            );
+        }
+    }
+    check_in
+        .collections
+        .retain(|name, _report| may_follow(name));
+    check_in.topics_not_subscribed.retain(may_follow);
+    Ok(())
+}
+
+/// Two replicas with one name, or a caller that takes the name of another one's replica.
+fn report_foreign_name(instance: &str, caller: &Identity) {
+    static LINES: LogRate = LogRate::new();
+    if let Some(left_out) = LINES.due() {
+        warn!(
+            instance,
+            caller = %Escaped(&caller.name),
+            "the caller {} checked in as replica {instance}, which is live and another caller's: it \
+             is answered, and neither listed nor sent events{left_out}",
+            Escaped(&caller.name)
+        );
     }
 }
 

@@ -95,6 +95,11 @@ impl fmt::Debug for ClientTls {
 }
 
 impl ClientTls {
+    /// Whether it has a certificate that names this client.
+    pub fn has_identity(&self) -> bool {
+        self.0.which.identity.is_some()
+    }
+
     /// Reads the files.
     ///
     /// # Errors

@@ -104,7 +104,8 @@ fn cut(text: &str, characters: usize) -> String {
 
 /// A change in words: which user made it, when and why.
 pub(crate) fn author(change: &ChangeNote) -> String {
-    let user = change.context.user_id().unwrap_or("an unnamed user");
+    let user = change.context.author();
+    let user = user.unwrap_or_else(|| "an unnamed user".to_owned());
     let time = shown_time(change.time);
     let reason = change.context.reason();
     let reason = reason.map_or_else(String::new, |reason| format!(": {reason:?}"));

@@ -21,8 +21,8 @@ use crate::{output, target::Target};
 /// set that the line names.
 ///
 /// --json prints each change as one line: `collection`, `id`, `revision`, `epoch`, `op`, `time`,
-/// `setId`, `userId`, `organisationId`, `correlationId`, `reason`, `crc`, and `diff`, the list of JSON
-/// pointers with the value before and after.
+/// `setId`, `userId`, `via`, `organisationId`, `correlationId`, `reason`, `crc`, and `diff`, the list of
+/// JSON pointers with the value before and after.
 #[derive(Debug, clap::Args)]
 pub(crate) struct History {
     /// Collection whose history is shown; all when none is named
@@ -252,7 +252,7 @@ fn headline(item: &HistoryItem) -> String {
     if let Some(set) = &change.set_id {
         line += &format!(" in set {set}");
     }
-    if let Some(user) = change.context.user_id() {
+    if let Some(user) = change.context.author() {
         line += &format!(" by {user}");
     }
     if let Some(reason) = change.context.reason() {

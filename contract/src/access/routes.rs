@@ -85,6 +85,11 @@ pub struct RouteAccess {
 }
 
 impl RouteAccess {
+    /// Method and path, as in `GET /healthz`.
+    pub fn line(&self) -> String {
+        format!("{} {}", self.method, self.path)
+    }
+
     /// A route for every peer, of no service: for tests of what all routes have in common.
     pub const fn open(method: &'static str, path: &'static str) -> Self {
         Self {

@@ -17,7 +17,7 @@ use service::http::{bodies::Body, caller::Caller, problem::ProblemError};
 use tracing::info;
 
 use crate::{
-    api::{Api, audit, body::optional_request, error::ApiError, store_failed},
+    api::{Api, audit, body::optional_request, error::ApiError, origin::Author, store_failed},
     dead_letters::{DeadLetterError, LetterCursor, LetterFilter},
 };
 
@@ -132,6 +132,7 @@ pub(super) async fn discard(
     id: web::Path<String>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
+    Author::of_service(&caller, &request)?;
     let id = letter_id(&id)?;
     api.dead_letters.discard(id).await?;
     info!(
@@ -153,6 +154,7 @@ pub(super) async fn discard_all(
     query: web::Query<LetterQuery>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
+    Author::of_service(&caller, &request)?;
     let filter = query.filter()?;
     let all = parsed("all", query.all.as_deref())?.unwrap_or(false);
     let is_filtered =
@@ -182,6 +184,7 @@ pub(super) async fn replay(
     http: HttpRequest,
     Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
+    Author::of_service(&caller, &http)?;
     let request: ReplayRequest = optional_request(&body, r#""dryRun": true|false"#)?;
     let id = letter_id(&id)?;
     let mut replayed = api.dead_letters.replay(id, request).await?;

@@ -58,12 +58,13 @@ async fn answer(
         api.collection(&caller, name.as_str())?;
     }
     if feed_request.live {
-        return stream(api, &caller, feed_request).await;
+        return stream(api, caller, feed_request).await;
     }
     let names: BTreeSet<_> = feed_request.collections().cloned().collect();
     let heads = api.store.heads(&names).await.map_err(store_failed)?;
     let view = LogView {
         api,
+        caller,
         heads: heads.into(),
     };
     Ok(feed::page(&view, feed_request, HttpResponse::Ok()).await?)
@@ -71,7 +72,7 @@ async fn answer(
 
 async fn stream(
     api: web::Data<Api>,
-    caller: &Caller,
+    caller: Caller,
     feed_request: FeedRequest,
 ) -> Result<HttpResponse, ApiError> {
     let slot = api
@@ -107,6 +108,7 @@ async fn stream(
     };
     let views = LogViews {
         api,
+        caller,
         heads_receiver,
         heads,
     };
@@ -125,6 +127,7 @@ impl From<FeedError<anyhow::Error>> for ApiError {
 /// The log up to some heads.
 struct LogView {
     api: web::Data<Api>,
+    caller: Caller,
     heads: Arc<[Head]>,
 }
 
@@ -173,6 +176,9 @@ impl FeedView for LogView {
             }
             .into());
         }
+        for change in &mut items {
+            feed::hide_parts(change.change_set.as_mut(), &self.caller);
+        }
         let bytes = items
             .iter()
             .map(|change| value_bytes(change.config_data.as_ref()))
@@ -184,6 +190,7 @@ impl FeedView for LogView {
 /// The log, as it grows.
 struct LogViews {
     api: web::Data<Api>,
+    caller: Caller,
     heads_receiver: watch::Receiver<HeadsReading>,
     /// The newest heads that could be read.
     heads: Arc<[Head]>,
@@ -207,6 +214,7 @@ impl FeedViews for LogViews {
         }
         LogView {
             api: self.api.clone(),
+            caller: self.caller.clone(),
             heads: self.heads.clone(),
         }
     }

@@ -13,7 +13,7 @@ use service::http::{bodies::Body, caller::Caller};
 use tracing::info;
 
 use crate::{
-    api::{Api, audit, body::optional_request, error::ApiError, store_failed},
+    api::{Api, audit, body::optional_request, error::ApiError, origin::Author, store_failed},
     fleet::FleetError,
     transport::direct::trust::Peer,
 };
@@ -76,6 +76,7 @@ pub(super) async fn declare(
     http: HttpRequest,
     Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
+    Author::of_service(&caller, &http)?;
     let request = optional_request(
         &body,
         r#""adopt": "<lineage>", "counter": <number>, "renew": true|false"#,

@@ -56,6 +56,17 @@ impl Author {
         Ok(author)
     }
 
+    /// The author of an act that concerns the whole service. The rule of its route has asked for the
+    /// right to it.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub(super) fn of_service(caller: &Caller, request: &HttpRequest) -> Result<Self, ApiError> {
+        let author = Self::of(caller.clone(), request)?;
+        author.require(&[], Target::Service)?;
+        Ok(author)
+    }
+
     /// # Errors
     /// 403 `forbidden` when the caller may not write this document, or not for the user that it names.
     pub(super) fn require_write(&self, (collection, id): &DocumentKey) -> Result<(), ApiError> {

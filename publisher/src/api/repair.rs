@@ -9,7 +9,9 @@ use contract::{
 use service::http::{bodies::Body, caller::Caller};
 use tracing::info;
 
-use crate::api::{Api, audit, body::optional_request, error::ApiError, store_failed};
+use crate::api::{
+    Api, audit, body::optional_request, error::ApiError, origin::Author, store_failed,
+};
 
 /// The default request only reports.
 pub(super) async fn repair(
@@ -18,6 +20,7 @@ pub(super) async fn repair(
     http: HttpRequest,
     Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
+    Author::of_service(&caller, &http)?;
     let request: RepairRequest = optional_request(
         &body,
         r#""apply": true|false, "discard": true|false, "collections": ["<name>"]"#,

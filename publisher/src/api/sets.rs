@@ -90,15 +90,13 @@ fn change_set(
         let index = MAX_OPERATIONS;
         return Err(WriteError::SetTooLarge { index }.into());
     }
-    let changes: Vec<RawChangeRequest<'_>> = changes
+    let changes: Vec<_> = changes
         .into_iter()
-        .enumerate()
-        .map(|(index, change)| {
-            read(change.get().as_bytes()).map_err(|error| error.in_change_set(index))
-        })
-        .collect::<Result<_, _>>()?;
+        .map(|change| read::<RawChangeRequest<'_>>(change.get().as_bytes()))
+        .collect();
     // Before anything is said of a document or a collection.
     for (index, change) in changes.iter().enumerate() {
+        let Ok(change) = change else { continue };
         change.require(author).map_err(|mut refused| {
             refused.problem.index = Some(index);
             refused.problem.pointer = Some(format!("/changes/{index}"));
@@ -107,8 +105,8 @@ fn change_set(
     }
     let mut set = ChangeSetBuilder::default();
     for (index, change) in changes.into_iter().enumerate() {
-        let change =
-            change_request(policy, author, change).map_err(|error| error.in_change_set(index))?;
+        let change = change.and_then(|change| change_request(policy, author, change));
+        let change = change.map_err(|error| error.in_change_set(index))?;
         set.add(policy, &author.context, change)?;
     }
     Ok(set.build())

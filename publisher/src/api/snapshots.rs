@@ -24,7 +24,7 @@ pub(super) async fn create(
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let name = parsed(&name)?;
-    let context = of_service(caller, &request)?;
+    let context = Author::of_service(&caller, &request)?.context;
     let event = AuditEvent::SnapshotCreated { name: name.clone() };
     let made = api
         .store
@@ -81,7 +81,7 @@ pub(super) async fn delete(
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let name = parsed(&name)?;
-    let context = of_service(caller, &request)?;
+    let context = Author::of_service(&caller, &request)?.context;
     if api
         .store
         .delete_snapshot(&name)
@@ -98,13 +98,6 @@ pub(super) async fn delete(
     } else {
         Err(no_snapshot(&name))
     }
-}
-
-/// The context of a request that concerns the whole service.
-fn of_service(caller: Caller, request: &HttpRequest) -> Result<Context, ApiError> {
-    let author = Author::of(caller, request)?;
-    author.require(&[Right::Operate], Target::Service)?;
-    Ok(author.context)
 }
 
 /// A snapshot with the collections that the caller may see; `None` when it has others only.

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use crate::store::replicas::MAX_REPLICAS;
@@ -41,6 +42,8 @@ struct KnownReplica {
     /// The run of the process that checked in here last, if any did.
     boot_id: Option<String>,
     alarmed_at: Option<Instant>,
+    /// The caller that checked in with this name, and until when the name is its own.
+    owner: Option<(String, DateTime<Utc>)>,
     /// The generation of the rows in which it was, or in which it checked in.
     seen_in: u64,
 }
@@ -69,6 +72,7 @@ impl KnownReplicas {
                     bytes,
                     boot_id: None,
                     alarmed_at: None,
+                    owner: None,
                     seen_in,
                 };
                 known.by_name.insert(instance.to_owned(), replica);
@@ -89,6 +93,33 @@ impl KnownReplicas {
             replica.boot_id = Some(boot_id.to_owned());
         }
         is_known
+    }
+
+    /// Whether a caller may report for a replica: no other caller did so while the replica is live.
+    pub(super) fn admits_caller(&self, instance: &str, caller: &str, now: DateTime<Utc>) -> bool {
+        let known = self.lock();
+        let owner = known.by_name.get(instance);
+        let owner = owner.and_then(|replica| replica.owner.as_ref());
+        owner.is_none_or(|(owner, until)| owner == caller || *until < now)
+    }
+
+    /// A check-in that makes the name the caller's own for some time, unless it is another one's.
+    pub(super) fn own(
+        &self,
+        instance: &str,
+        caller: &str,
+        until: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) {
+        if !self.admits_caller(instance, caller, now) {
+            return;
+        }
+        if let Some(replica) = self.lock().by_name.get_mut(instance) {
+            match &mut replica.owner {
+                Some((owner, owned)) if owner == caller => *owned = until.max(*owned),
+                owner => *owner = Some((caller.to_owned(), until)),
+            }
+        }
     }
 
     /// Whether an alarm of this replica is raised now: one in a minute.
@@ -178,6 +209,24 @@ mod tests {
             known.admit("known-2", FLEET_BYTES / 2),
             "their bytes are free"
         );
+    }
+
+    #[test]
+    fn a_name_is_its_callers_own_while_the_replica_is_live() {
+        let known = KnownReplicas::default();
+        let at = |second: i64| DateTime::from_timestamp(second, 0).expect("a time");
+        known.own("r", "a", at(10), at(0));
+        assert!(known.admits_caller("r", "b", at(1)), "it is not listed");
+        known.admit("r", 1);
+        known.own("r", "a", at(10), at(0));
+        known.own("r", "b", at(99), at(5));
+        assert!(known.admits_caller("r", "a", at(10)));
+        assert!(!known.admits_caller("r", "b", at(10)));
+        known.own("r", "a", at(20), at(10));
+        assert!(!known.admits_caller("r", "b", at(20)));
+        assert!(known.admits_caller("r", "b", at(21)), "the replica is gone");
+        known.own("r", "b", at(30), at(21));
+        assert!(!known.admits_caller("r", "a", at(22)));
     }
 
     #[test]

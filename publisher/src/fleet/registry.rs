@@ -96,6 +96,10 @@ impl Registry {
         let instance = &row.record.check_in.instance;
         self.size.note(instance);
         if self.known.admit(instance, bytes) {
+            if let Some(caller) = &row.source.caller {
+                let until = live_until(&row.record);
+                self.known.own(instance, caller, until, row.record.seen);
+            }
             self.waiting().put(row);
         }
     }
@@ -308,6 +312,11 @@ impl RegistryTask {
                 let bytes = serde_json::to_vec(row).map_or(0, |json| json.len());
                 self.registry.known.admit(instance, bytes);
             }
+            // Another publisher may have taken the check-in.
+            if let Some(caller) = &row.source.caller {
+                let until = live_until(&row.record);
+                (self.registry.known).own(instance, caller, until, Utc::now());
+            }
         }
         let names = rows.iter().map(|row| row.record.check_in.instance.as_str());
         self.registry.known.end_read(names);
@@ -344,6 +353,11 @@ pub(super) fn base_url(check_in: &CheckIn) -> Option<reqwest::Url> {
 }
 
 fn is_gone(record: &ReplicaRecord, now: DateTime<Utc>) -> bool {
+    now > live_until(record)
+}
+
+/// Until when the replica counts as live without another check-in.
+fn live_until(record: &ReplicaRecord) -> DateTime<Utc> {
     // A row may be older than the bound on intervals.
     let interval_ms = record.check_in.interval_ms.min(MAX_INTERVAL_MS);
     let silence = i64::try_from(interval_ms * SILENT_INTERVALS)
@@ -351,7 +365,8 @@ fn is_gone(record: &ReplicaRecord, now: DateTime<Utc>) -> bool {
         .and_then(TimeDelta::try_milliseconds)
         .unwrap_or(MIN_SILENCE)
         .max(MIN_SILENCE);
-    now.signed_duration_since(record.seen) > silence
+    let until = record.seen.checked_add_signed(silence);
+    until.unwrap_or(DateTime::<Utc>::MAX_UTC)
 }
 
 #[cfg(test)]

@@ -99,7 +99,8 @@ fn conflict(
     );
     let mut text = format!("{collection}/{id} {state}");
     if let Some(change) = last_change {
-        let user = change.context.user_id().unwrap_or("a user without a name");
+        let user = change.context.author();
+        let user = user.unwrap_or_else(|| "a user without a name".to_owned());
         text.push_str(&format!(
             ": changed by {user} at {} with revision {}",
             change

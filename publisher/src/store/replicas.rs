@@ -3,8 +3,10 @@
 //! Rows of replicas are a view, never the truth: a replica checks in again within seconds, so a
 //! lost row is soon written again. Writes are therefore not durable at once.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
-use contract::fleet::ReplicaRecord;
+use contract::{CollectionName, fleet::ReplicaRecord};
 use serde::{Deserialize, Serialize};
 
 use crate::store::Store;
@@ -28,7 +30,7 @@ pub struct ReplicaRow {
 }
 
 /// How a check-in was received. The transport `LOCAL` decides with it whether it may send events to
-/// the address in the check-in.
+/// the address in the check-in, and which.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct CheckInSource {
@@ -37,6 +39,12 @@ pub struct CheckInSource {
     pub loopback: Option<String>,
     /// Whether the check-in carried the token of the publisher.
     pub token: bool,
+    /// The name of the caller; `None` in the row of an older publisher.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caller: Option<String>,
+    /// The collections whose events the caller may get; `None` for all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub follows: Option<BTreeSet<CollectionName>>,
 }
 
 impl Store {

@@ -1,6 +1,7 @@
 //! A publisher as a service embeds it: through its public interface only, with an embedded store
 //! and one subscriber.
 
+mod access;
 mod audit;
 mod browsers;
 mod credentials;

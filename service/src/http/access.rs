@@ -165,6 +165,7 @@ async fn identify(session: &Session, request: &ServiceRequest) -> Result<Identit
         Refused::Missing | Refused::Invalid(_) => ProblemKind::Unauthenticated,
         Refused::Unavailable(_) => ProblemKind::Busy,
     };
+    Refusals::of(request.request()).count(kind, None);
     Err(Problem::new(kind, refused.to_string())
         .field("Authorization")
         .into())

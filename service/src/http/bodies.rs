@@ -24,10 +24,11 @@ use actix_web::{
     body::{BoxBody, MessageBody, SizedStream},
     dev::{Payload, ServiceRequest, ServiceResponse},
     error::PayloadError,
+    http::Method,
     middleware::Next,
     web::{Bytes, BytesMut, Data},
 };
-use contract::{Problem, ProblemKind};
+use contract::{Problem, ProblemKind, access::routes::Access};
 use futures_util::stream::{StreamExt, once, unfold};
 use tokio::{
     sync::{Mutex, OwnedSemaphorePermit, Semaphore},
@@ -39,6 +40,7 @@ use super::{
     limits::{BODIES_BYTES, BODY_SECONDS},
     problem::ProblemError,
     routes::ApiRoute,
+    rules::check_access,
 };
 
 /// Longest body of a route that does not say otherwise, in bytes. Its handler reads none.
@@ -79,10 +81,18 @@ impl Default for BodyLimits {
 pub struct Bodies {
     limits: BodyLimits,
     /// Longest body by the pattern of the path.
-    by_pattern: Arc<HashMap<String, usize>>,
+    by_pattern: Arc<HashMap<String, PathRoutes>>,
     /// Patterns whose handler reads the body itself.
     streamed: Arc<[&'static str]>,
     budget: Arc<Semaphore>,
+}
+
+/// What is known of the routes of one path.
+#[derive(Debug, Default)]
+struct PathRoutes {
+    /// Longest body, in bytes.
+    limit: usize,
+    access: Vec<(Method, Access)>,
 }
 
 /// The body of a request, as a handler gets it; empty when there is none.
@@ -119,8 +129,10 @@ impl Bodies {
     pub fn new(limits: BodyLimits, table: &[ApiRoute], streamed: &[&'static str]) -> Self {
         let mut by_pattern = HashMap::new();
         for route in table {
-            let limit = by_pattern.entry(route.path().to_owned()).or_default();
-            *limit = route.limit().max(*limit);
+            let routes: &mut PathRoutes = by_pattern.entry(route.path().to_owned()).or_default();
+            routes.limit = route.limit().max(routes.limit);
+            let access = (route.method().clone(), route.access().access);
+            routes.access.push(access);
         }
         Self {
             limits,
@@ -140,6 +152,34 @@ impl Bodies {
             Ok(Err(_)) | Err(_) => Err(Refusal::Busy),
         }
     }
+}
+
+impl PathRoutes {
+    /// Whether the caller may send the request, as far as the path tells.
+    ///
+    /// # Errors
+    /// 403 `forbidden`.
+    fn check(&self, pattern: &str, request: &HttpRequest) -> Result<(), ProblemError> {
+        let access = self.access.iter();
+        let mut access = access.filter(|(method, _access)| method == request.method());
+        // Decoded as the router decodes it.
+        let path = request.match_info().as_str();
+        access.try_for_each(|(_method, access)| {
+            check_access(*access, request, |name| parameter(pattern, path, name))
+        })
+    }
+}
+
+/// A parameter of a path, before the router knows it.
+fn parameter<'a>(pattern: &str, path: &'a str, name: &str) -> Option<&'a str> {
+    let mut parts = pattern.split('/').zip(path.split('/'));
+    let found = parts.find(|(part, _value)| {
+        let part = part
+            .strip_prefix('{')
+            .and_then(|part| part.strip_suffix('}'));
+        part == Some(name)
+    });
+    found.map(|(_part, value)| value)
 }
 
 /// A body that arrives. It holds its share of the budget until it is dropped.
@@ -253,7 +293,7 @@ pub(super) async fn refuse(
 }
 
 /// Middleware around all routes: it receives the body of a request, and gives it to the handler as
-/// [`Body`].
+/// [`Body`]. A caller that may not send the request is refused before anything of it is read.
 ///
 /// # Errors
 /// As the inner services.
@@ -270,7 +310,11 @@ pub async fn receive(
         return next.call(request).await;
     };
     let pattern = request.match_pattern().unwrap_or_default();
-    let limit = bodies.by_pattern.get(&pattern).copied();
+    let routes = bodies.by_pattern.get(&pattern);
+    if let Some(Err(refused)) = routes.map(|routes| routes.check(&pattern, request.request())) {
+        return Ok(refuse(request, refused.error_response()).await);
+    }
+    let limit = routes.map(|routes| routes.limit);
     let streamed = bodies.streamed.contains(&pattern.as_str());
     let connection = request.request().conn_data::<Connection>();
     let mut arrival = Arrival {

@@ -10,12 +10,15 @@ use std::{collections::BTreeMap, convert::Infallible, future::Future};
 
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web::Query};
 use contract::{
-    Change, CollectionName, Epoch, EventData, FeedPage, Head, Revision,
+    Change, ChangeSet, CollectionName, Epoch, EventData, FeedPage, Head, Revision,
+    access::{Right, Target},
     feed::{self, EVENT_STREAM, FeedGoneError, FeedScope, PAGE, PAGE_BYTES, PageBudget, Since},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{JSON, accept::preferred, header_text, problem::ProblemError, source::Source};
+use super::{
+    JSON, accept::preferred, caller::Caller, header_text, problem::ProblemError, source::Source,
+};
 
 pub mod live;
 
@@ -301,6 +304,15 @@ async fn next_changes<V: FeedView>(
         items.insert(&head.collection, read.items);
     }
     Ok(items.into_values().flatten().collect())
+}
+
+/// Leaves out the collections of a change set that the reader may not read. Its other parts become
+/// visible without them, as for a replica that does not follow them.
+pub fn hide_parts(set: Option<&mut ChangeSet>, reader: &Caller) {
+    if let Some(set) = set {
+        set.parts
+            .retain(|part| reader.may(Right::Read, Target::Collection(&part.collection)));
+    }
 }
 
 /// Bytes of the value of a change, as the limits of the feed count them.

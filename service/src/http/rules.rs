@@ -73,7 +73,8 @@ impl RouteRules {
     /// # Errors
     /// 403 `forbidden`, 400 `bad-request`, 412 `condition-failed`, 415 `media-type`.
     fn check(&self, request: &ServiceRequest) -> Result<(), ProblemError> {
-        self.check_access(request.request())?;
+        let path = request.match_info();
+        check_access(self.access, request.request(), |name| path.get(name))?;
         self.check_query(request.query_string())?;
         if self.method.is_safe() {
             return Ok(());
@@ -81,29 +82,6 @@ impl RouteRules {
         self.check_media_type(request)?;
         self.check_coding(request)?;
         self.check_conditions(request)
-    }
-
-    fn check_access(&self, request: &HttpRequest) -> Result<(), ProblemError> {
-        let (rights, scope) = match self.access {
-            Access::Anyone | Access::Sidecar => return Ok(()),
-            // The layer before the routes has refused callers that are not known.
-            Access::Caller if is_known(request) => return Ok(()),
-            Access::Caller => (&[][..], Scope::Service),
-            Access::Right(rights, scope) => (rights, scope),
-        };
-        let path = request.match_info();
-        let collection = path.get("collection").and_then(|name| name.parse().ok());
-        let id = path.get("id").and_then(|id| id.parse().ok());
-        let target = match (scope, &collection, &id) {
-            (Scope::Selection, _, _) => Target::Selection,
-            (Scope::Document, Some(collection), Some(id)) => Target::Document(collection, id),
-            (Scope::Document | Scope::Collection, Some(collection), _) => {
-                Target::Collection(collection)
-            }
-            (Scope::DocumentsOf, Some(collection), _) => Target::DocumentsOf(collection),
-            (Scope::Service, _, _) | (_, None, _) => Target::Service,
-        };
-        Caller::of(request).require_one(rights, target)
     }
 
     fn check_query(&self, query: &str) -> Result<(), ProblemError> {
@@ -186,6 +164,37 @@ impl RouteRules {
         }
         Ok(())
     }
+}
+
+/// Whether the caller of a request has what its route needs, as far as the path tells. `parameter`
+/// gives those of the path.
+///
+/// # Errors
+/// 403 `forbidden`.
+pub(super) fn check_access<'a>(
+    access: Access,
+    request: &HttpRequest,
+    parameter: impl Fn(&str) -> Option<&'a str>,
+) -> Result<(), ProblemError> {
+    let (rights, scope) = match access {
+        Access::Anyone | Access::Sidecar => return Ok(()),
+        // The layer before the routes has refused callers that are not known.
+        Access::Caller if is_known(request) => return Ok(()),
+        Access::Caller => (&[][..], Scope::Service),
+        Access::Right(rights, scope) => (rights, scope),
+    };
+    let collection = parameter("collection").and_then(|name| name.parse().ok());
+    let id = parameter("id").and_then(|id| id.parse().ok());
+    let target = match (scope, &collection, &id) {
+        (Scope::Selection, _, _) => Target::Selection,
+        (Scope::Document, Some(collection), Some(id)) => Target::Document(collection, id),
+        (Scope::Document | Scope::Collection, Some(collection), _) => {
+            Target::Collection(collection)
+        }
+        (Scope::DocumentsOf, Some(collection), _) => Target::DocumentsOf(collection),
+        (Scope::Service, _, _) | (_, None, _) => Target::Service,
+    };
+    Caller::of(request).require_one(rights, target)
 }
 
 /// Middleware of one path: refuses a request that does not keep the rules of its method. A method

@@ -72,7 +72,7 @@ async fn answer(
         FeedScope::Several => headers::of_all(&view),
     };
     if !asked.live {
-        return Ok(feed::page(&MemoryView(view), asked, headers).await?);
+        return Ok(feed::page(&MemoryView(view, caller.clone()), asked, headers).await?);
     }
     let now = view.root().epoch().ok_or_else(error::loading)?;
     let start = match asked.position {
@@ -89,6 +89,7 @@ async fn answer(
     };
     let slot = api.streams.open(asked.source)?;
     let views = MemoryViews {
+        caller: caller.clone(),
         moved: api.replica.feed_changed(),
         replica: api.replica.clone(),
     };
@@ -120,7 +121,7 @@ fn present(view: &View, caller: &Caller, scope: &FeedScope) -> Since {
 }
 
 /// One view of the replica as a feed.
-struct MemoryView(Arc<View>);
+struct MemoryView(Arc<View>, Caller);
 
 impl FeedView for MemoryView {
     type Item = EventData;
@@ -140,13 +141,14 @@ impl FeedView for MemoryView {
         let mut items = Vec::new();
         let mut bytes = 0;
         let visible = self.0.changes(&head.collection).into_iter();
-        for data in visible
+        for mut data in visible
             .flat_map(|buffer| buffer.after(after))
             .take(limits.changes)
         {
             if bytes >= limits.bytes {
                 break;
             }
+            feed::hide_parts(data.change_set.as_mut(), &self.1);
             bytes += value_bytes(data.config_data.as_ref());
             items.push(data);
         }
@@ -159,6 +161,7 @@ impl FeedView for MemoryView {
 
 /// The views of the replica, as it changes.
 struct MemoryViews {
+    caller: Caller,
     replica: Replica,
     moved: watch::Receiver<u64>,
 }
@@ -175,7 +178,7 @@ impl FeedViews for MemoryViews {
     fn newest(&mut self) -> MemoryView {
         // Before the view is taken: a change in between is reported once more, and none is missed.
         self.moved.mark_unchanged();
-        MemoryView(self.replica.view())
+        MemoryView(self.replica.view(), self.caller.clone())
     }
 
     async fn changed(&mut self) -> bool {

@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use subscriber::{app::App, settings::Options};
 use tokio::sync::oneshot;
 
+mod access;
 mod browsers;
 mod chain;
 mod credentials;

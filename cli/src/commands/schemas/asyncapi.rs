@@ -166,6 +166,7 @@ fn change_schema(name: &str, config: &str) -> Value {
             "epoch": {"type": "string", "description": "The epoch that the revision belongs to."},
             "correlationId": {"type": "string", "description": "Correlation id of the request that made the change."},
             "userId": {"type": "string", "description": "The user who requested the change."},
+            "via": {"type": "string", "description": "The authenticated caller that named the user, where it was another one."},
             "organisationId": {"type": "string", "description": "The organisation of the user."},
             "lastSet": {"type": "integer", "minimum": 0, "description": "Last revision of the previous change set, 0 for none."},
             "changeSet": {

@@ -63,7 +63,7 @@ impl LinePrinter {
         if let Some(set) = &data.change_set {
             write!(text, " in set {}", Escaped(&set.id))?;
         }
-        if let Some(user) = data.context.user_id() {
+        if let Some(user) = data.context.author() {
             write!(text, " by {user}")?;
         }
         if let Some(reason) = data.context.reason() {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use contract::access::routes::{RouteAccess, Service};
 use service::http::openapi::{missing_references, problem_kinds};
 
 use super::*;
@@ -38,6 +39,14 @@ fn a_route_is_in_the_table_once_and_its_path_is_described() {
             route.path()
         );
     }
+}
+
+#[test]
+fn the_routes_are_those_of_the_contract() {
+    let served: BTreeSet<_> = table().iter().map(|route| route.access().line()).collect();
+    let listed = contract::access::routes::ALL.iter();
+    let listed = listed.filter(|route| route.services.contains(&Service::Publisher));
+    assert_eq!(served, listed.map(RouteAccess::line).collect());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! takes events. Nothing here sends.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     sync::{Arc, Mutex, MutexGuard, RwLock},
     time::{Duration, Instant},
@@ -84,17 +84,22 @@ impl SubscriberRegistry {
     /// Adds a subscriber that just checked in, if it is trusted.
     pub fn add(&self, base: Url, source: &CheckInSource) {
         if self.trust.covers(&base, source) {
-            self.insert(base.into());
+            self.insert(base.into(), source.follows.as_ref());
         }
     }
 
     /// Replaces the subscribers that checked in by these, as far as they are trusted. What is known
     /// of one that stays is kept.
     pub fn replace<'a>(&self, found: impl Iterator<Item = (Url, &'a CheckInSource)>) {
-        let found: BTreeSet<_> = found
-            .filter(|(base, source)| self.trust.covers(base, source))
-            .map(|(base, _source)| SecretUrl::from(base))
-            .collect();
+        let trusted = found.filter(|(base, source)| self.trust.covers(base, source));
+        // Several replicas may name one URL: it gets what one of them may follow.
+        let mut found = BTreeMap::<_, Option<BTreeSet<CollectionName>>>::new();
+        for (base, source) in trusted {
+            let follows = found
+                .entry(SecretUrl::from(base))
+                .or_insert_with(|| Some(BTreeSet::new()));
+            add_followed(follows, source.follows.as_ref());
+        }
         {
             let mut known = self
                 .known
@@ -105,7 +110,11 @@ impl SubscriberRegistry {
             // Kept in place and not rebuilt, so that a subscriber keeps its breaker and its routes.
             known.all.retain(|subscriber| {
                 let is_removable = index.next().is_some_and(|index| removable.contains(&index));
-                let stays = !is_removable || found.contains(&subscriber.base);
+                let follows = found.get(&subscriber.base);
+                let stays = !is_removable || follows.is_some();
+                if let Some(follows) = follows.filter(|_found| is_removable) {
+                    subscriber.follows().clone_from(follows);
+                }
                 if !stays {
                     info!(
                         ?subscriber,
@@ -115,8 +124,8 @@ impl SubscriberRegistry {
                 stays
             });
         }
-        for base in found {
-            self.insert(base);
+        for (base, follows) in found {
+            self.insert(base, follows.as_ref());
         }
     }
 
@@ -168,9 +177,11 @@ impl SubscriberRegistry {
         self.trust.token()
     }
 
-    fn insert(&self, base: SecretUrl) {
+    fn insert(&self, base: SecretUrl, follows: Option<&BTreeSet<CollectionName>>) {
         // Most are known already; a check-in must not wait for a lock that excludes deliveries.
-        if self.all().iter().any(|subscriber| subscriber.base == base) {
+        let all = self.all();
+        if let Some(known) = all.iter().find(|subscriber| subscriber.base == base) {
+            add_followed(&mut known.follows(), follows);
             return;
         }
         let mut known = self
@@ -178,7 +189,8 @@ impl SubscriberRegistry {
             .write()
             .expect("no holder of this lock can panic");
         // Checked again under the write lock: another check-in may have added it in between.
-        if known.all.iter().any(|subscriber| subscriber.base == base) {
+        if let Some(known) = known.all.iter().find(|known| known.base == base) {
+            add_followed(&mut known.follows(), follows);
             return;
         }
         let mut is_full = known.all.len() - known.configured >= self.max_found;
@@ -197,9 +209,22 @@ impl SubscriberRegistry {
         }
         if !is_full {
             let subscriber = Arc::new(Subscriber::new(base));
+            *subscriber.follows() = follows.cloned();
             info!(?subscriber, "the subscriber checked in and gets events");
             known.all.push(subscriber);
         }
+    }
+}
+
+/// Adds collections to those that may be sent; `None` stands for all.
+fn add_followed(
+    follows: &mut Option<BTreeSet<CollectionName>>,
+    more: Option<&BTreeSet<CollectionName>>,
+) {
+    match (&mut *follows, more) {
+        (Some(names), Some(more)) => names.extend(more.iter().cloned()),
+        (_all, None) => *follows = None,
+        (None, Some(_more)) => {}
     }
 }
 
@@ -207,6 +232,8 @@ impl SubscriberRegistry {
 pub(super) struct Subscriber {
     pub(super) base: SecretUrl,
     routes: Mutex<Option<KnownRoutes>>,
+    /// The collections whose events may be sent; `None` for all, as for one of the settings.
+    follows: Mutex<Option<BTreeSet<CollectionName>>>,
     pub(super) breaker: CircuitBreaker,
 }
 
@@ -232,12 +259,18 @@ impl Subscriber {
         Self {
             base,
             routes: Mutex::default(),
+            follows: Mutex::default(),
             breaker: CircuitBreaker::default(),
         }
     }
 
-    /// The route of a collection, as far as it is known.
+    /// The route of a collection, as far as it is known. There is none for a collection that its
+    /// caller may not follow, whatever it subscribes to.
     pub(super) fn route(&self, collection: &CollectionName) -> Route {
+        let may_follow = (self.follows().as_ref()).is_none_or(|names| names.contains(collection));
+        if !may_follow {
+            return Route::NotSubscribed;
+        }
         match self.routes().as_ref() {
             Some(routes) if routes.read_at.elapsed() < ROUTES_LIFETIME => {
                 match routes.by_collection.get(collection.as_str()) {
@@ -288,6 +321,12 @@ impl Subscriber {
             "a route is a URL of another host"
         );
         Ok(url.into())
+    }
+
+    fn follows(&self) -> MutexGuard<'_, Option<BTreeSet<CollectionName>>> {
+        self.follows
+            .lock()
+            .expect("no holder of this lock can panic")
     }
 
     fn routes(&self) -> MutexGuard<'_, Option<KnownRoutes>> {
@@ -378,7 +417,7 @@ mod tests {
         });
         let elsewhere = CheckInSource {
             loopback: Some("another".to_owned()),
-            token: false,
+            ..CheckInSource::default()
         };
         let rows = || {
             let refused = [("http://user:secret@other:2", &source)];
@@ -408,6 +447,36 @@ mod tests {
             lines[1].contains("friend:5") && lines[1].contains("APP_API_TOKEN"),
             "{lines:?}"
         );
+    }
+
+    #[test]
+    fn a_subscriber_gets_events_of_the_collections_that_a_caller_of_its_url_may_follow() {
+        let subscribers = SubscriberRegistry::new(Vec::new(), BTreeSet::new(), None);
+        let source = |names: Option<&[&str]>| CheckInSource {
+            follows: names.map(|names| {
+                let names = names.iter().map(|name| name.parse().expect("a name"));
+                names.collect()
+            }),
+            ..subscribers.identify(Peer {
+                address: Some([127, 0, 0, 1].into()),
+                token: None,
+            })
+        };
+        let sent = |name: &str| {
+            let name = name.parse().expect("a name");
+            subscribers.all()[0].route(&name) != Route::NotSubscribed
+        };
+        let base = url("http://127.0.0.1:2");
+        subscribers.add(base.clone(), &source(Some(&["A"])));
+        assert!(sent("A") && !sent("B"));
+        subscribers.add(base.clone(), &source(Some(&["B"])));
+        assert!(sent("A") && sent("B") && !sent("C"));
+        // What the rows say now, and no more.
+        let only = source(Some(&["B"]));
+        subscribers.replace([(base.clone(), &only)].into_iter());
+        assert!(!sent("A") && sent("B"));
+        subscribers.add(base, &source(None));
+        assert!(sent("A") && sent("C"));
     }
 
     #[test]

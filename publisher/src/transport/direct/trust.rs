@@ -76,6 +76,7 @@ impl Trust {
         CheckInSource {
             loopback: is_local.then(|| self.loopback.clone()),
             token: has_token,
+            ..CheckInSource::default()
         }
     }
 

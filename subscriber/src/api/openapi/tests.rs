@@ -8,6 +8,7 @@ use actix_web::{
     http::StatusCode,
     test::{TestRequest, call_service, init_service},
 };
+use contract::access::routes::{RouteAccess, Service};
 use replica::{Config, Events, Replica};
 use service::http::stream_slots::StreamSlots;
 
@@ -122,4 +123,12 @@ fn every_reference_has_a_target() {
         service::http::openapi::missing_references(&whole()),
         BTreeSet::<String>::new()
     );
+}
+
+#[test]
+fn the_routes_are_those_of_the_contract() {
+    let served: BTreeSet<_> = table().iter().map(|route| route.access().line()).collect();
+    let listed = contract::access::routes::ALL.iter();
+    let listed = listed.filter(|route| route.services.contains(&Service::Subscriber));
+    assert_eq!(served, listed.map(RouteAccess::line).collect());
 }
