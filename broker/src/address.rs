@@ -10,6 +10,7 @@ use std::{borrow::Cow, fmt, str::FromStr};
 
 use contract::{SecretUrl, secret_url::SecretUrlError};
 use redis::{ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
+use tls::ClientFiles;
 use url::Url;
 
 /// A checked address. Parsing it connects to nothing, so a wrong host is found when it connects.
@@ -23,6 +24,9 @@ pub struct Address {
     pub(crate) nodes: Vec<ConnectionInfo>,
     /// Whether connections use TLS; the certificate of the server is then checked.
     pub(crate) tls: bool,
+    /// Whom connections trust instead of the authorities of the system, and the certificate that they
+    /// show.
+    pub(crate) files: ClientFiles,
     /// Login and database for the servers that have the events.
     pub(crate) login: RedisConnectionInfo,
     /// What was given, for logs.
@@ -99,6 +103,7 @@ impl FromStr for Address {
                 kind: Topology::Server,
                 nodes: vec![node],
                 tls: plain == "rediss",
+                files: ClientFiles::default(),
                 login,
                 url: given,
             });
@@ -153,6 +158,7 @@ impl FromStr for Address {
             kind,
             nodes,
             tls: plain == "rediss",
+            files: ClientFiles::default(),
             login,
             url: given,
         })
@@ -163,6 +169,26 @@ impl Address {
     /// Whether it is the address of a cluster.
     pub fn is_cluster(&self) -> bool {
         matches!(self.kind, Topology::Cluster)
+    }
+
+    /// The same address with these files for TLS. They are read for each connection.
+    ///
+    /// # Errors
+    /// When the address has no TLS, or is one of Sentinels, where the Redis client trusts the authorities
+    /// of the system alone.
+    pub fn with_files(mut self, files: ClientFiles) -> Result<Self, &'static str> {
+        if files != ClientFiles::default() {
+            if !self.tls {
+                return Err("authorities and certificates need rediss:// or rediss-cluster://");
+            }
+            if matches!(self.kind, Topology::Sentinel(_)) {
+                return Err(
+                    "with Sentinels the authorities of the system are trusted alone: add yours to them",
+                );
+            }
+        }
+        self.files = files;
+        Ok(self)
     }
 
     /// The same address with this database, for `AURA_REDIS_DATABASE`. The URL may repeat the number. A cluster has database 0 only; there the number is a

@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use rand::seq::SliceRandom;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, RetryMethod,
-    TlsMode,
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionInfo, ErrorKind, FromRedisValue,
+    RetryMethod, TlsCertificates, TlsMode,
     aio::{MultiplexedConnection, PubSub},
     cluster::ClusterClientBuilder,
     cluster_async::ClusterConnection,
     io::tcp::TcpSettings,
     sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType},
 };
-use tokio::time::timeout;
+use tls::{ClientFiles, TlsError};
+use tokio::{task::spawn_blocking, time::timeout};
 
 use crate::{Address, address::Topology};
 
@@ -40,6 +41,9 @@ pub enum BrokerError {
     /// Redis was unavailable a moment ago; the next attempt is not due.
     #[error("Redis is unavailable")]
     Unavailable,
+    /// The files of TLS cannot be used.
+    #[error("TLS of Redis: {0}")]
+    Files(#[from] TlsError),
     /// Redis closed the connection.
     #[error("Redis closed the connection")]
     Closed,
@@ -52,7 +56,7 @@ impl BrokerError {
     pub fn ends_the_connection(&self) -> bool {
         match self {
             Self::Redis(error) => !matches!(error.retry_method(), RetryMethod::NoRetry),
-            Self::Timeout | Self::Unavailable | Self::Closed => true,
+            Self::Timeout | Self::Unavailable | Self::Closed | Self::Files(_) => true,
         }
     }
 
@@ -62,7 +66,7 @@ impl BrokerError {
             Self::Redis(error) => {
                 matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension)
             }
-            Self::Timeout | Self::Unavailable | Self::Closed => false,
+            Self::Timeout | Self::Unavailable | Self::Closed | Self::Files(_) => false,
         }
     }
 }
@@ -111,6 +115,10 @@ impl Address {
                 return Ok(Connection::Server(connecting?));
             };
             let client = ClusterClientBuilder::new(self.nodes.clone()).response_timeout(answer);
+            let client = match self.certificates().await? {
+                Some(certificates) => client.certs(certificates),
+                None => client,
+            };
             let client = client
                 .tcp_settings(at_once())
                 .retries(REDIRECTS)
@@ -133,7 +141,11 @@ impl Address {
         let mut nodes = self.nodes.clone();
         nodes.shuffle(&mut rand::rng());
         for node in nodes {
-            match in_time(async { Ok(open(node)?.get_async_pubsub().await?) }).await {
+            let listening = async {
+                let client = open(node, self.certificates().await?)?;
+                Ok(client.get_async_pubsub().await?)
+            };
+            match in_time(listening).await {
                 Ok(listening) => return Ok(listening),
                 Err(error) => failed = error,
             }
@@ -141,12 +153,32 @@ impl Address {
         Err(failed)
     }
 
+    /// What the files of TLS have now; `None` without files.
+    async fn certificates(&self) -> Result<Option<TlsCertificates>, BrokerError> {
+        if self.files == ClientFiles::default() {
+            return Ok(None);
+        }
+        let files = self.files.clone();
+        let read = spawn_blocking(move || files.read()).await;
+        let Ok(read) = read else {
+            return Err(BrokerError::Unavailable);
+        };
+        let (root_cert, identity) = read?;
+        Ok(Some(TlsCertificates {
+            client_tls: identity.map(|(client_cert, client_key)| ClientTlsConfig {
+                client_cert,
+                client_key,
+            }),
+            root_cert,
+        }))
+    }
+
     /// The server that accepts writes. After a failover the Sentinels name another server, so they
     /// are asked again for each connection.
     async fn server(&self) -> Result<Client, BrokerError> {
         let Topology::Sentinel(service) = &self.kind else {
             let node = self.nodes.first().ok_or(BrokerError::Unavailable)?;
-            return open(node.clone());
+            return open(node.clone(), self.certificates().await?);
         };
         let server =
             SentinelNodeConnectionInfo::default().set_redis_connection_info(self.login.clone());
@@ -162,8 +194,15 @@ impl Address {
 }
 
 /// A client of one server; it connects later.
-fn open(node: ConnectionInfo) -> Result<Client, BrokerError> {
-    Ok(Client::open(node.set_tcp_settings(at_once()))?)
+fn open(
+    node: ConnectionInfo,
+    certificates: Option<TlsCertificates>,
+) -> Result<Client, BrokerError> {
+    let node = node.set_tcp_settings(at_once());
+    Ok(match certificates {
+        Some(certificates) => Client::build_with_tls(node, certificates)?,
+        None => Client::open(node)?,
+    })
 }
 
 /// Nagle's algorithm would hold an event back until the previous one is acknowledged.

@@ -18,7 +18,7 @@ use service::{
         access::{AccessArgs, sidecar_needs_token},
         guard::{GuardArgs, GuardSettings},
         limits::{LOADS as LOADS_NAME, LimitSettings, LimitsArgs},
-        tls::{ClientTlsArgs, TlsArgs},
+        tls::{ClientTlsArgs, REDIS_CA_FILE, RedisTlsArgs, TlsArgs},
     },
     runtime::settings::{SettingChecks, SettingsError, boolean, or, positive},
 };
@@ -102,6 +102,9 @@ pub struct Options {
 
     #[command(flatten)]
     client_tls: ClientTlsArgs,
+
+    #[command(flatten)]
+    redis_tls: RedisTlsArgs,
 
     /// File with the bearer token that the publishers know this replica by. It is read again when it
     /// changes.
@@ -465,6 +468,14 @@ impl Options {
             delivery: &self.redis_delivery,
         };
         let redis = redis.check(|name, what| checks.error(name, what));
+        let files = self.redis_tls.check(checks);
+        let redis = redis.and_then(|mut redis| {
+            let address = redis.address.with_files(files?);
+            redis.address = address
+                .map_err(|reason| checks.error(REDIS_CA_FILE, reason))
+                .ok()?;
+            Some(redis)
+        });
         match manager {
             "LOCAL" => Some(Events::Local),
             "DAPR" => Some(Events::Dapr),

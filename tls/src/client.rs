@@ -21,7 +21,7 @@ use tokio::{task::spawn_blocking, time::timeout};
 
 use crate::{
     TlsError,
-    files::{Contents, Files},
+    files::{self, Contents, Files},
     pem, provider,
 };
 
@@ -55,6 +55,22 @@ impl ClientFiles {
             _ => return Err(TlsError::HalfPair),
         };
         Ok(Self { ca, identity })
+    }
+
+    /// What is in the files, checked: the authorities, and the certificate with its key. For clients
+    /// that make TLS themselves. It blocks for as long as reading takes.
+    ///
+    /// # Errors
+    /// When one cannot be read or used.
+    #[allow(clippy::type_complexity, reason = "each part is the content of a file")]
+    pub fn read(&self) -> Result<(Option<Vec<u8>>, Option<(Vec<u8>, Vec<u8>)>), TlsError> {
+        ClientTls::open(self.clone())?;
+        let ca = self.ca.as_deref().map(files::content).transpose()?;
+        let identity = match &self.identity {
+            Some((certificate, key)) => Some((files::content(certificate)?, files::content(key)?)),
+            None => None,
+        };
+        Ok((ca, identity))
     }
 }
 

@@ -132,11 +132,13 @@ impl Files {
 }
 
 fn read(paths: &[PathBuf]) -> Result<Contents, TlsError> {
-    let read = |path: &PathBuf| {
-        regular_file::read(path, MAX_FILE).map_err(|cause| TlsError::File {
-            path: path.clone(),
-            cause,
-        })
-    };
-    paths.iter().map(read).collect()
+    paths.iter().map(|path| content(path)).collect()
+}
+
+/// The content of a file.
+pub(crate) fn content(path: &Path) -> Result<Vec<u8>, TlsError> {
+    regular_file::read(path, MAX_FILE).map_err(|cause| TlsError::File {
+        path: path.to_owned(),
+        cause,
+    })
 }

@@ -31,5 +31,6 @@ mod signed;
 mod stalled;
 mod survival;
 mod tail;
+mod tls;
 mod undo;
 mod up;

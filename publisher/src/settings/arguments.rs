@@ -9,7 +9,7 @@ use service::http::{
     access::AccessArgs,
     guard::GuardArgs,
     limits::{LimitsArgs, PublisherLimitsArgs},
-    tls::{ClientTlsArgs, TlsArgs},
+    tls::{ClientTlsArgs, RedisTlsArgs, TlsArgs},
 };
 
 pub(super) const STORE_URL: &str = "file:data";
@@ -74,6 +74,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub(super) client_tls: ClientTlsArgs,
+
+    #[command(flatten)]
+    pub(super) redis_tls: RedisTlsArgs,
 
     /// Names of the collections, separated by commas.
     ///

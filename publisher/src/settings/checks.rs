@@ -8,7 +8,10 @@ use secrets::{KeyProvider, SecretKeys};
 use service::runtime::settings::{
     SettingChecks, SettingsError, boolean, listed, or, positive, token,
 };
-use service::{http::access::sidecar_needs_token, nearest::unknown_collection};
+use service::{
+    http::{access::sidecar_needs_token, tls::REDIS_CA_FILE},
+    nearest::unknown_collection,
+};
 
 use super::{
     Events, Settings, TransportSettings,
@@ -374,6 +377,14 @@ impl Args {
             delivery: &self.redis_delivery,
         };
         let redis = redis.check(|name, reason| checks.error(name, reason));
+        let files = self.redis_tls.check(checks);
+        let redis = redis.and_then(|mut redis| {
+            let address = redis.address.with_files(files?);
+            redis.address = address
+                .map_err(|reason| checks.error(REDIS_CA_FILE, reason))
+                .ok()?;
+            Some(redis)
+        });
         let keep = number(
             checks,
             "AURA_REDIS_STREAM_MAX_LENGTH",

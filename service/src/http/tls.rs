@@ -17,6 +17,8 @@ pub const CLIENT_CA_FILE: &str = "AURA_CONFIGURATION_TLS_CLIENT_CA_FILE";
 pub const CLIENT_CERT: &str = "AURA_CONFIGURATION_TLS_CLIENT_CERT";
 /// Name of the setting with the authorities of servers.
 pub const CA_FILE: &str = "AURA_CONFIGURATION_CA_FILE";
+/// Name of the setting with the authorities of Redis.
+pub const REDIS_CA_FILE: &str = "AURA_REDIS_CA_FILE";
 /// Name of the setting with the certificate that is shown to servers.
 pub const CLIENT_CERT_FILE: &str = "AURA_CONFIGURATION_CLIENT_CERT_FILE";
 /// Name of the setting with its key.
@@ -64,6 +66,54 @@ pub struct ClientTlsArgs {
     /// File with the private key of that certificate, in PEM form.
     #[arg(long, env = CLIENT_KEY_FILE, value_name = "FILE", default_value = "", hide_default_value = true)]
     client_key_file: String,
+}
+
+/// The texts of the settings of TLS to Redis, and their help.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct RedisTlsArgs {
+    /// REDIS: file with the authorities of Redis (`rediss://`), in PEM form. They are trusted instead of
+    /// those of the system.
+    #[arg(long, env = REDIS_CA_FILE, value_name = "FILE", default_value = "", hide_default_value = true)]
+    redis_ca_file: String,
+
+    /// REDIS: file with the certificate that Redis is shown, in PEM form.
+    #[arg(
+        long,
+        env = "AURA_REDIS_CERT_FILE",
+        value_name = "FILE",
+        default_value = "",
+        hide_default_value = true
+    )]
+    redis_cert_file: String,
+
+    /// REDIS: file with the private key of that certificate, in PEM form.
+    #[arg(
+        long,
+        env = "AURA_REDIS_KEY_FILE",
+        value_name = "FILE",
+        default_value = "",
+        hide_default_value = true
+    )]
+    redis_key_file: String,
+}
+
+impl RedisTlsArgs {
+    /// Checks the settings; `None` when an error was recorded.
+    pub fn check(&self, checks: &mut SettingChecks) -> Option<ClientFiles> {
+        let files = [
+            &self.redis_ca_file,
+            &self.redis_cert_file,
+            &self.redis_key_file,
+        ];
+        let [ca, certificate, key] = files.map(|text| path(text));
+        let missing = match certificate {
+            Some(_) => "AURA_REDIS_KEY_FILE",
+            None => "AURA_REDIS_CERT_FILE",
+        };
+        ClientFiles::new(ca, certificate, key)
+            .map_err(|error| checks.error(missing, format_args!("it is not set: {error}")))
+            .ok()
+    }
 }
 
 impl TlsArgs {

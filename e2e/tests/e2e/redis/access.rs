@@ -359,6 +359,32 @@ async fn events_arrive_over_tls() -> Outcome {
     Ok(())
 }
 
+#[tokio::test]
+async fn redis_with_an_own_authority_gets_a_client_certificate() -> Outcome {
+    for transport in BOTH {
+        let redis = Redis::new()?
+            .with_tls()?
+            .with("tls-auth-clients yes")
+            .started()
+            .await?;
+        let (url, authority) = redis.tls()?;
+        let folder = std::path::Path::new(&authority)
+            .parent()
+            .context("a folder")?;
+        let file = |name: &str| folder.join(name).display().to_string();
+        let (certificate, key) = (file("server.crt"), file("server.key"));
+        let mut testbed = testbed_on(redis, transport, &url).await?;
+        testbed.set_all("AURA_REDIS_CA_FILE", &authority);
+        testbed.set_all("AURA_REDIS_CERT_FILE", &certificate);
+        testbed.set_all("AURA_REDIS_KEY_FILE", &key);
+        start_all(&mut testbed).await?;
+        events_arrive(&testbed)
+            .await
+            .with_context(|| format!("{transport:?}"))?;
+    }
+    Ok(())
+}
+
 /// A certificate of an untrusted authority, and a port without TLS.
 #[tokio::test]
 async fn services_do_not_connect_to_an_untrusted_or_plain_port_by_tls() -> Outcome {
