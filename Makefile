@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run run-dapr test chaos check latency bench style format lint commits docs reference dependencies advisories
+.PHONY: help run run-dapr test chaos check latency bench fuzz style format lint commits docs reference dependencies advisories
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Tools and servers that are fetched or built once, and shared by all clones.
@@ -45,6 +45,12 @@ bench: ## Speed next to floors and peers of the same run: ratios, target/bench/ 
 	cargo build --release --locked $(SERVICES) --package bench
 	e2e/dependencies/provide.sh mongod redis-server daprd etcd wrk peer-modules >/dev/null
 	exec $(TARGET)/release/bench
+
+# Coverage-guided, on stable; what fails is written to fuzz/tests/__fuzz__/TARGET/crashes, and `make test` repeats it.
+MINUTES := 20
+fuzz: ## The fuzz targets for longer: every decoder with bytes that a peer may choose: MINUTES=20
+	cargo install --quiet --debug --locked --root $(PARTS)/tools cargo-bolero@0.13.5
+	PATH=$(PARTS)/tools/bin:$$PATH fuzz/run.sh $(MINUTES)
 
 check: format lint commits docs dependencies ## Format, lints, commit messages, documentation, dependencies and their licences
 

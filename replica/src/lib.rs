@@ -93,6 +93,9 @@ mod config;
 #[cfg(feature = "redis")]
 pub mod document;
 mod failure_log;
+#[cfg(feature = "actix")]
+#[doc(hidden)]
+pub mod fuzz_support;
 mod intake;
 mod persist;
 mod replica;

@@ -7,6 +7,7 @@ mod links;
 mod markdown;
 mod names;
 mod reference;
+mod security;
 mod size;
 
 use std::path::Path;

@@ -16,6 +16,7 @@ mod log;
 mod mongo;
 mod past;
 mod references;
+mod refused_load;
 mod repairs;
 mod served;
 mod spans;

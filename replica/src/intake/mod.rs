@@ -39,3 +39,17 @@ pub(crate) use redis::RedisIntake;
 pub(crate) use stats::{Stats, StatsSnapshot};
 pub(crate) use unconfirmed::{UnconfirmedClaims, drop_refuted};
 pub(crate) use unversioned::UnversionedIntake;
+
+/// The same request read in both ways.
+#[cfg(feature = "actix")]
+pub(crate) fn read_both(
+    headers: &actix_web::http::header::HeaderMap,
+    body: &[u8],
+) -> crate::fuzz_support::ReadEvent {
+    crate::fuzz_support::ReadEvent {
+        fast: cloudevent::parse_change(headers, body),
+        slow: cloudevent::read(headers, body)
+            .map(|event| event.data)
+            .map_err(|error| error.to_string()),
+    }
+}

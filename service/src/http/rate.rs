@@ -175,6 +175,11 @@ impl Rates {
         }))
     }
 
+    /// Whether there is any limit.
+    fn any(&self) -> bool {
+        self.0.reads.is_some() || self.0.writes.is_some() || self.0.follows.is_some()
+    }
+
     /// A request that no route has counts as a read: its answer costs no less.
     fn class(&self, request: &ServiceRequest) -> RequestClass {
         let method = match request.method() {
@@ -237,7 +242,9 @@ pub async fn limit_rate(
     request: ServiceRequest,
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let Some(rates) = request.app_data::<Data<Rates>>() else {
+    let rates = request.app_data::<Data<Rates>>();
+    // Without any limit nothing is looked up.
+    let Some(rates) = rates.filter(|rates| rates.any()) else {
         return next.call(request).await;
     };
     let class = rates.class(&request);
