@@ -131,7 +131,8 @@ async fn start(folder: &std::path::Path, port: u16) -> anyhow::Result<Process> {
     command.args(["--events-enabled", "false", "--audit", "on"]);
     let process = Process::start("publisher", folder, &mut command)?;
     eventually("the publisher is ready", async || {
-        let answer = reqwest::get(format!("http://{listen}/readyz")).await?;
+        let client = e2e::http().build()?;
+        let answer = client.get(format!("http://{listen}/readyz")).send().await?;
         ensure!(answer.status() == 204);
         Ok(())
     })
