@@ -451,4 +451,4 @@ fn shown(text: String) -> anyhow::Result<CanonicalJson> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -9,7 +9,6 @@ use contract::{
     audit::verify::{Fault, Report, Verifier, changes},
 };
 use e2e::testbed::mongod::Mongod;
-use mongodb::bson::{Document as Bdoc, doc};
 
 use super::*;
 use crate::{
@@ -18,13 +17,13 @@ use crate::{
     store::{PublisherPolicy, ServedCollections, StoreUrl},
 };
 
-type Outcome = anyhow::Result<()>;
+pub(in crate::store) type Outcome = anyhow::Result<()>;
 
-fn name() -> CollectionName {
+pub(in crate::store) fn name() -> CollectionName {
     "A".parse().expect("a name")
 }
 
-async fn open(url: &StoreUrl, publisher: &str) -> anyhow::Result<Store> {
+pub(in crate::store) async fn open(url: &StoreUrl, publisher: &str) -> anyhow::Result<Store> {
     let policy = PublisherPolicy {
         collections: ServedCollections::fixed(BTreeSet::from([name()])),
         rules: Rules {
@@ -39,7 +38,7 @@ async fn open(url: &StoreUrl, publisher: &str) -> anyhow::Result<Store> {
     Ok(store)
 }
 
-fn mongo(server: &Mongod, database: &str) -> anyhow::Result<StoreUrl> {
+pub(in crate::store) fn mongo(server: &Mongod, database: &str) -> anyhow::Result<StoreUrl> {
     Ok(StoreUrl::Mongo {
         url: server.url(database).parse()?,
         database: database.to_owned(),
@@ -55,7 +54,7 @@ fn write(id: &str, value: &str) -> Write {
     write
 }
 
-async fn create(store: &Store, id: &str) -> anyhow::Result<Revision> {
+pub(in crate::store) async fn create(store: &Store, id: &str) -> anyhow::Result<Revision> {
     let committed = store
         .commit(Arc::from([Command::Single(write(id, "{}"))]))
         .await?;
@@ -64,7 +63,7 @@ async fn create(store: &Store, id: &str) -> anyhow::Result<Revision> {
 }
 
 /// All records, page by page.
-async fn records(store: &Store) -> anyhow::Result<Vec<AuditRecord>> {
+pub(in crate::store) async fn records(store: &Store) -> anyhow::Result<Vec<AuditRecord>> {
     let mut query = AuditQuery {
         limit: 3,
         ..AuditQuery::default()
@@ -82,7 +81,7 @@ async fn records(store: &Store) -> anyhow::Result<Vec<AuditRecord>> {
     }
 }
 
-async fn verified(store: &Store, known: Vec<Tip>) -> anyhow::Result<Report> {
+pub(in crate::store) async fn verified(store: &Store, known: Vec<Tip>) -> anyhow::Result<Report> {
     let mut verifier = Verifier::knowing(known);
     let query = AuditQuery {
         limit: 10_000,
@@ -188,34 +187,6 @@ async fn the_embedded_store_continues_one_chain() -> Outcome {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_chain_of_mongodb_names_the_ones_before_it_and_a_lost_one_is_noticed() -> Outcome {
-    let server = Mongod::start().await?;
-    let url = mongo(&server, "chains")?;
-    let mut tips = Vec::new();
-    for (id, publisher) in [("a", "one"), ("b", "two"), ("c", "three")] {
-        let store = open(&url, publisher).await?;
-        store.append_audit(Vec::new()).await?;
-        create(&store, id).await?;
-        tips = store.audit_tips().await?;
-    }
-    assert_eq!(tips.len(), 3);
-    let store = open(&url, "reader").await?;
-    let records = records(&store).await?;
-    let named = |at: usize| serde_json::from_value::<Vec<Tip>>(records[at].detail["tips"].clone());
-    // Each names only what no other one names.
-    assert_eq!(named(2)?, [tips[0].clone()]);
-    assert_eq!(named(4)?, [tips[1].clone()]);
-    assert_eq!(verified(&store, tips.clone()).await?.faults, []);
-    let rows = server.database("chains").await?;
-    let rows = rows.collection::<Bdoc>("_audit");
-    rows.delete_many(doc! { "chain": tips[1].chain.as_str() })
-        .await?;
-    let faults = verified(&store, Vec::new()).await?.faults;
-    assert_eq!(faults, [Fault::ChainMissing(tips[1].clone())]);
-    Ok(())
-}
-
 /// They conflict all the time, and a conflict must not begin a new chain.
 #[tokio::test]
 async fn several_publishers_of_mongodb_have_a_chain_each() -> Outcome {
@@ -242,43 +213,8 @@ async fn several_publishers_of_mongodb_have_a_chain_each() -> Outcome {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_publisher_whose_position_is_taken_begins_a_new_chain() -> Outcome {
-    let server = Mongod::start().await?;
-    let url = mongo(&server, "taken")?;
-    let store = open(&url, "one").await?;
-    create(&store, "a").await?;
-    let rows = server.database("taken").await?;
-    let rows = rows.collection::<Bdoc>("_audit");
-    let mut row = rows
-        .find_one(doc! { "sequence": 2_i64 })
-        .await?
-        .expect("a row");
-    row.remove("_id");
-    row.insert("sequence", 3_i64);
-    rows.insert_one(row).await?;
-    create(&store, "b").await?;
-    create(&store, "c").await?;
-    check_log_is_named(&store).await?;
-    // The row has a record that is there twice, which is no fault.
-    let report = verified(&store, Vec::new()).await?;
-    assert_eq!((report.faults.len(), report.tips.len()), (0, 2));
-    Ok(())
-}
-
-/// As [`check_against_log`], with records that were added by other means.
-async fn check_log_is_named(store: &Store) -> Outcome {
-    let log = store.changes(&name(), 0, 10_000, usize::MAX).await?;
-    let records = records(store).await?;
-    let named: Vec<_> = records.iter().flat_map(changes).collect();
-    for change in log.iter().map(AuditedChange::of) {
-        anyhow::ensure!(named.contains(&change), "{change:?}");
-    }
-    Ok(())
-}
-
 /// Changes one record in the database, as an administrator of it could.
-async fn changed_record_is_found(store: &Store, known: Vec<Tip>) -> Outcome {
+pub(in crate::store) async fn changed_record_is_found(store: &Store, known: Vec<Tip>) -> Outcome {
     let faults = verified(store, known).await?.faults;
     assert!(
         matches!(&faults[..], [Fault::Changed(tip)] if tip.sequence == 2),
@@ -314,25 +250,6 @@ async fn a_record_that_was_changed_in_the_file_is_found() -> Outcome {
     };
     assert_eq!(verified(&store, tips).await?.faults, [truncated]);
     Ok(())
-}
-
-#[tokio::test]
-async fn a_record_that_was_changed_in_mongodb_is_found() -> Outcome {
-    let server = Mongod::start().await?;
-    let url = mongo(&server, "tampered")?;
-    let store = open(&url, "p").await?;
-    create(&store, "a").await?;
-    create(&store, "b").await?;
-    let rows = server.database("tampered").await?;
-    let rows = rows.collection::<Bdoc>("_audit");
-    let second = doc! { "sequence": 2_i64 };
-    let row = rows.find_one(second.clone()).await?.expect("a row");
-    let text = row
-        .get_str("record")?
-        .replace("token:deploy", "token:others");
-    rows.update_one(second, doc! { "$set": { "record": text } })
-        .await?;
-    changed_record_is_found(&store, Vec::new()).await
 }
 
 /// Old records go, what is left is verified, and writes go on. A record that was changed stays as
@@ -433,31 +350,6 @@ async fn a_page_is_filtered_by_actor_kind_and_time() -> Outcome {
         })
         .await?,
         0
-    );
-    Ok(())
-}
-
-/// Else the start of a publisher would read all of a long log.
-#[tokio::test]
-async fn mongodb_finds_the_ends_of_the_chains_by_the_index() -> Outcome {
-    let server = Mongod::start().await?;
-    let store = open(&mongo(&server, "plan")?, "p").await?;
-    create(&store, "a").await?;
-    let explained = server
-        .database("plan")
-        .await?
-        .run_command(doc! { "explain": {
-            "aggregate": "_audit",
-            "pipeline": [
-                { "$sort": { "chain": 1, "sequence": 1 } },
-                { "$group": { "_id": "$chain", "row": { "$first": "$$ROOT" } } },
-            ],
-            "cursor": {},
-        } })
-        .await?;
-    assert!(
-        explained.to_string().contains("DISTINCT_SCAN"),
-        "{explained}"
     );
     Ok(())
 }

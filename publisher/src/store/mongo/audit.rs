@@ -258,3 +258,6 @@ fn row(row: &Bdoc) -> Option<AuditRow> {
         text: row.get_str("record").unwrap_or_default().to_owned(),
     })
 }
+
+#[cfg(test)]
+mod tests;
