@@ -120,34 +120,40 @@ async fn every_route_is_for_the_roles_that_have_its_right_and_for_no_other() {
         .map(|role| (role.as_str(), json!([{"role": role}])))
         .collect();
     let tokens = Tokens::new("roles", &grants);
-    check(&[&tokens.flag()], publisher(1, 0), async |subscriber| {
-        is_ready(subscriber).await;
-        for route in routes::ALL {
-            if !route.services.contains(&Service::Subscriber) || route.access == Access::Sidecar {
-                continue;
+    check(
+        &[&tokens.flag(), "--app-api-token=secret"],
+        publisher(1, 0),
+        async |subscriber| {
+            is_ready(subscriber).await;
+            for route in routes::ALL {
+                if !route.services.contains(&Service::Subscriber) || route.access == Access::Sidecar
+                {
+                    continue;
+                }
+                let line = route.line();
+                let expected = EXPECTED.iter().find(|(known, _roles)| *known == line);
+                let (_line, expected) =
+                    expected.unwrap_or_else(|| panic!("say which roles may send {line}"));
+                let path = line
+                    .replace("{collection}", "A")
+                    .replace("{instance}", "r")
+                    .replace("{id}", "x");
+                let (status, _text) = tokens.send(subscriber, "", &path).await;
+                assert_eq!(status == 401, !expected.is_empty(), "{line}: {status}");
+                for role in Role::ALL {
+                    let (status, text) = tokens.send(subscriber, role.as_str(), &path).await;
+                    let allowed = matches!(*expected, "" | "-")
+                        || expected.split(' ').any(|known| known == role.as_str());
+                    assert_eq!(status == 403, !allowed, "{role}: {line}: {text}");
+                    assert_ne!(status, 401, "{role}: {line}: {text}");
+                }
             }
-            let line = route.line();
-            let expected = EXPECTED.iter().find(|(known, _roles)| *known == line);
-            let (_line, expected) =
-                expected.unwrap_or_else(|| panic!("say which roles may send {line}"));
-            let path = line
-                .replace("{collection}", "A")
-                .replace("{instance}", "r")
-                .replace("{id}", "x");
-            let (status, _text) = tokens.send(subscriber, "", &path).await;
-            assert_eq!(status == 401, !expected.is_empty(), "{line}: {status}");
-            for role in Role::ALL {
-                let (status, text) = tokens.send(subscriber, role.as_str(), &path).await;
-                let allowed = matches!(*expected, "" | "-")
-                    || expected.split(' ').any(|known| known == role.as_str());
-                assert_eq!(status == 403, !allowed, "{role}: {line}: {text}");
-                assert_ne!(status, 401, "{role}: {line}: {text}");
-            }
-        }
-        let (_status, metrics) = tokens.send(subscriber, "monitor", "GET /metrics").await;
-        let refusals = "confcast_subscriber_refusals_total{reason=\"forbidden\",right=\"read\"}";
-        assert!(metrics.contains(refusals), "{metrics}");
-    })
+            let (_status, metrics) = tokens.send(subscriber, "monitor", "GET /metrics").await;
+            let refusals =
+                "confcast_subscriber_refusals_total{reason=\"forbidden\",right=\"read\"}";
+            assert!(metrics.contains(refusals), "{metrics}");
+        },
+    )
     .await;
 }
 
@@ -165,48 +171,52 @@ async fn a_caller_of_one_collection_learns_nothing_of_another_one() {
             ),
         ],
     );
-    check(&[&tokens.flag()], publisher(1, 0), async |subscriber| {
-        is_ready(subscriber).await;
-        for path in [
-            "/v1/collections/A/documents/x",
-            "/v1/collections/A/documents/none",
-            "/v1/collections/None/documents/x",
-            "/v1/collections/A/documents",
-            "/v1/collections/A",
-            "/v1/collections/A/changes?since=0",
-            "/v1/collections?collections=A,B",
-            "/v1/collections?collections=None",
-            "/v1/snapshot?collections=A",
-            "/v1/changes?since=A:0,B:0",
-        ] {
-            for method in ["GET", "HEAD"] {
-                let line = format!("{method} {path}");
-                let (status, text) = tokens.send(subscriber, "b", &line).await;
-                assert_eq!(status, 403, "{line}: {text}");
+    check(
+        &[&tokens.flag(), "--app-api-token=secret"],
+        publisher(1, 0),
+        async |subscriber| {
+            is_ready(subscriber).await;
+            for path in [
+                "/v1/collections/A/documents/x",
+                "/v1/collections/A/documents/none",
+                "/v1/collections/None/documents/x",
+                "/v1/collections/A/documents",
+                "/v1/collections/A",
+                "/v1/collections/A/changes?since=0",
+                "/v1/collections?collections=A,B",
+                "/v1/collections?collections=None",
+                "/v1/snapshot?collections=A",
+                "/v1/changes?since=A:0,B:0",
+            ] {
+                for method in ["GET", "HEAD"] {
+                    let line = format!("{method} {path}");
+                    let (status, text) = tokens.send(subscriber, "b", &line).await;
+                    assert_eq!(status, 403, "{line}: {text}");
+                }
             }
-        }
-        for line in [
-            "GET /v1/collections",
-            "GET /v1/snapshot",
-            "GET /v1/changes?since=B:0",
-            "PUT /v1/replicas/r",
-        ] {
-            let (status, text) = tokens.send(subscriber, "b", line).await;
-            assert_eq!(status, 200, "{line}: {text}");
-            assert!(!text.contains("\"A\""), "{line}: {text}");
-        }
-        let (status, text) = tokens
-            .send(subscriber, "ghost", "GET /v1/collections/AA")
-            .await;
-        assert!(status == 404 && !text.contains("did you mean"), "{text}");
-        for (line, expected) in [
-            ("GET /v1/collections/A/documents/x", 200),
-            ("GET /v1/collections/A/documents/y", 403),
-            ("GET /v1/collections/A/documents", 403),
-        ] {
-            let (status, text) = tokens.send(subscriber, "prefix", line).await;
-            assert_eq!(status, expected, "{line}: {text}");
-        }
-    })
+            for line in [
+                "GET /v1/collections",
+                "GET /v1/snapshot",
+                "GET /v1/changes?since=B:0",
+                "PUT /v1/replicas/r",
+            ] {
+                let (status, text) = tokens.send(subscriber, "b", line).await;
+                assert_eq!(status, 200, "{line}: {text}");
+                assert!(!text.contains("\"A\""), "{line}: {text}");
+            }
+            let (status, text) = tokens
+                .send(subscriber, "ghost", "GET /v1/collections/AA")
+                .await;
+            assert!(status == 404 && !text.contains("did you mean"), "{text}");
+            for (line, expected) in [
+                ("GET /v1/collections/A/documents/x", 200),
+                ("GET /v1/collections/A/documents/y", 403),
+                ("GET /v1/collections/A/documents", 403),
+            ] {
+                let (status, text) = tokens.send(subscriber, "prefix", line).await;
+                assert_eq!(status, expected, "{line}: {text}");
+            }
+        },
+    )
     .await;
 }

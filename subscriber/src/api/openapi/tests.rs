@@ -24,6 +24,7 @@ const OF_PUBLISHER: &[ProblemKind] = &[
     ProblemKind::NoRevision,
     ProblemKind::NoSnapshot,
     ProblemKind::NoToken,
+    ProblemKind::NoSecretKey,
     ProblemKind::TokensFull,
     ProblemKind::NoSet,
     ProblemKind::ChangedSince,
