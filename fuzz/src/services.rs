@@ -4,9 +4,9 @@ use std::{io, path::Path, sync::LazyLock};
 
 use auth::{Anonymous, Authenticator, Files, Presented, Setup};
 use broker::Names;
-use futures_util::FutureExt;
 use replica::fuzz_support::{ReadEvent, read_event};
 use state::SignedChange;
+use tokio::runtime::{Builder, Runtime};
 
 /// A request of a sidecar: the first line is the media type, the rest is the body. What the fast path
 /// reads, the other path reads as the same change.
@@ -75,6 +75,10 @@ pub fn authorization(bytes: &[u8]) {
         };
         Authenticator::new(setup).expect("an authenticator")
     });
+    static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+        let runtime = Builder::new_current_thread().enable_time().build();
+        runtime.expect("a runtime")
+    });
     let Ok(text) = str::from_utf8(bytes) else {
         return;
     };
@@ -84,8 +88,8 @@ pub fn authorization(bytes: &[u8]) {
             authorization: Some(authorization),
             ..Presented::default()
         };
-        let decided = AUTHENTICATOR.authenticate(presented).now_or_never();
-        if let Some(Ok(identity)) = decided {
+        let decided = RUNTIME.block_on(AUTHENTICATOR.authenticate(presented));
+        if let Ok(identity) = decided {
             panic!("{text:?} is taken for {identity:?}");
         }
     }
