@@ -36,6 +36,7 @@ fn write_schema(folder: &Path) -> Outcome {
     let schema = json!({
         "type": "object",
         "properties": {
+            "id": {"type": "string"},
             "port": {"type": "integer"},
             "password": {"type": "string", "minLength": 5, "x-secret": true},
             "servers": {"items": {"properties": {"token": {"x-secret": true}}}},
@@ -144,10 +145,11 @@ async fn a_secret_is_shown_by_a_reveal_and_to_the_service_with_the_key_and_nowhe
         .iter_mut()
         .chain([&mut testbed.publisher])
     {
+        let log = service.output();
+        ensure!(log.contains("TRACE") && !log.contains(CANARY), "{log}");
         service.stop().await?;
         let found = files_with_canary(service.folder())?;
         ensure!(found.is_empty(), "{found:?}");
-        ensure!(service.output().contains("TRACE"), "{}", service.output());
     }
     Ok(())
 }

@@ -258,3 +258,6 @@ pub(crate) fn refs_of(document: &Document) -> Vec<SecretRef> {
     let refs = refs.unwrap_or_default().into_iter();
     refs.map(|(_pointer, reference)| reference).collect()
 }
+
+#[cfg(test)]
+mod tests;
