@@ -26,7 +26,7 @@ const ROUTE: &str = "audit log";
 
 /// Show, export and verify the audit log: who did what, and who was refused
 ///
-/// Publishers keep one when callers have to present credentials, or with AURA_CONFIGURATION_AUDIT=on.
+/// Publishers keep one when callers have to present credentials, or with `AURA_CONFIGURATION_AUDIT=on`.
 /// It needs the right `audit`. Each record is chained to the one before it, so that none can be changed
 /// or removed unnoticed.
 #[derive(Debug, clap::Args)]
