@@ -13,8 +13,9 @@ use contract::{
     CollectionName, EventData, canonical,
     dead_letter::{
         DeadLetter, DeadLetterId, DeadLetterList, DeadLetterReason, DeadLetterReplayed,
-        DeadLetterReport, EventSummary, Original, ReplayRequest, Replayed,
+        DeadLetterReport, EventSummary, Original, OriginalFrom, ReplayRequest, Replayed,
     },
+    event,
     signature::UnprovenEvent,
     text::Escaped,
 };
@@ -139,11 +140,11 @@ impl DeadLetters {
     }
 
     /// Whether an event is kept, with the reason if it is not. One that is not is counted and logged.
-    fn check_origin(&self, original: &[u8]) -> Result<(), UnprovenEvent> {
+    fn check_origin(&self, original: &[u8], from: OriginalFrom) -> Result<(), UnprovenEvent> {
         let Some(signer) = &self.signer else {
             return Ok(());
         };
-        let checked = match event_data(original) {
+        let checked = match event_data(original, from) {
             Some(data) => signer.verify(&data),
             None => Err(UnprovenEvent::Unsigned),
         };
@@ -171,7 +172,7 @@ impl DeadLetters {
     pub async fn add_moved(&self, original: &[u8]) -> Result<DeadLetterId, DeadLetterError> {
         let arrival = Arrival::moved(original, now());
         // An answer that asks for it again would bring it again.
-        if self.check_origin(original).is_err() {
+        if self.check_origin(original, OriginalFrom::Moved).is_err() {
             return Ok(arrival.id);
         }
         self.add(arrival, &self.moved, LetterDurability::Now).await
@@ -187,7 +188,7 @@ impl DeadLetters {
     ) -> Result<DeadLetterId, DeadLetterError> {
         let original = report.original.bytes().unwrap_or_default();
         let arrival = Arrival::reported(report, now())?;
-        if let Err(cause) = self.check_origin(&original) {
+        if let Err(cause) = self.check_origin(&original, OriginalFrom::Reported) {
             return Err(DeadLetterError::InvalidReport {
                 pointer: "/original",
                 reason: format!("No publisher has signed this event: {cause}"),
@@ -387,14 +388,20 @@ impl DeadLetters {
     }
 }
 
-/// The data of an event, in an envelope or bare.
-fn event_data(original: &[u8]) -> Option<EventData> {
+/// The data of an event, in an envelope or bare. The envelope is not signed, and a letter has the
+/// name of its source and id: these must be those of the change, else one signed event could be any
+/// number of letters. What a sidecar moves has an envelope.
+fn event_data(original: &[u8], from: OriginalFrom) -> Option<EventData> {
     let mut event = canonical::value(original).ok()?;
-    let data = match event.get_mut("specversion") {
-        Some(_version) => event.get_mut("data")?.take(),
-        None => event,
-    };
-    serde_json::from_value(data).ok()
+    if event.get("specversion").is_none() {
+        let is_bare = from == OriginalFrom::Reported;
+        return is_bare
+            .then(|| serde_json::from_value(event).ok())
+            .flatten();
+    }
+    let data: EventData = serde_json::from_value(event.get_mut("data")?.take()).ok()?;
+    let id = format!("{}:{}:{}", data.collection, data.epoch?, data.revision?);
+    (event.get("source")? == event::SOURCE && event.get("id")? == id.as_str()).then_some(data)
 }
 
 /// What would be sent. The letter stays as it is.
