@@ -87,12 +87,12 @@ pub async fn authenticate(
     }
     match identified {
         Ok(identity) => {
-            request.extensions_mut().insert(identity);
+            request.extensions_mut().insert(identity.clone());
             let answer = next.call(request).await?;
             if layer.authenticator.is_open() {
                 return Ok(answer);
             }
-            Ok(answer.map_body(|_head, body| while_valid(body, session)))
+            Ok(answer.map_body(|_head, body| while_valid(body, session, identity)))
         }
         Err(refused) => {
             if let Err(exceeded) = count_invalid(&request, &refused) {
