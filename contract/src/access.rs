@@ -257,14 +257,15 @@ pub struct Identity {
 /// Name of a caller that gave no credential.
 pub const ANONYMOUS: &str = "anonymous";
 
+/// Made once: every request of a service without credentials has it.
+static ANYONE: LazyLock<Identity> = LazyLock::new(|| Identity {
+    name: ANONYMOUS.into(),
+    grants: Role::ALL.iter().copied().map(Grant::everywhere).collect(),
+});
+
 impl Identity {
     /// A caller without a credential where none is asked for: every right.
     pub fn unrestricted() -> Self {
-        // Made once: every request of a service without credentials has it.
-        static ANYONE: LazyLock<Identity> = LazyLock::new(|| Identity {
-            name: ANONYMOUS.into(),
-            grants: Role::ALL.iter().copied().map(Grant::everywhere).collect(),
-        });
         ANYONE.clone()
     }
 
@@ -272,6 +273,12 @@ impl Identity {
     /// or its settings exempt the caller.
     pub fn is_anonymous(&self) -> bool {
         &*self.name == ANONYMOUS
+    }
+
+    /// Whether it is [`Self::unrestricted`] itself: the quick answer for services without credentials. A
+    /// caller whose grants give every right is none.
+    pub fn is_unrestricted(&self) -> bool {
+        Arc::ptr_eq(&self.grants, &ANYONE.grants)
     }
 
     /// Whether the caller has the right for the target: the one decision.

@@ -115,6 +115,9 @@ fn without_a_grant_nothing_is_allowed_and_an_anonymous_caller_may_do_everything(
         }
     }
     assert!(Identity::unrestricted().is_anonymous());
+    assert!(Identity::unrestricted().is_unrestricted());
+    let every_role = Role::ALL.iter().copied().map(Grant::everywhere);
+    assert!(!caller(every_role.collect()).is_unrestricted());
 }
 
 #[test]

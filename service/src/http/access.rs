@@ -69,6 +69,11 @@ pub async fn authenticate(
     request: ServiceRequest,
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
+    if layer.authenticator.is_open() {
+        // Nothing that a request presents is looked at.
+        request.extensions_mut().insert(Identity::unrestricted());
+        return next.call(request).await;
+    }
     let path = request.path();
     let is_of_sidecar = path.starts_with(SIDECAR);
     if WITHOUT_CREDENTIAL.contains(&path) || is_of_sidecar && layer.sidecar_is_proven {
@@ -89,9 +94,6 @@ pub async fn authenticate(
         Ok(identity) => {
             request.extensions_mut().insert(identity.clone());
             let answer = next.call(request).await?;
-            if layer.authenticator.is_open() {
-                return Ok(answer);
-            }
             Ok(answer.map_body(|_head, body| while_valid(body, session, identity)))
         }
         Err(refused) => {

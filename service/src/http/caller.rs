@@ -103,7 +103,16 @@ impl Caller {
     }
 }
 
-/// Whether a request has a caller that the service knows.
-pub(super) fn is_known(request: &HttpRequest) -> bool {
+/// Whether a request has a caller that the service knows. A request that needs no credential has none
+/// where the service has credentials.
+pub fn is_known(request: &HttpRequest) -> bool {
     request.extensions().contains::<Identity>()
+}
+
+/// Whether no credential was asked for, and every right is given.
+pub(super) fn is_unrestricted(request: &HttpRequest) -> bool {
+    let extensions = request.extensions();
+    extensions
+        .get::<Identity>()
+        .is_some_and(Identity::is_unrestricted)
 }
