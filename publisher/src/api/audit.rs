@@ -16,7 +16,7 @@ use service::http::{
 };
 
 use crate::{
-    api::{Api, error::ApiError, origin, past::instant, store_failed},
+    api::{Api, error::ApiError, origin::Author, past::instant, store_failed},
     decide::Origin,
     store::audit::AuditQuery,
 };
@@ -87,42 +87,42 @@ pub(super) fn origin_of(caller: &Caller) -> Origin {
     }
 }
 
-/// Records what the caller of a request did, before it is answered. It happened, so a store that takes no
+/// Records what the author of a request did, before it is answered. It happened, so a store that takes no
 /// record now gets it later.
-pub(super) async fn done(api: &Api, request: &HttpRequest, event: AuditEvent) {
+pub(super) async fn done(api: &Api, author: &Author, event: AuditEvent) {
     if !api.audit.is_on() {
         return;
     }
-    let entry = entry(request, event);
+    let entry = entry(author, event);
     if api.audit.record_now(entry.clone()).await.is_err() {
         api.audit.record(entry);
     }
 }
 
-/// Records what the caller of a request is about to be given. Nothing was given yet, so without a record
-/// nothing is.
+/// Records what the author of a request is about to do or to be given. It did not happen yet, so without
+/// a record it does not.
 ///
 /// # Errors
 /// 503 when the store takes no record now.
-pub(super) async fn before(
-    api: &Api,
-    request: &HttpRequest,
-    event: AuditEvent,
-) -> Result<(), ApiError> {
+pub(super) async fn before(api: &Api, author: &Author, event: AuditEvent) -> Result<(), ApiError> {
     if !api.audit.is_on() {
         return Ok(());
     }
-    let recorded = api.audit.record_now(entry(request, event)).await;
+    let recorded = api.audit.record_now(entry(author, event)).await;
     recorded.map_err(store_failed)
 }
 
-fn entry(request: &HttpRequest, event: AuditEvent) -> Entry {
-    // A malformed context was refused where it matters.
-    let context = origin::context(request).unwrap_or_default();
+/// What an author does. The user is the one that an [`Author`] may name.
+pub(super) fn entry(author: &Author, event: AuditEvent) -> Entry {
+    let Author {
+        caller, context, ..
+    } = author;
+    let actor = &*caller.identity().name;
+    let user = context.user_id().filter(|user| *user != actor);
     Entry {
-        user: context.user_id().map(str::to_owned),
+        user: user.map(str::to_owned),
         correlation_id: context.correlation_id().map(str::to_owned),
-        ..Entry::done(chrono::Utc::now(), &*access::identity(request).name, event)
+        ..Entry::done(chrono::Utc::now(), actor, event)
     }
 }
 

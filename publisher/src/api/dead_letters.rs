@@ -132,7 +132,7 @@ pub(super) async fn discard(
     id: web::Path<String>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    Author::of_service(&caller, &request)?;
+    let author = Author::of_service(&caller, &request)?;
     let id = letter_id(&id)?;
     api.dead_letters.discard(id).await?;
     info!(
@@ -144,7 +144,7 @@ pub(super) async fn discard(
         id: discarded,
         count: 1,
     };
-    audit::done(&api, &request, event).await;
+    audit::done(&api, &author, event).await;
     Ok(HttpResponse::Ok().json(DeadLetterAccepted { id }))
 }
 
@@ -154,7 +154,7 @@ pub(super) async fn discard_all(
     query: web::Query<LetterQuery>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    Author::of_service(&caller, &request)?;
+    let author = Author::of_service(&caller, &request)?;
     let filter = query.filter()?;
     let all = parsed("all", query.all.as_deref())?.unwrap_or(false);
     let is_filtered =
@@ -173,7 +173,7 @@ pub(super) async fn discard_all(
         id: None,
         count: discarded,
     };
-    audit::done(&api, &request, event).await;
+    audit::done(&api, &author, event).await;
     Ok(HttpResponse::Ok().json(DeadLettersDiscarded { discarded }))
 }
 
@@ -184,7 +184,7 @@ pub(super) async fn replay(
     http: HttpRequest,
     Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
-    Author::of_service(&caller, &http)?;
+    let author = Author::of_service(&caller, &http)?;
     let request: ReplayRequest = optional_request(&body, r#""dryRun": true|false"#)?;
     let id = letter_id(&id)?;
     let mut replayed = api.dead_letters.replay(id, request).await?;
@@ -194,7 +194,7 @@ pub(super) async fn replay(
             "the event of a dead letter was sent again"
         );
         let id = id.to_string();
-        audit::done(&api, &http, AuditEvent::DeadLetterReplayed { id }).await;
+        audit::done(&api, &author, AuditEvent::DeadLetterReplayed { id }).await;
     }
     replayed.letter = visible(&caller, replayed.letter);
     Ok(HttpResponse::Ok().json(replayed))

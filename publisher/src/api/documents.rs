@@ -63,9 +63,13 @@ pub(super) async fn get(
         let detail = "secrets of the past are not revealed";
         return Err(ProblemError::bad_request("reveal", detail).into());
     }
-    if reveal {
-        caller.require(Right::ReadSecrets, Target::Document(&collection, &id))?;
-    }
+    let author = if reveal {
+        let author = Author::of(caller, &request)?;
+        author.require(&[Right::ReadSecrets], Target::Document(&collection, &id))?;
+        Some(author)
+    } else {
+        None
+    };
     if let Some(point) = point.point()? {
         return past::document(&api, &request, (collection, id), &point).await;
     }
@@ -75,8 +79,8 @@ pub(super) async fn get(
         .await
         .map_err(store_failed)?;
     let document = document.ok_or_else(|| ProblemError::no_data(&collection, &id))?;
-    if reveal {
-        return revealed(&api, &caller, &request, &collection, &document).await;
+    if let Some(author) = author {
+        return revealed(&api, &author, &collection, &document).await;
     }
     let mut response = HttpResponse::Ok();
     if let Some(answered) = etag::conditional(&request, &mut response, &document.etag()) {
@@ -90,8 +94,7 @@ pub(super) async fn get(
 /// stands for its stored form, and nothing on the way may keep it.
 async fn revealed(
     api: &Api,
-    caller: &Caller,
-    request: &HttpRequest,
+    author: &Author,
     collection: &CollectionName,
     document: &Document,
 ) -> Result<HttpResponse, ApiError> {
@@ -101,12 +104,12 @@ async fn revealed(
         id: document.id().clone(),
         revision: Some(document.revision()),
     };
-    audit::before(api, request, event).await?;
+    audit::before(api, author, event).await?;
     tracing::info!(
         %collection, id = %document.id(), revision = document.revision(),
         "the secrets of {collection}/{} were revealed to {}",
         document.id(),
-        Escaped(&caller.identity().name)
+        Escaped(&author.caller.identity().name)
     );
     let mut response = HttpResponse::Ok();
     response.insert_header((header::CACHE_CONTROL, "no-store"));

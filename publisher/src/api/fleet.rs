@@ -76,7 +76,7 @@ pub(super) async fn declare(
     http: HttpRequest,
     Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
-    Author::of_service(&caller, &http)?;
+    let author = Author::of_service(&caller, &http)?;
     let request = optional_request(
         &body,
         r#""adopt": "<lineage>", "counter": <number>, "renew": true|false"#,
@@ -87,6 +87,6 @@ pub(super) async fn declare(
         "a caller declared a new epoch"
     );
     let epoch = declared.epoch;
-    audit::done(&api, &http, AuditEvent::EpochDeclared { epoch }).await;
+    audit::done(&api, &author, AuditEvent::EpochDeclared { epoch }).await;
     Ok(HttpResponse::Ok().json(declared))
 }

@@ -20,7 +20,7 @@ pub(super) async fn repair(
     http: HttpRequest,
     Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
-    Author::of_service(&caller, &http)?;
+    let author = Author::of_service(&caller, &http)?;
     let request: RepairRequest = optional_request(
         &body,
         r#""apply": true|false, "discard": true|false, "collections": ["<name>"]"#,
@@ -37,9 +37,16 @@ pub(super) async fn repair(
         discard: request.discard,
         collections: collections.iter().cloned().collect(),
     };
+    let applied = request.apply;
+    if applied {
+        // The record says that a repair was asked for: a crash leaves no repair without it.
+        audit::before(&api, &author, event.clone()).await?;
+    }
     match api.repairs.run(request, collections).await {
         Ok(Some(report)) => {
-            audit::done(&api, &http, event).await;
+            if !applied {
+                audit::done(&api, &author, event).await;
+            }
             Ok(HttpResponse::Ok().json(report))
         }
         Ok(None) => {

@@ -24,7 +24,8 @@ pub(super) async fn create(
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let name = parsed(&name)?;
-    let context = Author::of_service(&caller, &request)?.context;
+    let author = Author::of_service(&caller, &request)?;
+    let context = &author.context;
     let event = AuditEvent::SnapshotCreated { name: name.clone() };
     let made = api
         .store
@@ -32,12 +33,12 @@ pub(super) async fn create(
         .await;
     match made {
         Ok(snapshot) => {
-            audit::done(&api, &request, event).await;
+            audit::done(&api, &author, event).await;
             Ok(HttpResponse::Created().json(snapshot))
         }
         Err(SnapshotError::Exists(name)) => {
             let existing = api.store.snapshot(&name).await.map_err(store_failed)?;
-            match existing.filter(|existing| is_repetition(existing, &context)) {
+            match existing.filter(|existing| is_repetition(existing, context)) {
                 Some(existing) => Ok(HttpResponse::Ok().json(existing)),
                 None => Err(SnapshotError::Exists(name).into()),
             }
@@ -81,7 +82,8 @@ pub(super) async fn delete(
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let name = parsed(&name)?;
-    let context = Author::of_service(&caller, &request)?.context;
+    let author = Author::of_service(&caller, &request)?;
+    let context = &author.context;
     if api
         .store
         .delete_snapshot(&name)
@@ -93,7 +95,7 @@ pub(super) async fn delete(
             snapshot = %name, user = context.user_id(), via = context.via(), reason = context.reason(),
             "a named snapshot was deleted"
         );
-        audit::done(&api, &request, AuditEvent::SnapshotDeleted { name }).await;
+        audit::done(&api, &author, AuditEvent::SnapshotDeleted { name }).await;
         Ok(HttpResponse::NoContent().finish())
     } else {
         Err(no_snapshot(&name))

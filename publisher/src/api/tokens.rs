@@ -16,7 +16,7 @@ use service::http::{bodies::Body, caller::Caller, problem::ProblemError};
 use tracing::info;
 
 use crate::{
-    api::{Api, audit, error::ApiError, store_failed},
+    api::{Api, audit, error::ApiError, origin::Author, store_failed},
     store::tokens::TokenError,
 };
 
@@ -26,6 +26,7 @@ pub(super) async fn create(
     http: HttpRequest,
     Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
+    let author = Author::of_service(&caller, &http)?;
     let request: TokenRequest = objects::from_slice_located(&body).map_err(ApiError::bad_body)?;
     request
         .check()
@@ -61,7 +62,7 @@ pub(super) async fn create(
         grants: info.grants.clone(),
         expires_at: info.expires_at,
     };
-    audit::done(&api, &http, event).await;
+    audit::done(&api, &author, event).await;
     in_force(&api, &info.id).await;
     Ok(HttpResponse::Created()
         .insert_header((CACHE_CONTROL, "no-store"))
@@ -88,6 +89,7 @@ pub(super) async fn revoke(
     http: HttpRequest,
     id: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
+    let author = Author::of_service(&caller, &http)?;
     let id: TokenId = id
         .parse()
         .map_err(|error| ProblemError::bad_request("id", error))?;
@@ -117,7 +119,7 @@ pub(super) async fn revoke(
             .map(|record| record.name.to_string())
             .unwrap_or_default(),
     };
-    audit::done(&api, &http, event).await;
+    audit::done(&api, &author, event).await;
     in_force(&api, &id).await;
     Ok(HttpResponse::NoContent().finish())
 }
