@@ -4,7 +4,10 @@
 use std::{fs, path::Path, process::Command, sync::mpsc, thread};
 
 use actix_web::{App, HttpResponse, HttpServer, web};
-use contract::audit::{AuditEvent, Entry, SealedRecord};
+use contract::{
+    Change,
+    audit::{AuditEvent, AuditedChange, Entry, SealedRecord, WriteDetail},
+};
 use serde_json::{Value, json};
 
 /// A chain of some records.
@@ -28,6 +31,34 @@ fn records(count: usize) -> Vec<SealedRecord> {
 
 /// Serves the records, two on a page, and an empty change log.
 fn publisher(records: Vec<SealedRecord>) -> String {
+    publisher_with_log(records, &["Skills"], None)
+}
+
+/// Serves the records, and a change log with one change at most. The caller may read these collections.
+fn publisher_with_log(
+    records: Vec<SealedRecord>,
+    readable: &[&str],
+    change: Option<Change>,
+) -> String {
+    let grant = if readable == ["*"] {
+        json!({"role": "reader"})
+    } else {
+        json!({"role": "reader", "collections": readable})
+    };
+    let identity = json!({"name": "token:a", "grants": [grant]});
+    let heads: Vec<Value> = change
+        .iter()
+        .map(|change| {
+            json!({"collection": change.collection, "epoch": change.epoch, "revision": change.revision,
+                   "count": 1, "digest": change.digest, "oldest": change.revision})
+        })
+        .collect();
+    let page = json!({"heads": heads, "items": change.as_slice(), "more": false});
+    let change_log = [
+        ("/v1/identity", identity),
+        ("/v1/collections", json!({"heads": heads})),
+        ("/v1/collections/{name}/changes", page),
+    ];
     let (address, publisher) = mpsc::channel();
     thread::spawn(move || {
         actix_web::rt::System::new().block_on(async move {
@@ -51,16 +82,16 @@ fn publisher(records: Vec<SealedRecord>) -> String {
                     };
                     async { HttpResponse::Ok().json(page) }
                 };
-                App::new()
-                    .route(
-                        "/v1/audit/tips",
-                        web::get().to(move || std::future::ready(HttpResponse::Ok().json(&tips))),
-                    )
-                    .route("/v1/audit", web::get().to(page))
-                    .route(
-                        "/v1/collections",
-                        web::get().to(async || HttpResponse::Ok().json(json!({"heads": []}))),
-                    )
+                let mut app = App::new();
+                for (path, answer) in change_log.clone() {
+                    let answer = move || std::future::ready(HttpResponse::Ok().json(&answer));
+                    app = app.route(path, web::get().to(answer));
+                }
+                app.route(
+                    "/v1/audit/tips",
+                    web::get().to(move || std::future::ready(HttpResponse::Ok().json(&tips))),
+                )
+                .route("/v1/audit", web::get().to(page))
             });
             let server = server.workers(1).disable_signals();
             let server = server.bind(("127.0.0.1", 0)).expect("a free port");
@@ -179,6 +210,50 @@ fn the_log_of_a_publisher_is_listed_and_verified() {
     );
     assert!(
         code == 1 && shown.contains("record 5 is known, the last one is 4"),
+        "{shown}"
+    );
+}
+
+/// The publisher leaves parts of sets out for a caller that may not read all collections.
+#[test]
+fn only_a_caller_that_reads_all_collections_is_told_that_a_change_of_a_set_was_edited() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let stored: Change = serde_json::from_value(json!({
+        "collection": "Skills", "op": "Create", "id": "a", "revision": 1, "epoch": "00000007-1", "lastSet": 0,
+        "configData": {}, "crc": "00000000", "time": "2026-11-28T09:00:00Z", "count": 1,
+        "digest": "0000000000000000",
+        "changeSet": {"id": "s", "parts": [
+            {"collection": "Skills", "first": 1, "last": 1},
+            {"collection": "Users", "first": 1, "last": 1},
+        ]},
+    }))
+    .expect("a change");
+    let write = AuditEvent::Write(WriteDetail {
+        change_set: Some("s".to_owned()),
+        reason: None,
+        changes: vec![AuditedChange::of(&stored)],
+    });
+    let entry = Entry::done(stored.time, "token:b", write);
+    let chain = "0190b6a1-1".parse().expect("a chain");
+    let records = vec![entry.seal(&chain, None).expect("sealed")];
+    let mut shown_to_reader = stored.clone();
+    let set = shown_to_reader.change_set.as_mut().expect("a set");
+    set.parts.truncate(1);
+    let verify = |readable: &[&str], change: &Change| {
+        let publisher = publisher_with_log(records.clone(), readable, Some(change.clone()));
+        confcast(
+            folder.path(),
+            &format!("audit verify --publisher {publisher}"),
+        )
+    };
+    let (code, shown) = verify(&["Skills"], &shown_to_reader);
+    let note = "1 changes of change sets were not compared";
+    assert!(code == 0 && shown.contains(note), "{shown}");
+    let (code, shown) = verify(&["*"], &shown_to_reader);
+    assert!(code == 1 && shown.contains("it was edited"), "{shown}");
+    let (code, shown) = verify(&["*"], &stored);
+    assert!(
+        code == 0 && shown.contains("1 changes of the change log"),
         "{shown}"
     );
 }
