@@ -33,7 +33,7 @@ use service::{
         health as shared,
         methods::{Role, answer_methods, no_such_route},
         problem::ProblemError,
-        rate::{Rates, limit_rate},
+        rate::Rates,
         routes::{self, ApiRoute},
         snapshot_slots::{Client, SnapshotSlot, SnapshotSlots},
         stream_slots::StreamSlots,
@@ -133,16 +133,14 @@ pub fn configure(config: &mut ServiceConfig, settings: &GuardSettings, layer: &L
     let routes = routes::add(web::scope(""), table)
         .wrap(from_fn(answer_methods))
         .wrap(from_fn(bodies::receive))
-        .wrap(from_fn(limit_rate))
         .wrap(from_fn(move |request, next| {
             authenticate(layer.clone(), request, next)
         }))
         .wrap(from_fn(move |request, next| {
             guard(Rc::clone(&settings), request, next)
         }))
-        .wrap(from_fn(audit::record_refusals))
         .wrap(from_fn(move |request, next| {
-            count_writes(Rc::clone(&writes), request, next)
+            count_answers(Rc::clone(&writes), request, next)
         }))
         .wrap(from_fn(frame_answers));
     let role = Role {
@@ -298,8 +296,9 @@ pub(crate) fn table() -> Vec<ApiRoute> {
 /// Methods and patterns of the routes that count as writes.
 type Writes = HashSet<(Method, String)>;
 
-/// Middleware around all routes: it counts writes by the status of their answer.
-async fn count_writes(
+/// Middleware around all routes: it counts writes by the status of their answer, and records the
+/// requests that were refused for what their caller is or may do.
+async fn count_answers(
     writes: Rc<Writes>,
     request: ServiceRequest,
     next: Next<BoxBody>,
@@ -316,6 +315,7 @@ async fn count_writes(
     if let Some(metrics) = metrics {
         metrics.write(answer.status().as_u16());
     }
+    audit::record_refusal(&answer);
     Ok(answer)
 }
 

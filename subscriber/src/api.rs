@@ -25,7 +25,7 @@ use service::http::{
     health as shared,
     methods::{Role, answer_methods, no_such_route},
     problem::ProblemError,
-    rate::{BadCredentials, Rates, limit_rate},
+    rate::{BadCredentials, Rates},
     refusals::Refusals,
     routes::{self, ApiRoute},
     snapshot_slots::SnapshotSlots,
@@ -166,7 +166,6 @@ pub fn configure(config: &mut ServiceConfig, api: &Api) {
         .wrap(from_fn(answer_methods))
         .wrap(from_fn(headers::complete_refusals))
         .wrap(from_fn(bodies::receive))
-        .wrap(from_fn(limit_rate))
         .wrap(from_fn(move |request, next| {
             authenticate(layer.clone(), request, next)
         }))

@@ -1,12 +1,6 @@
 //! The audit log: its pages, and the newest record of each chain. And what handlers add to it.
 
-use actix_web::{
-    Error, HttpRequest, HttpResponse,
-    body::BoxBody,
-    dev::{ServiceRequest, ServiceResponse},
-    middleware::Next,
-    web,
-};
+use actix_web::{HttpRequest, HttpResponse, body::BoxBody, dev::ServiceResponse, web};
 use contract::audit::{AuditEvent, Entry, PAGE, Tips};
 use serde::Deserialize;
 use service::http::{
@@ -126,16 +120,11 @@ pub(super) fn entry(author: &Author, event: AuditEvent) -> Entry {
     }
 }
 
-/// Middleware around all routes: records the requests that were refused for what their caller is or may
-/// do.
-pub(super) async fn record_refusals(
-    request: ServiceRequest,
-    next: Next<BoxBody>,
-) -> Result<ServiceResponse<BoxBody>, Error> {
-    let answer = next.call(request).await?;
+/// Records a request that was refused for what its caller is or may do.
+pub(super) fn record_refusal(answer: &ServiceResponse<BoxBody>) {
     let status = answer.status().as_u16();
     if ![401, 403, 429].contains(&status) {
-        return Ok(answer);
+        return;
     }
     let request = answer.request();
     if let Some(api) = request.app_data::<web::Data<Api>>() {
@@ -147,5 +136,4 @@ pub(super) async fn record_refusals(
         let actor = access::identity(request).name;
         api.audit.refused(&actor, reason, right, &target);
     }
-    Ok(answer)
 }

@@ -39,6 +39,7 @@ use super::{
     connections::{Connection, ReadingBody, incoming::BodyLength},
     limits::{BODIES_BYTES, BODY_SECONDS},
     problem::ProblemError,
+    rate,
     routes::ApiRoute,
     rules::check_access,
 };
@@ -293,7 +294,8 @@ pub(super) async fn refuse(
 }
 
 /// Middleware around all routes: it receives the body of a request, and gives it to the handler as
-/// [`Body`]. A caller that may not send the request is refused before anything of it is read.
+/// [`Body`]. A caller that may not send the request, or sends more than its rate allows, is refused
+/// before anything of it is read. Both are decided here, because each layer costs every request.
 ///
 /// # Errors
 /// As the inner services.
@@ -301,6 +303,9 @@ pub async fn receive(
     mut request: ServiceRequest,
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
+    if let Err(exceeded) = rate::check(&request) {
+        return Ok(refuse(request, exceeded.response()).await);
+    }
     let declared = match BodyLength::of(request.headers()) {
         BodyLength::Known(length) => Some(usize::try_from(length).unwrap_or(usize::MAX)),
         BodyLength::Chunked => None,

@@ -14,14 +14,12 @@ use std::{
 };
 
 use actix_web::{
-    Error, ResponseError,
-    body::BoxBody,
-    dev::{ServiceRequest, ServiceResponse},
+    ResponseError,
+    dev::ServiceRequest,
     http::{
         Method,
         header::{HeaderValue, RETRY_AFTER},
     },
-    middleware::Next,
     web::Data,
 };
 use contract::{Problem, ProblemKind, text::Escaped};
@@ -32,7 +30,6 @@ use governor::{
 };
 
 use super::{
-    bodies,
     limits::{BAD_CREDENTIALS_PER_MINUTE, FOLLOWS_PER_SECOND, READS_PER_SECOND, WRITES_PER_SECOND},
     problem::ProblemError,
     refusals::Refusals,
@@ -233,24 +230,20 @@ impl Exceeded {
     }
 }
 
-/// Middleware after authentication: it refuses what is beyond the rate of the caller. The rates are
-/// data of the application.
+/// Counts a request whose caller is known. The rates are data of the application.
 ///
 /// # Errors
-/// As the inner services.
-pub async fn limit_rate(
-    request: ServiceRequest,
-    next: Next<BoxBody>,
-) -> Result<ServiceResponse<BoxBody>, Error> {
+/// When it is beyond the rate of its caller; logged and counted.
+pub(super) fn check(request: &ServiceRequest) -> Result<(), Exceeded> {
     let rates = request.app_data::<Data<Rates>>();
     // Without any limit nothing is looked up.
     let Some(rates) = rates.filter(|rates| rates.any()) else {
-        return next.call(request).await;
+        return Ok(());
     };
-    let class = rates.class(&request);
+    let class = rates.class(request);
     let source = Source::of(request.request());
     let Err(exceeded) = rates.check(class, &source) else {
-        return next.call(request).await;
+        return Ok(());
     };
     Refusals::of(request.request()).count(ProblemKind::TooManyRequests, None);
     static REFUSED: LogRate = LogRate::new();
@@ -261,7 +254,7 @@ pub async fn limit_rate(
             exceeded.setting
         );
     }
-    Ok(bodies::refuse(request, exceeded.response()).await)
+    Err(exceeded)
 }
 
 /// Credentials that are not valid, by address. Cloning shares the counters.
