@@ -105,6 +105,23 @@ pub fn sealed_values(value: &Value) -> Vec<(String, &str)> {
     found
 }
 
+/// Pointers to all objects of a document that have a member of one of the two forms, right or not, in
+/// order.
+pub fn reserved_members(value: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    collect(value, &mut String::new(), &mut |pointer, value| {
+        let members = value.as_object();
+        let is_reserved = members.is_some_and(|members| {
+            members.contains_key(SEALED_MEMBER) || members.contains_key(REF_MEMBER)
+        });
+        if is_reserved {
+            found.push(pointer.to_owned());
+        }
+        is_reserved
+    });
+    found
+}
+
 /// The name of a value in a secret store that Dapr serves.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -261,5 +278,7 @@ mod tests {
         let refs = secret_refs(&value);
         assert_eq!(refs.len(), 1, "{refs:?}");
         assert_eq!(refs[0].0, "/c");
+        let reserved = ["/a", "/b/0", "/b/1", "/b/2", "/c", "/d", "/e"];
+        assert_eq!(reserved_members(&value), reserved);
     }
 }

@@ -14,7 +14,7 @@ use contract::{
     canonical,
     secrets::SEALED_MEMBER,
 };
-use secrets::{Keyring, SecretKeys, document::not_active};
+use secrets::{Keyring, SecretKeys, document::NotActive};
 use service::runtime::log_rate::LogRate;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -188,7 +188,7 @@ impl SecretRotation {
                     continue;
                 }
                 let value = canonical::value(&json);
-                if value.is_ok_and(|value| not_active(&value, keys) > 0) {
+                if value.is_ok_and(|value| !NotActive::of(&value, keys).is_empty()) {
                     found.number += 1;
                     if found.keys.len() < BATCH {
                         found.keys.push((collection.clone(), document.id().clone()));

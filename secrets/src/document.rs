@@ -35,12 +35,13 @@ pub fn open(
     revision: Option<Revision>,
     keys: &Keyring,
 ) -> Result<Vec<String>, Unopened> {
-    each(document, |pointer, sealed| {
+    each(document, |pointer, text| {
         let place = Place {
             collection,
             id,
             pointer,
         };
+        let sealed: Sealed = text.parse()?;
         if revision.is_some_and(|revision| sealed.revision() > revision) {
             return Err(OpenError::Refused);
         }
@@ -50,7 +51,7 @@ pub fn open(
 }
 
 /// Wraps the data keys of all sealed values by the active key, and gives the pointers to those that
-/// had another one. A value that cannot be opened stays as it is.
+/// had another one. A value that cannot be opened or has another form stays as it is.
 pub fn rewrap(
     document: &mut Value,
     collection: &CollectionName,
@@ -58,11 +59,14 @@ pub fn rewrap(
     keys: &Keyring,
     entropy: Entropy,
 ) -> Vec<String> {
-    let wrapped = each(document, |pointer, sealed| {
+    let wrapped = each(document, |pointer, text| {
         let place = Place {
             collection,
             id,
             pointer,
+        };
+        let Ok(sealed) = text.parse::<Sealed>() else {
+            return Ok(None);
         };
         if sealed.key() == keys.active() {
             return Ok(None);
@@ -74,12 +78,34 @@ pub fn rewrap(
 }
 
 /// How many sealed values of a document are not wrapped by the active key.
-pub fn not_active(document: &Value, keys: &Keyring) -> usize {
-    let sealed = sealed_values(document).into_iter();
-    sealed
-        .filter_map(|(_pointer, text)| text.parse::<Sealed>().ok())
-        .filter(|sealed| sealed.key() != keys.active())
-        .count()
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct NotActive {
+    /// By another key of the keyring.
+    pub known: usize,
+    /// By a key that is not there.
+    pub unknown: usize,
+}
+
+impl NotActive {
+    /// Those of a document.
+    pub fn of(document: &Value, keys: &Keyring) -> Self {
+        let mut found = Self::default();
+        for (_pointer, text) in sealed_values(document) {
+            match text.parse::<Sealed>() {
+                Ok(sealed) if sealed.key() == keys.active() => {}
+                Ok(sealed) if keys.ids().any(|id| id == sealed.key()) => found.known += 1,
+                Ok(_) => found.unknown += 1,
+                // No key opens it.
+                Err(_) => {}
+            }
+        }
+        found
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
 }
 
 /// A sealed value as it stands in its document.
@@ -92,12 +118,11 @@ pub(crate) fn form(sealed: &Sealed) -> Value {
 /// changed.
 fn each(
     document: &mut Value,
-    mut change: impl FnMut(&str, &Sealed) -> Result<Option<Value>, OpenError>,
+    mut change: impl FnMut(&str, &str) -> Result<Option<Value>, OpenError>,
 ) -> Result<Vec<String>, Unopened> {
     let mut new = Vec::new();
     for (pointer, text) in sealed_values(document) {
-        let changed = text.parse().and_then(|sealed| change(&pointer, &sealed));
-        match changed {
+        match change(&pointer, text) {
             Ok(Some(value)) => new.push((pointer, value)),
             Ok(None) => {}
             Err(reason) => return Err(Unopened { pointer, reason }),
@@ -136,12 +161,18 @@ mod tests {
         };
         let sealed = json!({"a": seal("/a", 1), "b": [{"c/d": seal("/b/0/c~1d", 4)}], "e": 7});
         let both = keyring(&["new", "old"]);
-        assert_eq!(not_active(&sealed, &both), 2);
+        assert_eq!(NotActive::of(&sealed, &both).known, 2);
+        assert_eq!(NotActive::of(&sealed, &keyring(&["new"])).unknown, 2);
+
+        let mut with_another = sealed.clone();
+        with_another["0"] = json!({"$secret": "v1.of another form"});
+        let changed = rewrap(&mut with_another, &collection, &id, &both, system_entropy);
+        assert_eq!(changed.len(), 2, "the other values are wrapped");
 
         let mut wrapped = sealed.clone();
         let changed = rewrap(&mut wrapped, &collection, &id, &both, system_entropy);
         assert_eq!(changed, ["/a", "/b/0/c~1d"]);
-        assert_eq!(not_active(&wrapped, &both), 0);
+        assert!(NotActive::of(&wrapped, &both).is_empty());
         assert!(rewrap(&mut wrapped, &collection, &id, &both, system_entropy).is_empty());
 
         for mut document in [sealed.clone(), wrapped] {

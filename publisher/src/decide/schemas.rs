@@ -4,7 +4,10 @@
 //! the publisher runs. Nothing is read from files or from the network here. A sample is only served
 //! by the API: it is not checked, and nothing is checked against it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use anyhow::{Context, ensure};
 use arc_swap::ArcSwap;
@@ -13,7 +16,10 @@ use contract::{
     CollectionName, canonical,
     problem::Violation,
     references::{Reference, ReferenceRules},
-    secrets::{SECRET, SecretPlaces, SecretRef, is_of_sealing, is_within, sealed_values},
+    secrets::{
+        REF_MEMBER, SEALED_MEMBER, SECRET, SECRET_REF, SecretPlaces, SecretRef, is_of_sealing,
+        is_within, reserved_members, sealed_values,
+    },
 };
 use jsonschema::{ValidationError, Validator, error::ValidationErrorKind};
 use serde_json::{Value, value::RawValue};
@@ -80,7 +86,8 @@ impl Schemas {
         self.0.load_full()
     }
 
-    /// Checks a document against the schema of its collection, and gives its references to others.
+    /// Checks a document, with its secrets in plain text, against the schema of its collection, and
+    /// gives its references to others.
     ///
     /// # Errors
     /// [`WriteError::Schema`] with each violation.
@@ -90,9 +97,11 @@ impl Schemas {
         document: &Value,
     ) -> Result<Vec<Reference>, WriteError> {
         let Some(schema) = self.get(collection) else {
+            check_reserved_members(document, None)?;
             return Ok(Vec::new());
         };
         schema.check(document)?;
+        check_reserved_members(document, Some(&schema))?;
         let references = schema.references_of(document);
         if references.len() > REFERENCES {
             let violation = Violation {
@@ -284,6 +293,43 @@ impl Schema {
             .map(|members| members.keys().cloned().collect())
             .unwrap_or_default()
     }
+}
+
+/// Refuses the forms of secrets where the schema has no place for them. Replicas open and resolve these
+/// forms without a schema, so a writer could otherwise let a service read any entry of a secret store.
+fn check_reserved_members(document: &Value, schema: Option<&Schema>) -> Result<(), WriteError> {
+    let reserved = reserved_members(document);
+    if reserved.is_empty() {
+        return Ok(());
+    }
+    let pointers = |places: Option<&SecretPlaces>| -> BTreeSet<String> {
+        let pointers = places.map_or_else(Vec::new, |places| places.of_value(document));
+        pointers.into_iter().collect()
+    };
+    // Their form was checked, so they have nothing else in them.
+    let refs = pointers(schema.and_then(|schema| schema.secret_refs.as_ref()));
+    let secrets = pointers(schema.and_then(|schema| schema.secrets.as_ref()));
+    let mut wrong = reserved.into_iter().filter(|at| !refs.contains(at));
+    let violations: Vec<_> = wrong
+        .by_ref()
+        .take(VIOLATIONS)
+        .map(|at| Violation {
+            // The members of a secret are not named.
+            pointer: match secrets.iter().find(|secret| is_within(&at, secret)) {
+                Some(secret) => secret.clone(),
+                None => at,
+            },
+            detail: format!(
+                "the member {SEALED_MEMBER} is only for a sealed value at a place with {SECRET} in the \
+                 schema, and {REF_MEMBER} only at a place with {SECRET_REF}"
+            ),
+        })
+        .collect();
+    if violations.is_empty() {
+        return Ok(());
+    }
+    let more = wrong.next().is_some();
+    Err(WriteError::Schema { violations, more })
 }
 
 /// The first 12 hex digits of the SHA-256 of a text; they identify its version.

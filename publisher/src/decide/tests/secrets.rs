@@ -321,6 +321,53 @@ fn a_reference_to_a_secret_store_is_checked_for_its_form_only() {
 }
 
 #[test]
+fn the_forms_of_secrets_are_refused_where_the_schema_has_no_place_for_them() {
+    let form = json!({"$secretRef": {"store": "kubernetes", "key": "db-admin"}});
+    let without_schema = Rules {
+        schemas: Schemas::default(),
+        ..secret_rules(keys(&["a"]))
+    };
+    let mut open = World::new(keys(&["a"]));
+    open.rules = without_schema;
+    for mut world in [World::new(keys(&["a"])), open] {
+        world
+            .commit(Action::Create(config(json!({"port": 1}))), true)
+            .expect("created");
+        for wrong in [
+            form.clone(),
+            json!({"$secret": "v1.x"}),
+            json!({"$secret": 1}),
+        ] {
+            for ahead in [true, false] {
+                for write in [put_of, |value: &Value| Action::Patch(config(value.clone()))] {
+                    let value = json!({"banner": [wrong]});
+                    let error = world.commit(write(&value), ahead).expect_err("refused");
+                    assert_eq!(error.kind(), ProblemKind::Schema);
+                    assert_eq!(error.pointer().as_deref(), Some("/banner/0"));
+                }
+            }
+        }
+    }
+    // A replica would resolve it after it has opened the secret.
+    let mut world = World::new(keys(&["a"]));
+    let within = json!({"login": {"user": "u"}, "servers": [{"token": form}]});
+    let error = world
+        .commit(Action::Create(config(within)), true)
+        .expect_err("not a text");
+    assert_eq!(error.pointer().as_deref(), Some("/servers/0/token"));
+    let schema = json!({"properties": {"any": {"x-secret": true}}});
+    let schema = Schema::new(&name(), schema.to_string().into(), None).expect("a schema");
+    let schemas = [(name(), Arc::new(schema))].into();
+    world.rules.schemas.replace(schemas);
+    let within = json!({"any": {CANARY: form}});
+    let error = world
+        .commit(Action::Create(config(within)), true)
+        .expect_err("refused");
+    assert_eq!(error.pointer().as_deref(), Some("/any"));
+    assert!(!format!("{error:?}").contains(CANARY), "{error:?}");
+}
+
+#[test]
 fn a_secret_does_not_become_plain_text_when_its_schema_loses_the_keyword() {
     let mut world = World::new(keys(&["a"]));
     let create = Action::Create(config(
