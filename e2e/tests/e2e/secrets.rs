@@ -422,7 +422,9 @@ async fn a_reference_is_resolved_at_the_sidecar_refreshed_and_kept_while_it_is_a
 
     let config = Config::new("service-1", [publisher.url()], [DATABASES])?;
     let url = format!("http://127.0.0.1:{}", sidecar.http_port()).parse()?;
-    let store = SecretStore::new(url).refresh(Duration::from_secs(3));
+    let store = SecretStore::new(url)
+        .allow("vault", "")
+        .refresh(Duration::from_secs(3));
     let replica = Builder::new(config)
         .collection::<Vaulted>(DATABASES)?
         .first_load(FirstLoad::Partial)

@@ -1,11 +1,15 @@
 //! Entries of secret stores, asked for at the secrets API of a Dapr sidecar and held in memory only.
 //!
-//! One task asks, an entry at a time, so an entry is never asked for twice at once. An entry that was
-//! read stays while the store does not answer. Nothing here is saved, and no value is logged.
+//! An entry is asked for at a time, and only one that the service has allowed: whoever writes
+//! configuration would else choose what this service reads. An entry that was read stays while the
+//! store does not answer. Nothing here is saved, and no value is logged.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,28 +17,32 @@ use contract::secrets::SecretRef;
 use reqwest::{StatusCode, Url, header::HeaderValue};
 use secrets::Plain;
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::BuildError;
 
 /// Default of [`SecretStore::refresh`].
 const REFRESH: Duration = Duration::from_secs(60);
+/// Longest time for a round of requests. The next one begins where it ended.
+const ROUND_TIME: Duration = Duration::from_secs(30);
 /// Longest time for one entry.
 const ENTRY_TIME: Duration = Duration::from_secs(5);
 /// How long new documents wait for their entries.
 const NEW_TIME: Duration = Duration::from_secs(2);
 /// Most bytes of an answer.
 const MAX_ANSWER: usize = 1 << 20;
-/// Most entries that are held: further references have no value.
+/// Most entries that are held and asked for: further references have no value.
 const MAX_ENTRIES: usize = 1_000;
 /// Port of the HTTP API of a sidecar.
 const PORT: u16 = 3500;
 
 /// Where references to secret stores (`x-secret-ref`) are resolved: the HTTP API of the Dapr sidecar of
-/// this service.
+/// this service. It resolves what [`SecretStore::allow`] names, and nothing else.
 #[derive(Debug, Clone)]
 pub struct SecretStore {
     sidecar: Url,
+    /// Stores, each with how the keys in it begin.
+    allowed: Vec<(String, String)>,
     token: Option<HeaderValue>,
     refresh: Duration,
 }
@@ -44,13 +52,15 @@ impl SecretStore {
     pub fn new(sidecar: Url) -> Self {
         Self {
             sidecar,
+            allowed: Vec::new(),
             token: None,
             refresh: REFRESH,
         }
     }
 
-    /// The sidecar that the environment names: `DAPR_HTTP_PORT`, `DAPR_API_TOKEN`, and
-    /// `AURA_CONFIGURATION_SECRET_REFRESH_SECONDS`.
+    /// The sidecar that the environment names: `DAPR_HTTP_PORT`, `DAPR_API_TOKEN`,
+    /// `AURA_CONFIGURATION_SECRET_REFRESH_SECONDS`, and `AURA_CONFIGURATION_SECRET_STORES`: what is
+    /// allowed, as `store` or `store/beginning of the key`, separated by commas.
     ///
     /// # Errors
     /// When one of them has a wrong form. No error shows the token.
@@ -74,6 +84,13 @@ impl SecretStore {
             token.set_sensitive(true);
             store.token = Some(token);
         }
+        let stores = variable("AURA_CONFIGURATION_SECRET_STORES").unwrap_or_default();
+        for text in stores.split(',').map(str::trim) {
+            let (name, prefix) = text.split_once('/').unwrap_or((text, ""));
+            if !name.is_empty() {
+                store = store.allow(name, prefix);
+            }
+        }
         let name = "AURA_CONFIGURATION_SECRET_REFRESH_SECONDS";
         if let Some(text) = variable(name) {
             let seconds = text.parse().ok().filter(|seconds: &u64| *seconds > 0);
@@ -81,6 +98,25 @@ impl SecretStore {
             store.refresh = Duration::from_secs(seconds);
         }
         Ok(store)
+    }
+
+    /// Lets documents refer to the entries of a secret store whose keys begin with `prefix`; all of its
+    /// entries with an empty one. By default no entry is allowed: documents come from whoever may write
+    /// them, and must not choose which secrets this service reads.
+    #[must_use]
+    pub fn allow(mut self, store: impl Into<String>, prefix: impl Into<String>) -> Self {
+        self.allowed.push((store.into(), prefix.into()));
+        self
+    }
+
+    fn allows(&self, reference: &SecretRef) -> bool {
+        // A store that makes a path or a URL of the key would leave what is allowed.
+        let key = &reference.key;
+        if key.contains(['%', '?', '#', '\\']) || key.split('/').any(|part| part == "..") {
+            return false;
+        }
+        let mut allowed = self.allowed.iter();
+        allowed.any(|(store, prefix)| *store == reference.store && key.starts_with(prefix))
     }
 
     /// The token that the sidecar expects. Mark it sensitive, so that it is never shown.
@@ -104,7 +140,14 @@ pub(crate) struct StoreCache {
     config: SecretStore,
     client: reqwest::Client,
     entries: Mutex<BTreeMap<SecretRef, Entry>>,
+    /// The secret with which the next round of requests begins.
+    begin: Mutex<Option<SecretKey>>,
+    /// Whether the log says that there are more references than entries may be held.
+    warned: AtomicBool,
 }
+
+/// Store and key of a secret.
+type SecretKey = (String, String);
 
 /// What is known of an entry: the last good value, and why there is no newer one.
 #[derive(Debug, Default)]
@@ -128,6 +171,8 @@ impl StoreCache {
             config,
             client,
             entries: Mutex::default(),
+            begin: Mutex::default(),
+            warned: AtomicBool::new(false),
         })
     }
 
@@ -141,22 +186,30 @@ impl StoreCache {
     /// # Errors
     /// Why there is none.
     pub(crate) fn get(&self, reference: &SecretRef) -> Result<Plain, String> {
+        if !self.config.allows(reference) {
+            return Err(format!(
+                "{} is not one that this service allows (SecretStore::allow, \
+                 AURA_CONFIGURATION_SECRET_STORES)",
+                shown(reference)
+            ));
+        }
         let entries = self.entries();
-        let entry = entries.get(reference);
-        let value = entry.and_then(|entry| entry.value.clone());
-        value.ok_or_else(|| {
-            let fault = entry.and_then(|entry| entry.fault.clone());
+        let Some(entry) = entries.get(reference) else {
+            let reason = match entries.len() >= MAX_ENTRIES {
+                true => format!("is not read: there are more than {MAX_ENTRIES} references"),
+                false => "was not read yet".to_owned(),
+            };
+            return Err(format!("{} {reason}", shown(reference)));
+        };
+        entry.value.clone().ok_or_else(|| {
+            let fault = entry.fault.clone();
             fault.unwrap_or_else(|| format!("{} was not read yet", shown(reference)))
         })
     }
 
     /// Asks for those entries that were never asked for, for a moment.
     pub(crate) async fn fetch_new(&self, refs: BTreeSet<SecretRef>) {
-        let unknown: BTreeSet<_> = {
-            let entries = self.entries();
-            let refs = refs.into_iter();
-            refs.filter(|found| !entries.contains_key(found)).collect()
-        };
+        let unknown = self.admitted_new(refs);
         if !unknown.is_empty() {
             // What is late is asked for by the task that refreshes.
             _ = timeout(NEW_TIME, self.fetch(unknown)).await;
@@ -170,29 +223,58 @@ impl StoreCache {
         refs: BTreeSet<SecretRef>,
         all: bool,
     ) -> BTreeSet<SecretRef> {
-        let due: BTreeSet<_> = {
+        let mut due: BTreeSet<_> = {
             let mut entries = self.entries();
             entries.retain(|reference, _entry| refs.contains(reference));
-            let has_value = |found: &SecretRef| {
-                let entry = entries.get(found);
-                entry.is_some_and(|entry| entry.value.is_some())
-            };
-            let refs = refs.into_iter();
-            refs.filter(|found| all || !has_value(found)).collect()
+            let known = entries.iter();
+            known
+                .filter(|(_reference, entry)| all || entry.value.is_none())
+                .map(|(reference, _entry)| reference.clone())
+                .collect()
         };
+        due.append(&mut self.admitted_new(refs));
         self.fetch(due).await
     }
 
-    /// The entries whose value is another one than before.
+    /// Of some references those that have no entry yet, are allowed, and find room.
+    fn admitted_new(&self, refs: BTreeSet<SecretRef>) -> BTreeSet<SecretRef> {
+        let entries = self.entries();
+        let mut new = refs
+            .into_iter()
+            .filter(|found| !entries.contains_key(found) && self.config.allows(found));
+        let room = MAX_ENTRIES.saturating_sub(entries.len());
+        let admitted = new.by_ref().take(room).collect();
+        let is_full = new.next().is_some();
+        if is_full && !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "the documents refer to more than {MAX_ENTRIES} entries of secret stores: further ones \
+                 are not read, and documents that refer to them have no new value"
+            );
+        }
+        admitted
+    }
+
+    /// The entries whose value is another one than before. What is not asked for within
+    /// [`ROUND_TIME`] is asked for first in the next round.
     async fn fetch(&self, refs: BTreeSet<SecretRef>) -> BTreeSet<SecretRef> {
+        let end = Instant::now() + ROUND_TIME;
         let mut changed = BTreeSet::new();
         // The members of one secret come in one answer.
-        let mut by_secret = BTreeMap::<(String, String), Vec<SecretRef>>::new();
+        let mut by_secret = BTreeMap::<SecretKey, Vec<SecretRef>>::new();
         for reference in refs {
             let secret = (reference.store.clone(), reference.key.clone());
             by_secret.entry(secret).or_default().push(reference);
         }
-        for ((store, key), refs) in by_secret {
+        let begin = self.begin().clone();
+        let first = match begin {
+            Some(begin) => by_secret.split_off(&begin),
+            None => BTreeMap::new(),
+        };
+        for ((store, key), refs) in first.into_iter().chain(by_secret) {
+            if Instant::now() >= end {
+                *self.begin() = Some((store, key));
+                break;
+            }
             let answer = timeout(ENTRY_TIME, self.ask(&store, &key)).await;
             let answer = answer.unwrap_or_else(|_elapsed| Err("the sidecar is late".to_owned()));
             for reference in refs {
@@ -281,6 +363,10 @@ impl StoreCache {
             .collect())
     }
 
+    fn begin(&self) -> MutexGuard<'_, Option<SecretKey>> {
+        self.begin.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn entries(&self) -> MutexGuard<'_, BTreeMap<SecretRef, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -341,7 +427,8 @@ mod tests {
     #[test]
     fn the_last_value_stays_while_a_store_does_not_answer() {
         let url = "http://127.0.0.1:1".parse().expect("a URL");
-        let cache = StoreCache::new(SecretStore::new(url)).expect("a cache");
+        let config = SecretStore::new(url).allow("vault", "d");
+        let cache = StoreCache::new(config).expect("a cache");
         let db = reference(None);
         assert!(cache.get(&db).is_err());
         assert!(!cache.note(&db, Err("away".to_owned())));
@@ -352,5 +439,38 @@ mod tests {
         assert!(!cache.note(&db, Err("away".to_owned())));
         assert_eq!(cache.get(&db).expect("a value").expose(), "\"canary\"");
         assert!(!format!("{cache:?}").contains("canary"));
+    }
+
+    #[test]
+    fn only_what_the_service_allows_is_asked_for_and_no_more_than_is_held() {
+        let url = "http://127.0.0.1:1".parse().expect("a URL");
+        let config = SecretStore::new(url).allow("vault", "app-");
+        let cache = StoreCache::new(config).expect("a cache");
+        let of = |store: &str, key: String| SecretRef {
+            store: store.to_owned(),
+            key,
+            member: None,
+        };
+        let numbered = |n: usize| of("vault", format!("app-{n:05}"));
+        let wrong = [
+            of("vault", "db".into()),
+            of("other", "app-1".into()),
+            of("vault", "app-/../db".into()),
+            of("vault", "app-/%2e%2e/db".into()),
+        ];
+        for wrong in &wrong {
+            let error = cache.get(wrong).expect_err("not allowed");
+            assert!(error.contains("SecretStore::allow"), "{error}");
+        }
+        let refs = (0..MAX_ENTRIES + 50).map(numbered).chain(wrong);
+        let admitted = cache.admitted_new(refs.collect());
+        assert_eq!(admitted.len(), MAX_ENTRIES);
+        for found in &admitted {
+            cache.note(found, Err("away".to_owned()));
+        }
+        let last = numbered(MAX_ENTRIES + 49);
+        assert!(cache.admitted_new([last.clone()].into()).is_empty());
+        let error = cache.get(&last).expect_err("there is no room");
+        assert!(error.contains("more than 1000"), "{error}");
     }
 }
