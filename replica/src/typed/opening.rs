@@ -185,53 +185,66 @@ impl Opening {
         }
     }
 
-    /// Reads changed keys, and asks the secret stores again from time to time. It never ends.
+    /// Reads changed keys, and asks the secret stores again from time to time.
     /// `documents` gives the references of all documents.
     pub(crate) async fn run(&self, all_refs: impl Fn() -> BTreeSet<SecretRef>) {
-        if self.keys.is_none() && self.store.is_none() {
-            return std::future::pending().await;
-        }
-        let mut refreshed = Instant::now();
+        // A secret store that is slow does not delay a new key.
+        tokio::join!(self.follow_keys(), self.follow_store(all_refs));
+    }
+
+    async fn follow_keys(&self) {
+        let Some(keys) = &self.keys else { return };
         loop {
             sleep(POLL).await;
-            let mut reopen = Reopen {
-                refused: self.reload_keys(),
-                refs: BTreeSet::new(),
-            };
-            if let Some(store) = &self.store {
-                let all = refreshed.elapsed() >= store.refresh();
-                if all {
-                    refreshed = Instant::now();
-                }
-                reopen.refs = store.refresh_entries(all_refs(), all).await;
-            }
-            if reopen.is_due() {
-                let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
-                changed.refused |= reopen.refused;
-                changed.refs.append(&mut reopen.refs);
-                drop(changed);
-                self.notify.notify_one();
+            if reload(keys).await {
+                self.note_changed(Reopen {
+                    refused: true,
+                    refs: BTreeSet::new(),
+                });
             }
         }
     }
 
-    fn reload_keys(&self) -> bool {
-        let Some(keys) = &self.keys else {
-            return false;
-        };
-        match keys.reload() {
-            Ok(false) => false,
-            Ok(true) => {
-                let ids: Vec<_> = keys.keyring().ids().map(ToString::to_string).collect();
-                tracing::info!("the secret keys were read again: {}", ids.join(", "));
-                true
+    async fn follow_store(&self, all_refs: impl Fn() -> BTreeSet<SecretRef>) {
+        let Some(store) = &self.store else { return };
+        let mut refreshed = Instant::now();
+        loop {
+            sleep(POLL).await;
+            let all = refreshed.elapsed() >= store.refresh();
+            if all {
+                refreshed = Instant::now();
             }
-            Err(error) => {
-                tracing::debug!(
-                    "the secret keys cannot be read again, the earlier ones stay: {error}"
-                );
-                false
-            }
+            self.note_changed(Reopen {
+                refused: false,
+                refs: store.refresh_entries(all_refs(), all).await,
+            });
+        }
+    }
+
+    fn note_changed(&self, mut reopen: Reopen) {
+        if reopen.is_due() {
+            let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+            changed.refused |= reopen.refused;
+            changed.refs.append(&mut reopen.refs);
+            drop(changed);
+            self.notify.notify_one();
+        }
+    }
+}
+
+/// Reads the keys again. Whether they are others.
+async fn reload(keys: &Arc<SecretKeys>) -> bool {
+    let reading = Arc::clone(keys);
+    match tokio::task::spawn_blocking(move || reading.reload()).await {
+        Ok(Ok(false)) | Err(_) => false,
+        Ok(Ok(true)) => {
+            let ids: Vec<_> = keys.keyring().ids().map(ToString::to_string).collect();
+            tracing::info!("the secret keys were read again: {}", ids.join(", "));
+            true
+        }
+        Ok(Err(error)) => {
+            tracing::debug!("the secret keys cannot be read again, the earlier ones stay: {error}");
+            false
         }
     }
 }
