@@ -84,7 +84,7 @@ impl Names {
     }
 
     /// The same channel in the form without a colon, which is read and never written.
-    fn bare_channel(&self, collection: &CollectionName) -> String {
+    pub fn bare_channel(&self, collection: &CollectionName) -> String {
         format!("{}{collection}", self.base)
     }
 
