@@ -2,8 +2,9 @@
 //! active one are written again, wrapped by the active one.
 //!
 //! Each document is a change as any other, so its replicas follow; the values stay as they are. The
-//! work is found in the store, so it goes on after a restart, and several publishers do no harm to
-//! each other. The keys are read again when their file changes. Nothing is opened here.
+//! work is found in the store, so it goes on after a restart. Publishers with different active keys
+//! wrap the documents back and forth. The keys are read again when their file changes. Nothing is
+//! opened here.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
