@@ -11,9 +11,9 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use chrono::Utc;
 use contract::{
-    access::Identity,
+    access::{Grant, Identity},
     sha256::Sha256,
-    token::{PREFIX, TokenRecord},
+    token::{PREFIX, TokenName, TokenRecord},
 };
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
@@ -227,6 +227,11 @@ impl Authenticator {
     /// Whether every caller has every right, because no credential is asked for.
     pub fn is_open(&self) -> bool {
         self.setup.anonymous == Anonymous::Allowed
+    }
+
+    /// Whether a token of the file has this name and other grants: a new one must not have the name.
+    pub fn file_keeps_from(&self, name: &TokenName, grants: &[Grant]) -> bool {
+        self.tokens.load().keeps_from(name, grants)
     }
 
     /// SHA-256 of each file that is in force, by what the file is; `None` while files are read. It does

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use contract::{
-    access::Identity,
+    access::{Grant, Identity},
     objects,
-    token::{InvalidToken, MAX_TOKENS, TokenHash, TokenRecord},
+    token::{InvalidToken, MAX_TOKENS, TokenHash, TokenName, TokenRecord},
 };
 
 use crate::{Refused, token};
@@ -22,8 +22,7 @@ pub(crate) struct TokenTable(HashMap<TokenHash, Entry>);
 #[derive(Debug)]
 struct Entry {
     identity: Identity,
-    expires_at: Option<DateTime<Utc>>,
-    is_revoked: bool,
+    record: TokenRecord,
 }
 
 /// What a file or a store has of tokens.
@@ -92,13 +91,19 @@ impl TokenTable {
     ) -> Option<Result<Identity, Refused>> {
         let entry = self.0.get(hash)?;
         let ended = |how: &str| Refused::Invalid(format!("the token {} {how}", hash.id()));
-        Some(if entry.is_revoked {
+        Some(if entry.record.revoked_at.is_some() {
             Err(ended("was revoked"))
-        } else if entry.expires_at.is_some_and(|end| end <= now) {
+        } else if entry.record.expires_at.is_some_and(|end| end <= now) {
             Err(ended("has expired"))
         } else {
             Ok(entry.identity.clone())
         })
+    }
+
+    /// As [`TokenRecord::keeps_from`], for any of them.
+    pub(crate) fn keeps_from(&self, name: &TokenName, grants: &[Grant]) -> bool {
+        let mut records = self.0.values().map(|entry| &entry.record);
+        records.any(|record| record.keeps_from(name, grants))
     }
 
     /// How many tokens there are.
@@ -111,12 +116,11 @@ fn entry(record: TokenRecord) -> (TokenHash, Entry) {
     let entry = Entry {
         identity: Identity {
             name: format!("token:{}", record.name).into(),
-            grants: record.grants.into(),
+            grants: record.grants.clone().into(),
         },
-        expires_at: record.expires_at,
-        is_revoked: record.revoked_at.is_some(),
+        record,
     };
-    (record.hash, entry)
+    (entry.record.hash.clone(), entry)
 }
 
 /// The hash of a token that a caller sent.

@@ -222,6 +222,8 @@ pub enum ProblemKind {
     NoToken,
     /// As many tokens exist as the limit allows.
     TokensFull,
+    /// A token of other grants has this name.
+    NameTaken,
     /// The change log has no change set of this id.
     NoSet,
     /// The publisher keeps no such dead letter.
@@ -316,6 +318,7 @@ impl ProblemKind {
         Self::NoSnapshot,
         Self::NoToken,
         Self::TokensFull,
+        Self::NameTaken,
         Self::NoSet,
         Self::NoDeadLetter,
         Self::Unversioned,
@@ -385,6 +388,7 @@ impl ProblemKind {
             Self::NoRevision => ("no-revision", 404, "No such revision"),
             Self::NoToken => ("no-token", 404, "No such token"),
             Self::TokensFull => ("tokens-full", 409, "Too many tokens"),
+            Self::NameTaken => ("name-taken", 409, "The name is taken"),
             Self::NoSnapshot => ("no-snapshot", 404, "No such snapshot"),
             Self::NoSet => ("no-set", 404, "No such change set"),
             Self::NoDeadLetter => ("no-dead-letter", 404, "No such dead letter"),

@@ -4,7 +4,7 @@
 //! A record has the SHA-256 of its token and never the token. Nothing here generates or hashes a token,
 //! or knows what time it is: crate `auth` does.
 
-use std::{fmt, str::FromStr};
+use std::{collections::HashSet, fmt, str::FromStr};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
@@ -29,8 +29,10 @@ pub const MAX_LIFE_SECONDS: u64 = 10 * 366 * 86_400;
 /// at most change documents under its own name.
 const KEPT: [Right; 2] = [Right::AssertUser, Right::ReadSecrets];
 
-/// Name of the holder of a token: 1 to 64 of `A-Z a-z 0-9 . _ @ / -`. Several tokens may have the same
-/// name, so that a new one can replace an old one without a gap.
+/// Name of the holder of a token: 1 to 64 of `A-Z a-z 0-9 . _ @ / -`. The name alone is what logs,
+/// change records and rates know of a caller, so tokens of the same name have the same grants: a new
+/// one can replace an old one without a gap, and nobody acts under the name of a caller that may do
+/// more ([`TokenRecord::keeps_from`]).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct TokenName(String);
 
@@ -159,6 +161,13 @@ impl TokenRecord {
             (Some(expires), Some(revoked)) => Some(expires.min(revoked)),
             (expires, revoked) => expires.or(revoked),
         }
+    }
+
+    /// Whether a token of these grants must not have this name, because this token has it and other
+    /// grants. The order of grants does not count.
+    pub fn keeps_from(&self, name: &TokenName, grants: &[Grant]) -> bool {
+        let set = |grants: &[Grant]| grants.iter().cloned().collect::<HashSet<_>>();
+        self.name == *name && set(&self.grants) != set(grants)
     }
 
     /// Checks what its type does not.

@@ -108,8 +108,8 @@ pub struct Api {
     pub audit: crate::audit::Audit,
     /// The tokens of the store.
     pub tokens: crate::token_watch::TokenWatch,
-    /// Whether a caller needs a credential.
-    pub asks_for_credentials: bool,
+    /// Decides who a caller is.
+    pub authenticator: Arc<auth::Authenticator>,
     /// Whether the store can be read and written.
     pub readiness: health::Readiness,
 }

@@ -287,7 +287,7 @@ impl Publisher {
             rates,
             audit,
             tokens,
-            asks_for_credentials: !authenticator.is_open(),
+            authenticator: authenticator.clone(),
             readiness: Readiness::default(),
         });
         Ok(Self {

@@ -4,7 +4,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, http::header::CACHE_CONTROL, web};
 use auth::SecretToken;
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use contract::{
     Problem, ProblemKind,
     access::{Grant, MissingRight, Right},
@@ -35,6 +35,7 @@ pub(super) async fn create(
         check_given(&caller, grant)?;
     }
     let now = Utc::now();
+    check_name(&api, &caller, &request, now).await?;
     let life = request.expires_in_seconds.map(|seconds| {
         // The check above keeps it in range.
         TimeDelta::seconds(i64::try_from(seconds).unwrap_or(i64::MAX / 1_000))
@@ -69,7 +70,7 @@ pub(super) async fn create(
         .json(CreatedToken {
             token: token.expose().to_owned(),
             info,
-            enforced: api.asks_for_credentials,
+            enforced: !api.authenticator.is_open(),
         }))
 }
 
@@ -158,10 +159,37 @@ fn check_given(caller: &Caller, grant: &Grant) -> Result<(), ProblemError> {
     Err(caller.refused(missing))
 }
 
+/// A caller is known by the name of its token alone, so no other token may act under it: neither under
+/// one of the file, nor under one that has ended, whose changes are in the log, unless the caller may
+/// manage that one. The store decides about its valid tokens.
+///
+/// # Errors
+/// 409 `name-taken`.
+async fn check_name(
+    api: &Api,
+    caller: &Caller,
+    request: &TokenRequest,
+    now: DateTime<Utc>,
+) -> Result<(), ApiError> {
+    let (name, grants) = (&request.name, &request.grants[..]);
+    let all = api.store.tokens().await.map_err(store_failed)?;
+    let is_of_others = |record: &TokenRecord| {
+        record.keeps_from(name, grants)
+            && (record.ends_at().is_none_or(|end| end > now) || !manages(caller, record))
+    };
+    if api.authenticator.file_keeps_from(name, grants) || all.iter().any(is_of_others) {
+        return Err(TokenError::NameTaken.into());
+    }
+    Ok(())
+}
+
 impl From<TokenError> for ApiError {
     fn from(error: TokenError) -> Self {
         match error {
             TokenError::Full => Problem::new(ProblemKind::TokensFull, error.to_string()).into(),
+            TokenError::NameTaken => Problem::new(ProblemKind::NameTaken, error.to_string())
+                .field("name")
+                .into(),
             TokenError::Store(error) => store_failed(error),
         }
     }

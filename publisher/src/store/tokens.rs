@@ -18,6 +18,9 @@ pub enum TokenError {
     /// The store has as many as it may, and all of them are valid.
     #[error("the store has {MAX_TOKENS} tokens, which is the limit; revoke one")]
     Full,
+    /// A valid token has the name of the new one, and other grants.
+    #[error("a token of this name has other grants; take another name")]
+    NameTaken,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] anyhow::Error),
@@ -46,9 +49,24 @@ impl StoredToken {
     }
 }
 
+/// What has to be removed for a new record: the ids of others. It is decided in the transaction that
+/// stores it, so of two requests at the same time one is refused.
+pub(super) fn admit(stored: &[StoredToken], new: &TokenRecord) -> Result<Vec<String>, TokenError> {
+    let now = new.created_at;
+    let is_taken = stored.iter().any(|stored| {
+        let record = stored.record.as_ref();
+        !stored.ended_before(now)
+            && record.is_some_and(|record| record.keeps_from(&new.name, &new.grants))
+    });
+    if is_taken {
+        return Err(TokenError::NameTaken);
+    }
+    room_for_one(stored, now).ok_or(TokenError::Full)
+}
+
 /// The ids of records that make room for a new one, or `None` when there is no room. `now` is the
 /// time of the request.
-pub(super) fn room_for_one(stored: &[StoredToken], now: DateTime<Utc>) -> Option<Vec<String>> {
+fn room_for_one(stored: &[StoredToken], now: DateTime<Utc>) -> Option<Vec<String>> {
     let ended_before = |time: DateTime<Utc>| {
         let ended = stored.iter().filter(|stored| stored.ended_before(time));
         let ids: Vec<_> = ended.map(|stored| stored.id.clone()).collect();

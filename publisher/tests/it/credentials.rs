@@ -195,7 +195,7 @@ async fn nobody_gives_more_than_it_may() -> Outcome {
         let lead = create(testbed, &file.header(), part).await?;
         let lead: CreatedToken = serde_json::from_str(&lead.body).context("a token")?;
         let by = bearer(&lead.token);
-        for (who, grant, expected) in [
+        for (index, (who, grant, expected)) in [
             (&by, json!({"role": "writer", "collections": [SKILLS]}), 201),
             (&by, json!({"role": "writer"}), 403),
             (
@@ -212,8 +212,11 @@ async fn nobody_gives_more_than_it_may() -> Outcome {
                 json!({"role": "reader", "collections": []}),
                 400,
             ),
-        ] {
-            let request = json!({"name": "a", "grants": [grant]});
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let request = json!({"name": format!("a{index}"), "grants": [grant]});
             let answer = create(testbed, who, request).await?;
             ensure!(answer.status == expected, "{grant}: {answer:?}");
         }
@@ -227,6 +230,43 @@ async fn nobody_gives_more_than_it_may() -> Outcome {
         let other = other.context("a token of another part")?;
         let revoke = format!("DELETE /v1/tokens/{}", other.id);
         ensure!(status(testbed, &revoke, &by).await? == 404);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn nobody_acts_under_the_name_of_a_token_with_other_grants() -> Outcome {
+    let file = TokenFile::new(&[Role::Operator])?;
+    with_publisher(&[&file.flag()], async |testbed| {
+        let part = json!({"role": "operator", "collections": [SKILLS]});
+        let writer = json!({"role": "writer", "collections": [SKILLS]});
+        let reader = json!({"role": "reader"});
+        let named = async |by: &str, name: &str, grants: Value| {
+            let answer = create(testbed, by, json!({"name": name, "grants": grants})).await?;
+            let id = serde_json::from_str::<CreatedToken>(&answer.body);
+            anyhow::Ok((answer, id.ok()))
+        };
+        let (_answer, lead) = named(&file.header(), "lead", json!([part])).await?;
+        let lead = bearer(&lead.context("a token")?.token);
+        let (_answer, all) = named(&file.header(), "all", json!([reader])).await?;
+        for name in ["first", "all", "lead"] {
+            let (refused, _none) = named(&lead, name, json!([writer])).await?;
+            ensure!(
+                refused.status == 409 && refused.problem() == "name-taken",
+                "{name}: {refused:?}"
+            );
+        }
+        // A token that replaces another one has its name and its grants.
+        let (_answer, again) = named(&lead, "lead", json!([part])).await?;
+        ensure!(again.is_some());
+        // The name of a token that has ended is free for a caller that may manage it.
+        let revoke = format!("DELETE /v1/tokens/{}", all.context("a token")?.info.id);
+        ensure!(status(testbed, &revoke, &file.header()).await? == 204);
+        let (refused, _none) = named(&lead, "all", json!([writer])).await?;
+        ensure!(refused.status == 409, "{refused:?}");
+        let (answer, made) = named(&file.header(), "all", json!([writer])).await?;
+        ensure!(made.is_some(), "{answer:?}");
         Ok(())
     })
     .await

@@ -21,7 +21,11 @@ pub(crate) fn create() -> ApiOperation {
     let operation = ApiOperation::new("createToken", "Make a bearer token");
     reading(operation)
         .body(JSON, true, ApiSchema::received::<TokenRequest>())
-        .problems(&[ProblemKind::BadBody, ProblemKind::TokensFull])
+        .problems(&[
+            ProblemKind::BadBody,
+            ProblemKind::TokensFull,
+            ProblemKind::NameTaken,
+        ])
         .answer(ApiAnswer::json::<CreatedToken>(
             201,
             "The token, which no other answer has",

@@ -10,7 +10,7 @@ use crate::store::{
         connections::{Durability, End},
     },
     integrity::text_checksum,
-    tokens::{StoredToken, TokenError, room_for_one},
+    tokens::{StoredToken, TokenError, admit},
 };
 
 const TABLE: &str = "
@@ -30,8 +30,9 @@ impl Embedded {
         record: TokenRecord,
     ) -> Result<(), TokenError> {
         let created = self.write(Durability::Synced, move |_store, transaction| {
-            let Some(ended) = room_for_one(&read(transaction)?, record.created_at) else {
-                return Ok(End::RollBack(Err(TokenError::Full)));
+            let ended = match admit(&read(transaction)?, &record) {
+                Ok(ended) => ended,
+                Err(refused) => return Ok(End::RollBack(Err(refused))),
             };
             for id in ended {
                 transaction.execute("DELETE FROM tokens WHERE id = ?1", [id])?;

@@ -13,7 +13,7 @@ use mongodb::{
 use crate::store::{
     integrity::text_checksum,
     mongo::{META, Mongo, TOKENS, call, transaction::in_transaction},
-    tokens::{StoredToken, TokenError, room_for_one},
+    tokens::{StoredToken, TokenError, admit},
 };
 
 /// `_id` of the number in [`META`].
@@ -24,15 +24,15 @@ impl Mongo {
         &self,
         record: &TokenRecord,
     ) -> Result<(), TokenError> {
-        let created: anyhow::Result<bool> = in_transaction!(self, |session| {
+        let created: anyhow::Result<Result<(), TokenError>> = in_transaction!(self, |session| {
             let stored = self.tokens_in(session).await?;
             // A commit without an answer may have been this one.
             let others: Vec<_> = stored
                 .into_iter()
                 .filter(|stored| stored.id != record.id.as_str())
                 .collect();
-            match room_for_one(&others, record.created_at) {
-                Some(ended) => {
+            match admit(&others, record) {
+                Ok(ended) => {
                     if !ended.is_empty() {
                         let ended = doc! { "_id": { "$in": ended } };
                         self.table(TOKENS)
@@ -41,16 +41,12 @@ impl Mongo {
                             .await?;
                     }
                     self.put_token_in(session, record).await?;
-                    Ok(true)
+                    Ok(Ok(()))
                 }
-                None => Ok(false),
+                Err(refused) => Ok(Err(refused)),
             }
         });
-        if created? {
-            Ok(())
-        } else {
-            Err(TokenError::Full)
-        }
+        created?
     }
 
     pub(in crate::store) async fn tokens(&self) -> anyhow::Result<Vec<StoredToken>> {

@@ -44,6 +44,21 @@ fn records_of_tokens_that_ended_long_ago_make_room_and_recent_ones_only_when_it_
 }
 
 #[test]
+fn a_name_is_given_again_with_the_same_grants_or_when_its_tokens_have_ended() {
+    let now = Utc::now();
+    let mut new = record(9, None).record.expect("a record");
+    new.created_at = now;
+    let valid = [record(1, None)];
+    assert!(admit(&valid, &new).is_ok());
+    new.grants.push(Grant::everywhere(Role::Writer));
+    let refused = admit(&valid, &new);
+    assert!(matches!(refused, Err(TokenError::NameTaken)), "{refused:?}");
+    assert!(admit(&[record(1, Some(now - TimeDelta::hours(1)))], &new).is_ok());
+    new.name = "b".parse().expect("a name");
+    assert!(admit(&valid, &new).is_ok());
+}
+
+#[test]
 fn a_damaged_row_gives_no_record_and_keeps_its_place() {
     let whole = serde_json::to_string(&record(1, None).record).expect("JSON");
     let id = "0".repeat(16);

@@ -26,6 +26,7 @@ const OF_PUBLISHER: &[ProblemKind] = &[
     ProblemKind::NoToken,
     ProblemKind::NoSecretKey,
     ProblemKind::TokensFull,
+    ProblemKind::NameTaken,
     ProblemKind::NoSet,
     ProblemKind::ChangedSince,
     ProblemKind::SnapshotExists,
