@@ -320,7 +320,7 @@ impl Publisher {
         let refusals = web::Data::new(api.metrics.refusals.clone());
         let layer = Layer {
             authenticator: self.authenticator.clone(),
-            sidecar_is_proven: self.api.sidecar.token.is_some(),
+            sidecar_has_token: self.api.sidecar.token.is_some(),
         };
         let app = move || {
             App::new()

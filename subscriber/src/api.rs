@@ -100,9 +100,7 @@ impl Api {
             refusals: web::Data::default(),
             layer: Layer {
                 authenticator: settings.authenticator.clone(),
-                // A signature proves an event, whoever posts it.
-                sidecar_is_proven: settings.app_api_token.is_some()
-                    || settings.event_keys.is_some(),
+                sidecar_has_token: settings.app_api_token.is_some(),
             },
             role: web::Data::new(role(settings)),
         }

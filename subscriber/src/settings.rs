@@ -383,7 +383,6 @@ impl Options {
         if let (Some(authenticator), Some(Events::Local | Events::Dapr), Some(true)) =
             (&authenticator, &events, enabled)
             && self.app_api_token.is_empty()
-            && self.event_keys_file.is_empty()
         {
             sidecar_needs_token(&mut checks, authenticator);
         }

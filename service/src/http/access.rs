@@ -6,8 +6,9 @@
 //! crate `auth` decides what that is worth. What an identity may do is decided later, per route.
 //!
 //! Three kinds of routes need no credential: `/healthz` and `/readyz`, because orchestrators have
-//! none, and `/dapr/*` where the route asks for a proof of its own: the token of the sidecar
-//! (`APP_API_TOKEN`), or signed events.
+//! none, and `/dapr/*` where the sidecar has a token of its own (`APP_API_TOKEN`), for which the route
+//! asks. Keys of signed events do not replace it: whoever may post can ask for collections, and have
+//! signatures checked and the feed read.
 //!
 //! Sources: RFC 9110 section 11, RFC 6750 section 3.
 
@@ -56,8 +57,8 @@ const FORWARDING: [&str; 3] = ["forwarded", "via", "x-forwarded-for"];
 pub struct Layer {
     /// Decides who a caller is.
     pub authenticator: Arc<Authenticator>,
-    /// Whether the routes of the sidecar ask for a proof of their own: a token, or signed events.
-    pub sidecar_is_proven: bool,
+    /// Whether the routes of the sidecar ask for a token of their own.
+    pub sidecar_has_token: bool,
 }
 
 /// Middleware: puts the [`Identity`] of the caller into the extensions of the request, or refuses it.
@@ -76,7 +77,7 @@ pub async fn authenticate(
     }
     let path = request.path();
     let is_of_sidecar = path.starts_with(SIDECAR);
-    if WITHOUT_CREDENTIAL.contains(&path) || is_of_sidecar && layer.sidecar_is_proven {
+    if WITHOUT_CREDENTIAL.contains(&path) || is_of_sidecar && layer.sidecar_has_token {
         return next.call(request).await;
     }
     let session = session(&layer.authenticator, &request);

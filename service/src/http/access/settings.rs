@@ -118,8 +118,7 @@ impl AccessArgs {
 }
 
 /// Records an error where events come without a token and callers need a credential: a sidecar, or a
-/// publisher that posts events itself, has no other. Call it when `APP_API_TOKEN` is not set and events
-/// need no signature.
+/// publisher that posts events itself, has no other. Call it when `APP_API_TOKEN` is not set.
 pub fn sidecar_needs_token(checks: &mut SettingChecks, authenticator: &Authenticator) {
     if authenticator.anonymous() == Anonymous::Refused {
         checks.error(
