@@ -151,6 +151,8 @@ const SOURCES: [&str; 3] = ["tokens-file", "issuers-file", "certificates-file"];
 #[derive(Debug, Default)]
 struct Seen {
     content: Vec<u8>,
+    /// Other content that the last look found.
+    changed: Option<Sha256>,
     failure: Option<String>,
 }
 
@@ -313,8 +315,8 @@ impl Authenticator {
         issuers.find(token).await
     }
 
-    /// Reads files that changed, and keys of issuers that are old, until it is dropped. A file that
-    /// cannot be used leaves in force what was read before.
+    /// Reads files that changed, and keys of issuers that are old, until it is dropped. A change counts
+    /// when two looks in a row find the same content. A file that cannot be used leaves in force what was read before.
     pub async fn keep_up_to_date(self: Arc<Self>) {
         if self.setup.files.is_empty() {
             return std::future::pending().await;
@@ -341,9 +343,22 @@ impl Authenticator {
             let content = match self.content(path) {
                 Ok(content) if content == seen.content => {
                     seen.failure = None;
+                    seen.changed = None;
                     continue;
                 }
-                content => content,
+                Ok(content) => {
+                    // The file may be in the middle of being written: each line of it is valid.
+                    let digest = Some(Sha256::of(&[&content]));
+                    if seen.changed != digest {
+                        seen.changed = digest;
+                        continue;
+                    }
+                    Ok(content)
+                }
+                Err(error) => {
+                    seen.changed = None;
+                    Err(error)
+                }
             };
             let file = path.display();
             match content.and_then(|content| self.take(index, &content).map(|()| content)) {
@@ -351,7 +366,7 @@ impl Authenticator {
                     info!(%file, "a file with credentials changed: it is in force from now on");
                     *seen = Seen {
                         content,
-                        failure: None,
+                        ..Seen::default()
                     };
                 }
                 Err(reason) if seen.failure.as_ref() != Some(&reason) => {
@@ -386,6 +401,7 @@ impl Authenticator {
             }
             1 => {
                 let issuers = Issuers::read(text, self.setup.read, self.setup.http)?;
+                issuers.keep_keys(&self.issuers.load());
                 self.issuers.store(Arc::new(issuers));
             }
             _ => {

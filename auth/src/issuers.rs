@@ -13,7 +13,9 @@ use std::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use contract::{access::Identity, objects};
 use futures_util::future::join_all;
-use jsonwebtoken::{Algorithm, Validation, decode, decode_header, get_current_timestamp};
+use jsonwebtoken::{
+    Algorithm, Validation, decode, decode_header, errors::ErrorKind, get_current_timestamp,
+};
 use reqwest::Url;
 use serde::Deserialize;
 use serde_json::Value;
@@ -151,6 +153,18 @@ impl Issuers {
         Ok(Self(issuers))
     }
 
+    /// Takes over the keys that the issuers of the former file gave: a change of the file must not
+    /// make an issuer that is away unknown.
+    pub(crate) fn keep_keys(&self, former: &Self) {
+        for issuer in &self.0 {
+            let is_same =
+                |known: &&Issuer| known.name == issuer.name && known.issuer == issuer.issuer;
+            if let Some(known) = former.0.iter().find(is_same) {
+                issuer.keys.take_over(&known.keys);
+            }
+        }
+    }
+
     /// Whether no token is accepted.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -219,6 +233,7 @@ fn issuer(entry: Entry, read: ReadFile, http: HttpClient) -> Result<Issuer, Stri
             client: http(entry.jwks_ca_file.as_deref())?,
             url: checked(&url)?,
             token: entry.jwks_token_file,
+            authorities: entry.jwks_ca_file,
         },
         _ => return Err("expected either jwksFile or jwksUrl".to_owned()),
     };
@@ -300,7 +315,9 @@ impl Issuer {
         let invalid = |error: &dyn std::fmt::Display| {
             Refused::Invalid(format!("the token of {} is not valid: {error}", self.name))
         };
-        let header = decode_header(token).map_err(|error| invalid(&error))?;
+        // The text of the error repeats what the header says.
+        let header =
+            decode_header(token).map_err(|_error| invalid(&"its header cannot be read"))?;
         let Some(validation) = self.validations.get(&header.alg) else {
             return Err(invalid(&"its algorithm is not one of the issuer"));
         };
@@ -325,7 +342,15 @@ impl Issuer {
             })?;
         let claims = match verified {
             None => return Err(invalid(&"its issuer has no key of its key id")),
-            Some(Err(error)) => return Err(invalid(&error)),
+            Some(Err(error)) => {
+                return Err(match error.kind() {
+                    // The texts of these repeat what the token says.
+                    ErrorKind::Json(_) | ErrorKind::Base64(_) | ErrorKind::Utf8(_) => {
+                        invalid(&"its claims cannot be read")
+                    }
+                    _of_its_own => invalid(&error),
+                });
+            }
             Some(Ok(decoded)) => decoded.claims,
         };
         // RFC 7519 section 4.1.6 does not ask for this, but such a token comes from a broken clock.

@@ -73,7 +73,29 @@ pub(super) enum Place {
         client: Client,
         /// A file with the token that the issuer asks for.
         token: Option<PathBuf>,
+        /// The file of authorities that the client trusts.
+        authorities: Option<PathBuf>,
     },
+}
+
+impl Place {
+    /// Whether keys of the other one are keys of this one.
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::File(path), Self::File(known)) => path == known,
+            (
+                Self::Url {
+                    url, authorities, ..
+                },
+                Self::Url {
+                    url: known,
+                    authorities: of_known,
+                    ..
+                },
+            ) => url == known && authorities == of_known,
+            _ => false,
+        }
+    }
 }
 
 struct Current {
@@ -110,6 +132,22 @@ impl KeySource {
             current: ArcSwapOption::empty(),
             asking: Mutex::new(None),
             failure: SyncMutex::new(None),
+        }
+    }
+
+    /// Takes the keys of a source over, and when they were asked for, if it has the same place. Their age
+    /// counts on.
+    pub(super) fn take_over(&self, former: &Self) {
+        if !self.place.is_same(&former.place) {
+            return;
+        }
+        self.current.store(former.current.load_full());
+        // One that is being asked is asked now.
+        let now = Instant::now();
+        let asked = former.asking.try_lock().map_or(Some(now), |last| *last);
+        // Nobody else has this source yet.
+        if let Ok(mut last) = self.asking.try_lock() {
+            *last = asked;
         }
     }
 
@@ -221,7 +259,9 @@ impl KeySource {
     async fn bytes(&self) -> Result<Vec<u8>, FetchError> {
         let (url, client, token) = match &self.place {
             Place::File(path) => return Ok(self.file(path.clone()).await?),
-            Place::Url { url, client, token } => (url, client, token),
+            Place::Url {
+                url, client, token, ..
+            } => (url, client, token),
         };
         let mut request = client.get(url.clone()).header("accept", "application/json");
         if let Some(path) = token {
@@ -253,6 +293,14 @@ impl KeySource {
         tokio::task::spawn_blocking(move || read(&path, MAX_SET))
             .await
             .map_err(io::Error::other)?
+    }
+
+    #[cfg(test)]
+    pub(super) fn url(&self) -> Option<&Url> {
+        match &self.place {
+            Place::File(_path) => None,
+            Place::Url { url, .. } => Some(url),
+        }
     }
 
     #[cfg(test)]

@@ -372,6 +372,46 @@ async fn keys_stay_in_force_while_the_issuer_stalls_sends_too_much_or_is_gone() 
 }
 
 #[tokio::test]
+async fn keys_stay_in_force_when_the_file_of_issuers_changes_while_the_issuer_is_away() {
+    let signer = Signer::new("k1");
+    let (issuers, served, mut tasks) = with_server(NO_PAUSE, 3_600).await;
+    served.answer(set(&[&signer]));
+    issuers.find(&signer.token()).await.expect("a valid token");
+    let again = |url: &str| {
+        let changed = self::issuers(|entry| {
+            entry["jwksUrl"] = json!(url);
+            entry["grants"] = json!([]);
+        });
+        changed.keep_keys(&issuers);
+        changed
+    };
+    let url = issuers.0[0].keys.url().expect("a URL").to_string();
+    tasks.shutdown().await;
+    let found = again(&url).find(&signer.token()).await;
+    assert!(found.expect("a valid token").grants.is_empty());
+    // Keys of another place are not taken over.
+    let found = again(&format!("{url}/other")).find(&signer.token()).await;
+    assert!(matches!(found, Err(Refused::Unavailable(_))), "{found:?}");
+}
+
+#[tokio::test]
+async fn a_refusal_repeats_nothing_that_the_token_says() {
+    let signer = Signer::new("k1");
+    let (issuers, _folder) = with_file(&set(&[&signer]));
+    let mut kind = signer.header();
+    kind["alg"] = json!("hunter2");
+    let mut claims = claims();
+    claims["exp"] = json!("hunter2");
+    for token in [
+        signer.sign(&kind, &self::claims()),
+        signer.sign(&signer.header(), &claims),
+    ] {
+        let reason = reason(issuers.find(&token).await);
+        assert!(!reason.contains("hunter2"), "{reason}");
+    }
+}
+
+#[tokio::test]
 async fn keys_that_are_too_old_are_not_used() {
     let signer = Signer::new("k1");
     let (issuers, served, mut tasks) = with_server(NO_PAUSE, 0).await;
