@@ -134,12 +134,15 @@ impl DamagedRows {
 pub struct DegradedStore {
     /// Always `degraded`.
     pub status: String,
-    /// In words, with one of the rows.
+    /// In words, with one of the rows. To a caller that is not known nothing of them is said.
     pub detail: String,
     /// Damaged rows whose document is taken from the change log.
-    pub from_log: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_log: Option<usize>,
     /// Rows that are no documents.
-    pub ignored: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ignored: Option<usize>,
     /// Damaged rows that are refused.
-    pub refused: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<usize>,
 }

@@ -5,9 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use contract::{Problem, ProblemKind, repair::DegradedStore};
-use service::http::health;
+use service::{
+    http::{caller::is_known, health},
+    runtime::log_rate::LogRate,
+};
 use tokio::time::timeout;
 
 use crate::{
@@ -44,7 +47,13 @@ impl Readiness {
         if let Ok(_alone) = self.checking.try_lock() {
             match timeout(ANSWER_TIME, store.check()).await {
                 Ok(Err(error)) => {
-                    tracing::debug!("the store is not ready: {error:#}");
+                    static FAILURES: LogRate = LogRate::new();
+                    if let Some(left_out) = FAILURES.due() {
+                        tracing::warn!(
+                            "the store cannot be read or written, /readyz answers 503: \
+                             {error:#}{left_out}"
+                        );
+                    }
                     *self.last() = LastCheck {
                         succeeded: None,
                         failure: Some(error.root_cause().to_string()),
@@ -75,27 +84,43 @@ impl Readiness {
     }
 }
 
-fn degraded(damage: &DamageSummary) -> Option<DegradedStore> {
+fn degraded(damage: &DamageSummary, is_known: bool) -> Option<DegradedStore> {
     let (collection, part) = damage.example.as_ref()?;
+    let shown = |count| is_known.then_some(count);
     Some(DegradedStore {
         status: "degraded".to_owned(),
-        detail: format!(
-            "The store has damaged rows, for example {part} of {collection}; `confcast repair` shows \
-             them"
-        ),
-        from_log: damage.from_log,
-        ignored: damage.ignored,
-        refused: damage.refused,
+        detail: if is_known {
+            format!(
+                "The store has damaged rows, for example {part} of {collection}; `confcast repair` \
+                 shows them"
+            )
+        } else {
+            "The store has damaged rows; `confcast repair` and the log name them".to_owned()
+        },
+        from_log: shown(damage.from_log),
+        ignored: shown(damage.ignored),
+        refused: shown(damage.refused),
     })
 }
 
 /// `GET /readyz`: the store can be read and written. 204; 200 with a body if rows of it are damaged.
-pub(super) async fn readyz(api: web::Data<Api>) -> Result<HttpResponse, ApiError> {
+///
+/// It needs no credential, so where the service has credentials it says nothing of what is stored,
+/// or where.
+pub(super) async fn readyz(
+    api: web::Data<Api>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    let is_known = is_known(&request);
     if let Err(reason) = api.readiness.check(&api.store).await {
-        let detail = format!("The store cannot be read or written: {reason}");
+        let detail = if is_known {
+            format!("The store cannot be read or written: {reason}")
+        } else {
+            "The store cannot be read or written; the log says why".to_owned()
+        };
         return Err(Problem::new(ProblemKind::StoreUnavailable, detail).into());
     }
-    Ok(match degraded(&api.store.damage().summary()) {
+    Ok(match degraded(&api.store.damage().summary(), is_known) {
         Some(body) => HttpResponse::Ok().json(body),
         None => health::ready(),
     })
