@@ -9,7 +9,7 @@ use contract::{
     text::Escaped,
 };
 use serde::Deserialize;
-use service::http::{bodies::Body, caller::Caller};
+use service::http::{bodies::Body, caller::Caller, source::is_forwarded};
 use tracing::info;
 
 use crate::{
@@ -41,8 +41,7 @@ pub(super) async fn check_in(
 
 fn peer(request: &HttpRequest) -> Peer<'_> {
     let headers = request.headers();
-    let forwarded =
-        headers.contains_key(header::FORWARDED) || headers.contains_key(header::X_FORWARDED_FOR);
+    let forwarded = is_forwarded(headers);
     Peer {
         address: request
             .peer_addr()

@@ -36,6 +36,7 @@ use super::{
     problem::ProblemError,
     rate::{BadCredentials, Exceeded},
     refusals::Refusals,
+    source::is_forwarded,
 };
 use crate::runtime::log_rate::LogRate;
 
@@ -49,8 +50,6 @@ pub use self::settings::{AccessArgs, sidecar_needs_token};
 const WITHOUT_CREDENTIAL: [&str; 2] = ["/healthz", "/readyz"];
 /// How the paths of the sidecar begin, which has a token of its own.
 const SIDECAR: &str = "/dapr/";
-/// Headers that a proxy adds: the peer of the connection is not the caller then.
-const FORWARDING: [&str; 3] = ["forwarded", "via", "x-forwarded-for"];
 
 /// What the layer needs to know of its service. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -142,8 +141,7 @@ fn session(authenticator: &Arc<Authenticator>, request: &ServiceRequest) -> Sess
     let presented = Presented {
         authorization,
         certificate: certificate.and_then(|certificate| certificate.0.as_deref()),
-        is_local: request.peer_addr().is_some_and(is_loopback)
-            && !FORWARDING.iter().any(|name| headers.contains_key(*name)),
+        is_local: request.peer_addr().is_some_and(is_loopback) && !is_forwarded(headers),
     };
     Session::new(Arc::clone(authenticator), presented)
 }

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use actix_web::{HttpMessage, HttpRequest};
+use actix_web::{HttpMessage, HttpRequest, http::header::HeaderMap};
 use contract::access::{ANONYMOUS, Identity};
 
 /// One source. Cloning is cheap.
@@ -35,6 +35,14 @@ impl Source {
 pub fn address(request: &HttpRequest) -> IpAddr {
     let peer = request.peer_addr().map(|peer| peer.ip());
     network(peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
+}
+
+/// Headers that a proxy adds.
+const FORWARDING: [&str; 3] = ["forwarded", "via", "x-forwarded-for"];
+
+/// Whether a proxy forwarded the request: the peer of the connection is not the caller then.
+pub fn is_forwarded(headers: &HeaderMap) -> bool {
+    FORWARDING.iter().any(|name| headers.contains_key(*name))
 }
 
 /// What limits count as one address: an IPv4 address, or 64 bits of an IPv6 address, because a host
