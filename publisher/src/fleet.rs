@@ -140,10 +140,8 @@ impl Fleet {
         leave_out_forbidden(&mut check_in, caller)?;
         // Before the read, so that the replica gets events even if the store cannot be read.
         let known = self.registry.known();
-        let is_own = known.admits_caller(&check_in.instance, &caller.name, Utc::now());
-        if is_own {
-            self.note(&check_in, body.len(), peer, caller);
-        } else {
+        let is_own = self.note(&check_in, body.len(), peer, caller);
+        if !is_own {
             report_foreign_name(&check_in.instance, caller);
         }
         let is_known = is_own && known.checked_in(&check_in.instance, &check_in.boot_id);
@@ -165,8 +163,9 @@ impl Fleet {
         Ok(answer)
     }
 
-    /// Keeps the report, and the address of the replica where events go straight to it.
-    fn note(&self, check_in: &CheckIn, bytes: usize, peer: Peer<'_>, caller: &Identity) {
+    /// Keeps the report, and the address of the replica where events go straight to it. `false`, and
+    /// nothing is kept, when the name is another caller's.
+    fn note(&self, check_in: &CheckIn, bytes: usize, peer: Peer<'_>, caller: &Identity) -> bool {
         let mut source = match &self.subscribers {
             Some(subscribers) => subscribers.identify(peer),
             // Events go through a broker: nothing is sent to the address of the caller.
@@ -177,18 +176,24 @@ impl Fleet {
             // Each of them was allowed before.
             source.follows = Some(check_in.collections.keys().cloned().collect());
         }
-        if let Some(subscribers) = &self.subscribers
+        let (kept, bytes) = limits::kept(check_in, bytes);
+        let record = ReplicaRecord {
+            check_in: kept,
+            seen: Utc::now(),
+            gone: false,
+        };
+        let row = ReplicaRow {
+            record,
+            source: source.clone(),
+        };
+        let is_own = self.registry.note(row, bytes);
+        if is_own
+            && let Some(subscribers) = &self.subscribers
             && let Some(url) = registry::base_url(check_in)
         {
             subscribers.add(url, &source);
         }
-        let (check_in, bytes) = limits::kept(check_in, bytes);
-        let record = ReplicaRecord {
-            check_in,
-            seen: Utc::now(),
-            gone: false,
-        };
-        self.registry.note(ReplicaRow { record, source }, bytes);
+        is_own
     }
 
     fn answer(

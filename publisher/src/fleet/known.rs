@@ -95,31 +95,26 @@ impl KnownReplicas {
         is_known
     }
 
-    /// Whether a caller may report for a replica: no other caller did so while the replica is live.
-    pub(super) fn admits_caller(&self, instance: &str, caller: &str, now: DateTime<Utc>) -> bool {
-        let known = self.lock();
-        let owner = known.by_name.get(instance);
-        let owner = owner.and_then(|replica| replica.owner.as_ref());
-        owner.is_none_or(|(owner, until)| owner == caller || *until < now)
-    }
-
-    /// A check-in that makes the name the caller's own for some time, unless it is another one's.
+    /// A check-in that makes the name the caller's own for some time. `false` when it is another
+    /// caller's, who checked in with it while the replica is live. A name that is not known is nobody's.
     pub(super) fn own(
         &self,
         instance: &str,
         caller: &str,
         until: DateTime<Utc>,
         now: DateTime<Utc>,
-    ) {
-        if !self.admits_caller(instance, caller, now) {
-            return;
+    ) -> bool {
+        // Under one lock: of two callers that come at once, one has the name.
+        let mut known = self.lock();
+        let Some(replica) = known.by_name.get_mut(instance) else {
+            return true;
+        };
+        match &mut replica.owner {
+            Some((owner, owned)) if owner == caller => *owned = until.max(*owned),
+            Some((_other, owned)) if *owned >= now => return false,
+            owner => *owner = Some((caller.to_owned(), until)),
         }
-        if let Some(replica) = self.lock().by_name.get_mut(instance) {
-            match &mut replica.owner {
-                Some((owner, owned)) if owner == caller => *owned = until.max(*owned),
-                owner => *owner = Some((caller.to_owned(), until)),
-            }
-        }
+        true
     }
 
     /// Whether an alarm of this replica is raised now: one in a minute.
@@ -215,18 +210,19 @@ mod tests {
     fn a_name_is_its_callers_own_while_the_replica_is_live() {
         let known = KnownReplicas::default();
         let at = |second: i64| DateTime::from_timestamp(second, 0).expect("a time");
-        known.own("r", "a", at(10), at(0));
-        assert!(known.admits_caller("r", "b", at(1)), "it is not listed");
+        assert!(known.own("r", "a", at(10), at(0)));
+        assert!(known.own("r", "b", at(10), at(1)), "it is not listed");
         known.admit("r", 1);
-        known.own("r", "a", at(10), at(0));
-        known.own("r", "b", at(99), at(5));
-        assert!(known.admits_caller("r", "a", at(10)));
-        assert!(!known.admits_caller("r", "b", at(10)));
-        known.own("r", "a", at(20), at(10));
-        assert!(!known.admits_caller("r", "b", at(20)));
-        assert!(known.admits_caller("r", "b", at(21)), "the replica is gone");
-        known.own("r", "b", at(30), at(21));
-        assert!(!known.admits_caller("r", "a", at(22)));
+        assert!(known.own("r", "a", at(10), at(0)));
+        assert!(!known.own("r", "b", at(99), at(5)));
+        assert!(!known.own("r", "b", at(99), at(10)));
+        assert!(known.own("r", "a", at(20), at(10)));
+        assert!(!known.own("r", "b", at(30), at(20)));
+        assert!(
+            known.own("r", "b", at(30), at(21)),
+            "the replica was silent"
+        );
+        assert!(!known.own("r", "a", at(40), at(22)));
     }
 
     #[test]

@@ -91,17 +91,29 @@ impl Registry {
     }
 
     /// Notes a check-in, which counts for this many bytes. Beyond the bounds the replica is answered
-    /// and not listed: a huge fleet must not exhaust the memory.
-    pub(super) fn note(&self, row: ReplicaRow, bytes: usize) {
+    /// and not listed: a huge fleet must not exhaust the memory. `false`, and nothing is noted, when the
+    /// name is another caller's.
+    pub(super) fn note(&self, row: ReplicaRow, bytes: usize) -> bool {
         let instance = &row.record.check_in.instance;
+        let is_own = || match &row.source.caller {
+            Some(caller) => {
+                let until = live_until(&row.record);
+                self.known.own(instance, caller, until, row.record.seen)
+            }
+            None => true,
+        };
+        // Again after the admission, which makes a new name known.
+        if !is_own() {
+            return false;
+        }
         self.size.note(instance);
         if self.known.admit(instance, bytes) {
-            if let Some(caller) = &row.source.caller {
-                let until = live_until(&row.record);
-                self.known.own(instance, caller, until, row.record.seen);
+            if !is_own() {
+                return false;
             }
             self.waiting().put(row);
         }
+        true
     }
 
     /// All replicas that any publisher of the store knows, by name.
