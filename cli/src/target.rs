@@ -58,14 +58,22 @@ impl Subscribers {
     }
 
     /// The replicas to ask when the publisher keeps no list of them: the named ones, else those
-    /// that `confcast up` starts.
+    /// that `confcast up` starts. Nobody named those: unless the publisher is on this host as well,
+    /// the token is not for whatever listens there.
     pub(crate) fn named_or_local(&self, publisher: &Endpoint) -> anyhow::Result<Vec<Endpoint>> {
         if !self.named.is_empty() {
             return self.named(publisher);
         }
         ["http://127.0.0.1:8081", "http://127.0.0.1:8082"]
             .into_iter()
-            .map(|url| Ok(publisher.beside(url.parse::<SecretUrl>()?.expose())?))
+            .map(|url| {
+                let url = url.parse::<SecretUrl>()?;
+                Ok(if publisher.is_local() {
+                    publisher.beside(url.expose())?
+                } else {
+                    publisher.learned(url.expose())?
+                })
+            })
             .collect()
     }
 }
@@ -116,4 +124,37 @@ pub(crate) fn first_url(list: &str) -> Result<SecretUrl, String> {
 pub(crate) fn service_url(text: &str) -> Result<SecretUrl, String> {
     SecretUrl::http_base(text)
         .map_err(|reason| format!("expected a URL like http://127.0.0.1:8080: {reason}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use client::{CredentialSettings, Credentials, TokenSource};
+
+    use super::*;
+
+    #[test]
+    fn replicas_that_nobody_named_get_the_token_only_beside_a_publisher_on_this_host() {
+        let settings = CredentialSettings {
+            token: TokenSource::Text("cct_text".to_owned()),
+            ..CredentialSettings::default()
+        };
+        let credentials = Credentials::open(settings).expect("a token");
+        for (publisher, with_token) in [
+            ("http://127.0.0.1:8080", true),
+            ("http://localhost:8080", true),
+            ("https://publisher:8080", false),
+        ] {
+            let base = service_url(publisher).expect("a URL");
+            let publisher =
+                Endpoint::with_credentials(base.expose(), Timeouts::COMMAND, &credentials)
+                    .expect("an endpoint");
+            let asked = |named| Subscribers { named }.named_or_local(&publisher);
+            for replica in asked(vec![]).expect("two") {
+                assert_eq!(replica.is_authenticated(), with_token, "{publisher:?}");
+            }
+            let named = service_url("http://127.0.0.1:8081").expect("a URL");
+            let named = asked(vec![named]).expect("one");
+            assert!(named.iter().all(Endpoint::is_authenticated));
+        }
+    }
 }

@@ -226,7 +226,7 @@ fn bearer(token: &[u8]) -> Option<HeaderValue> {
 }
 
 /// Whether the host is this one. `localhost` is resolved nowhere else (RFC 6761 section 6.3).
-fn is_loopback(base: &Url) -> bool {
+pub(crate) fn is_loopback(base: &Url) -> bool {
     let host = base.host_str().unwrap_or_default();
     host == "localhost"
         || host

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use crate::{
     ClientError, CredentialError, Credentials, RefusedError, Timeouts,
     answer::{MAX_ANSWER, RawAnswer},
+    credentials::is_loopback,
     documents::WriteOptions,
 };
 
@@ -179,6 +180,11 @@ impl Endpoint {
     pub(crate) fn named(mut self, instance: HeaderValue) -> Self {
         self.instance = Some(instance);
         self
+    }
+
+    /// Whether the host of the URL is this one.
+    pub fn is_local(&self) -> bool {
+        Url::parse(self.base.expose()).is_ok_and(|base| is_loopback(&base))
     }
 
     /// The base URL without a slash at its end and without user and password: for messages.
