@@ -129,6 +129,11 @@ impl ChainEnd {
         })
     }
 
+    /// The last record; `None` for a new chain.
+    pub(super) fn last(&self) -> Option<&Tip> {
+        self.last.as_ref()
+    }
+
     /// Makes the row of an entry, and moves the end behind it.
     pub(super) fn append(&mut self, entry: &Entry) -> anyhow::Result<AuditRow> {
         let sealed = entry.seal(&self.chain, self.last.as_ref())?;

@@ -5,10 +5,13 @@
 //! next record begins a new chain, which names the old one as far as it was committed. A record of the
 //! old chain that is committed later is chained all the same.
 
-use std::sync::OnceLock;
+use std::sync::{self, OnceLock, PoisonError};
 
 use anyhow::{Context, ensure};
-use contract::audit::{AuditCursor, ChainId, Entry, Tip};
+use contract::{
+    Epoch,
+    audit::{AuditCursor, ChainId, Entry, Tip},
+};
 use futures_util::TryStreamExt;
 use mongodb::{
     ClientSession, IndexModel,
@@ -38,6 +41,9 @@ pub(super) struct AuditState {
     publisher: OnceLock<String>,
     /// The end of its chain; `None` while it has none, or it is not certain.
     end: Mutex<Option<ChainEnd>>,
+    /// The epoch in which the database was seen to have that end. After a restore it may be gone; a new
+    /// epoch is declared then.
+    confirmed: sync::Mutex<Option<Epoch>>,
 }
 
 /// The chain of this process for one transaction. Others wait for it.
@@ -88,7 +94,9 @@ impl Mongo {
         let Some(publisher) = self.audit.publisher.get() else {
             return Ok(None);
         };
-        let mut slot = self.audit.end.lock().await;
+        // A commit whose outcome is being determined may keep it for longer than a request waits.
+        let slot = timeout(CALL_TIMEOUT, self.audit.end.lock()).await;
+        let mut slot = slot.context("waiting for the end of the audit chain")?;
         let (end, start) = match slot.take() {
             Some(end) => (end, None),
             None => {
@@ -100,12 +108,22 @@ impl Mongo {
     }
 
     /// Writes entries in a transaction; the end of the chain when it is committed.
+    ///
+    /// `epoch` is that of the store in this transaction, where it was read. In the same epoch as before
+    /// the end of the chain is there; else it is looked for.
     pub(super) async fn audit(
         &self,
         session: &mut ClientSession,
         chain: &OpenChain<'_>,
         entries: &[Entry],
+        epoch: Option<Epoch>,
     ) -> anyhow::Result<ChainEnd> {
+        if epoch.is_none() || epoch != *self.confirmed_epoch() {
+            if let (None, Some(tip)) = (&chain.start, chain.end.last()) {
+                ensure!(self.has_record(session, tip).await?, ChainTakenError);
+            }
+            *self.confirmed_epoch() = epoch;
+        }
         let (rows, end) = chain.rows(entries)?;
         if rows.is_empty() {
             return Ok(end);
@@ -120,15 +138,40 @@ impl Mongo {
         Ok(end)
     }
 
-    pub(in crate::store) async fn append_audit(&self, entries: &[Entry]) -> anyhow::Result<()> {
-        let Some(chain) = self.open_chain().await? else {
-            return Ok(());
+    fn confirmed_epoch(&self) -> sync::MutexGuard<'_, Option<Epoch>> {
+        let confirmed = &self.audit.confirmed;
+        confirmed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn has_record(&self, session: &mut ClientSession, tip: &Tip) -> anyhow::Result<bool> {
+        let position = doc! {
+            "chain": tip.chain.as_str(),
+            "sequence": i64::try_from(tip.sequence)?,
         };
-        let end: anyhow::Result<ChainEnd> = in_transaction!(self, |session| {
-            self.audit(session, &chain, entries).await
-        });
-        chain.close(Some(end?));
-        Ok(())
+        let rows = self.table_at_snapshot(AUDIT);
+        let found = rows.find_one(position).session(session).await?;
+        Ok(found.is_some())
+    }
+
+    pub(in crate::store) async fn append_audit(&self, entries: &[Entry]) -> anyhow::Result<()> {
+        let mut is_again = false;
+        loop {
+            let Some(chain) = self.open_chain().await? else {
+                return Ok(());
+            };
+            let end: anyhow::Result<ChainEnd> = in_transaction!(self, |session| {
+                self.audit(session, &chain, entries, None).await
+            });
+            match end {
+                Ok(end) => {
+                    chain.close(Some(end));
+                    return Ok(());
+                }
+                // The chain was dropped: the next attempt begins another one.
+                Err(error) if error.is::<ChainTakenError>() && !is_again => is_again = true,
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     pub(in crate::store) async fn remove_audit(
@@ -154,7 +197,7 @@ impl Mongo {
             if gone.deleted_count == 0 {
                 Ok(None)
             } else {
-                self.audit(session, &chain, entries).await.map(Some)
+                self.audit(session, &chain, entries, None).await.map(Some)
             }
         });
         chain.close(end?);
@@ -234,9 +277,10 @@ impl Mongo {
 }
 
 /// The position of a record is taken: a commit whose outcome was not known succeeded, or another program
-/// wrote to the chain. Another attempt begins a new chain.
+/// wrote to the chain. Or the record before it is gone: the database was restored. Another attempt
+/// begins a new chain.
 #[derive(Debug, thiserror::Error)]
-#[error("the audit chain of this publisher has a record that is not known here")]
+#[error("the audit chain of this publisher does not end as it is known here")]
 pub(super) struct ChainTakenError;
 
 fn stored(row: &AuditRow) -> anyhow::Result<Bdoc> {

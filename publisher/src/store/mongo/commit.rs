@@ -161,6 +161,7 @@ impl Mongo {
             !self.committed_heads.regressed(known, before.heads.values()),
             RestoredError
         );
+        let epoch = before.epoch;
         let now = Utc::now();
         self.add_facts(session, &mut before, group, now).await?;
         let decisions = self.policy.rules.evaluate(before, group, now);
@@ -176,7 +177,7 @@ impl Mongo {
         let end = match chain {
             Some(chain) => {
                 let entries = entries(group, &decisions.results, &decisions.changes);
-                Some(self.audit(session, chain, &entries).await?)
+                Some(self.audit(session, chain, &entries, Some(epoch)).await?)
             }
             None => None,
         };

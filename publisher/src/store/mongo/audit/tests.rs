@@ -1,7 +1,7 @@
 //! Chains of several processes in MongoDB, and rows that were changed by other means.
 
 use contract::audit::{
-    AuditedChange, Tip,
+    AuditEvent, AuditedChange, Entry, Tip,
     verify::{Fault, changes},
 };
 use e2e::testbed::mongod::Mongod;
@@ -61,6 +61,27 @@ async fn a_publisher_whose_position_is_taken_begins_a_new_chain() -> Outcome {
     create(&store, "c").await?;
     check_log_is_named(&store).await?;
     // The row has a record that is there twice, which is no fault.
+    let report = verified(&store, Vec::new()).await?;
+    assert_eq!((report.faults.len(), report.tips.len()), (0, 2));
+    Ok(())
+}
+
+/// A publisher that runs while the database is restored from an older dump.
+#[tokio::test]
+async fn a_publisher_whose_last_records_are_gone_begins_a_new_chain() -> Outcome {
+    let server = Mongod::start().await?;
+    let url = mongo(&server, "restored")?;
+    let store = open(&url, "one").await?;
+    create(&store, "a").await?;
+    create(&store, "b").await?;
+    let rows = server.database("restored").await?;
+    let rows = rows.collection::<Bdoc>("_audit");
+    rows.delete_many(doc! { "sequence": { "$gte": 2_i64 } })
+        .await?;
+    let event = AuditEvent::SnapshotDeleted { name: "s".parse()? };
+    let entry = Entry::done(chrono::Utc::now(), "token:a", event);
+    store.append_audit(vec![entry]).await?;
+    create(&store, "c").await?;
     let report = verified(&store, Vec::new()).await?;
     assert_eq!((report.faults.len(), report.tips.len()), (0, 2));
     Ok(())
