@@ -52,18 +52,18 @@ pub(super) async fn create(
         revoked_at: None,
     };
     let info = record.info();
-    api.store.create_token(record).await?;
-    info!(
-        token = %info.id, name = info.name, caller = info.created_by,
-        "a token was created"
-    );
     let event = AuditEvent::TokenCreated {
         id: info.id.to_string(),
         name: info.name.clone(),
         grants: info.grants.clone(),
         expires_at: info.expires_at,
     };
-    audit::done(&api, &author, event).await;
+    let entry = audit::entry(&author, event);
+    api.store.create_token(record, entry).await?;
+    info!(
+        token = %info.id, name = info.name, caller = info.created_by,
+        "a token was created"
+    );
     in_force(&api, &info.id).await;
     Ok(HttpResponse::Created()
         .insert_header((CACHE_CONTROL, "no-store"))
@@ -98,10 +98,16 @@ pub(super) async fn revoke(
     let known = all.iter().find(|record| record.id == id);
     // A caller learns the same of a token that it may not manage and of one that does not exist.
     let is_managed = known.is_none_or(|record| manages(&caller, record));
+    let event = AuditEvent::TokenRevoked {
+        id: id.to_string(),
+        name: known
+            .map(|record| record.name.to_string())
+            .unwrap_or_default(),
+    };
     let revoked = is_managed
         && api
             .store
-            .revoke_token(&id, Utc::now())
+            .revoke_token(&id, Utc::now(), audit::entry(&author, event))
             .await
             .map_err(store_failed)?;
     if !revoked {
@@ -114,13 +120,6 @@ pub(super) async fn revoke(
         token = %id, caller = &*caller.identity().name,
         "a token was revoked"
     );
-    let event = AuditEvent::TokenRevoked {
-        id: id.to_string(),
-        name: known
-            .map(|record| record.name.to_string())
-            .unwrap_or_default(),
-    };
-    audit::done(&api, &author, event).await;
     in_force(&api, &id).await;
     Ok(HttpResponse::NoContent().finish())
 }

@@ -4,7 +4,10 @@
 //! its place is needed.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use contract::token::{MAX_TOKENS, TokenId, TokenRecord};
+use contract::{
+    audit::Entry,
+    token::{MAX_TOKENS, TokenId, TokenRecord},
+};
 use service::runtime::log_rate::LogRate;
 
 use crate::store::Store;
@@ -98,15 +101,15 @@ fn readable(stored: Vec<StoredToken>) -> Vec<TokenRecord> {
 }
 
 impl Store {
-    /// Stores the record of a new token.
+    /// Stores the record of a new token, with `entry` in the audit log if one is kept: both or none.
     ///
     /// # Errors
     /// `TokenError`. After an error of the store the record may be there all the same; nobody has its
     /// token.
-    pub async fn create_token(&self, record: TokenRecord) -> Result<(), TokenError> {
+    pub async fn create_token(&self, record: TokenRecord, entry: Entry) -> Result<(), TokenError> {
         match self {
-            Self::Embedded(store) => store.create_token(record).await,
-            Self::Mongo(store) => store.opened()?.create_token(&record).await,
+            Self::Embedded(store) => store.create_token(record, entry).await,
+            Self::Mongo(store) => store.opened()?.create_token(&record, entry).await,
         }
     }
 
@@ -122,15 +125,20 @@ impl Store {
         Ok(readable(stored))
     }
 
-    /// Revokes a token; `false` when there is no record of this id. One that was revoked before keeps
+    /// Revokes a token, with `entry` in the audit log if one is kept: both or none; `false` when there is no record of this id. One that was revoked before keeps
     /// its time.
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub async fn revoke_token(&self, id: &TokenId, time: DateTime<Utc>) -> anyhow::Result<bool> {
+    pub async fn revoke_token(
+        &self,
+        id: &TokenId,
+        time: DateTime<Utc>,
+        entry: Entry,
+    ) -> anyhow::Result<bool> {
         match self {
-            Self::Embedded(store) => store.revoke_token(id, time).await,
-            Self::Mongo(store) => store.opened()?.revoke_token(id, time).await,
+            Self::Embedded(store) => store.revoke_token(id, time, entry).await,
+            Self::Mongo(store) => store.opened()?.revoke_token(id, time, entry).await,
         }
     }
 

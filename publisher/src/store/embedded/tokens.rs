@@ -1,7 +1,10 @@
 //! Records of bearer tokens in the embedded store. Each is one row.
 
 use chrono::{DateTime, Utc};
-use contract::token::{TokenId, TokenRecord};
+use contract::{
+    audit::Entry,
+    token::{TokenId, TokenRecord},
+};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::store::{
@@ -28,8 +31,9 @@ impl Embedded {
     pub(in crate::store) async fn create_token(
         &self,
         record: TokenRecord,
+        entry: Entry,
     ) -> Result<(), TokenError> {
-        let created = self.write(Durability::Synced, move |_store, transaction| {
+        let created = self.write(Durability::Synced, move |store, transaction| {
             let ended = match admit(&read(transaction)?, &record) {
                 Ok(ended) => ended,
                 Err(refused) => return Ok(End::RollBack(Err(refused))),
@@ -38,6 +42,7 @@ impl Embedded {
                 transaction.execute("DELETE FROM tokens WHERE id = ?1", [id])?;
             }
             put(transaction, &record)?;
+            store.audit(transaction, || vec![entry])?;
             Ok(End::Commit(Ok(())))
         });
         created.await.map_err(anyhow::Error::from)?
@@ -51,9 +56,10 @@ impl Embedded {
         &self,
         id: &TokenId,
         time: DateTime<Utc>,
+        entry: Entry,
     ) -> anyhow::Result<bool> {
         let id = id.clone();
-        let revoked = self.write(Durability::Synced, move |_store, transaction| {
+        let revoked = self.write(Durability::Synced, move |store, transaction| {
             let sql = "SELECT id, crc, record FROM tokens WHERE id = ?1";
             let row = transaction
                 .query_row(sql, [id.as_str()], |row| Ok(stored(row)))
@@ -69,6 +75,7 @@ impl Embedded {
                     put(transaction, &record)?;
                 }
             }
+            store.audit(transaction, || vec![entry])?;
             Ok(End::Commit(true))
         });
         Ok(revoked.await?)

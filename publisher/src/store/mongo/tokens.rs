@@ -4,15 +4,19 @@
 //! that they have to read, and two changes at the same time wait for each other.
 
 use chrono::{DateTime, Utc};
-use contract::token::{TokenId, TokenRecord};
+use contract::{
+    audit::Entry,
+    token::{TokenId, TokenRecord},
+};
 use mongodb::{
     ClientSession,
     bson::{Document as Bdoc, doc},
 };
 
 use crate::store::{
+    audit::ChainEnd,
     integrity::text_checksum,
-    mongo::{META, Mongo, TOKENS, call, transaction::in_transaction},
+    mongo::{META, Mongo, TOKENS, audit::OpenChain, call, transaction::in_transaction},
     tokens::{StoredToken, TokenError, admit},
 };
 
@@ -23,8 +27,11 @@ impl Mongo {
     pub(in crate::store) async fn create_token(
         &self,
         record: &TokenRecord,
+        entry: Entry,
     ) -> Result<(), TokenError> {
-        let created: anyhow::Result<Result<(), TokenError>> = in_transaction!(self, |session| {
+        let chain = self.open_chain().await?;
+        let created: anyhow::Result<Result<Option<ChainEnd>, TokenError>> =
+            in_transaction!(self, |session| {
             let stored = self.tokens_in(session).await?;
             // A commit without an answer may have been this one.
             let others: Vec<_> = stored
@@ -41,12 +48,20 @@ impl Mongo {
                             .await?;
                     }
                     self.put_token_in(session, record).await?;
-                    Ok(Ok(()))
+                    let end = self.audit_token(session, chain.as_ref(), &entry).await?;
+                    Ok(Ok(end))
                 }
                 Err(refused) => Ok(Err(refused)),
             }
         });
-        created?
+        let (end, created) = match created? {
+            Ok(end) => (end, Ok(())),
+            Err(refused) => (None, Err(refused)),
+        };
+        if let Some(chain) = chain {
+            chain.close(end);
+        }
+        created
     }
 
     pub(in crate::store) async fn tokens(&self) -> anyhow::Result<Vec<StoredToken>> {
@@ -59,8 +74,10 @@ impl Mongo {
         &self,
         id: &TokenId,
         time: DateTime<Utc>,
+        entry: Entry,
     ) -> anyhow::Result<bool> {
-        in_transaction!(self, |session| {
+        let chain = self.open_chain().await?;
+        let revoked: anyhow::Result<(bool, Option<ChainEnd>)> = in_transaction!(self, |session| {
             let key = doc! { "_id": id.as_str() };
             let found = self
                 .table_at_snapshot(TOKENS)
@@ -68,22 +85,39 @@ impl Mongo {
                 .session(&mut *session)
                 .await?;
             match found.map(|row| stored(&row).record) {
-                None => Ok(false),
+                None => return Ok((false, None)),
                 // The token of a damaged row is refused already; it is removed with its row.
                 Some(None) => {
                     self.table(TOKENS)
                         .delete_one(key)
                         .session(&mut *session)
                         .await?;
-                    Ok(true)
                 }
                 Some(Some(mut record)) => {
                     record.revoked_at.get_or_insert(time);
                     self.put_token_in(session, &record).await?;
-                    Ok(true)
                 }
             }
-        })
+            let end = self.audit_token(session, chain.as_ref(), &entry).await?;
+            Ok((true, end))
+        });
+        let (revoked, end) = revoked?;
+        if let Some(chain) = chain {
+            chain.close(end);
+        }
+        Ok(revoked)
+    }
+
+    /// The end of the chain when the transaction is committed, if a log is kept.
+    async fn audit_token(
+        &self,
+        session: &mut ClientSession,
+        chain: Option<&OpenChain<'_>>,
+        entry: &Entry,
+    ) -> anyhow::Result<Option<ChainEnd>> {
+        let Some(chain) = chain else { return Ok(None) };
+        let entries = std::slice::from_ref(entry);
+        Ok(Some(self.audit(session, chain, entries, None).await?))
     }
 
     pub(in crate::store) async fn tokens_version(&self) -> anyhow::Result<i64> {
