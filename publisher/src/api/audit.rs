@@ -1,12 +1,17 @@
 //! The audit log: its pages, and the newest record of each chain. And what handlers add to it.
 
-use actix_web::{HttpRequest, HttpResponse, body::BoxBody, dev::ServiceResponse, web};
-use contract::audit::{AuditEvent, Entry, PAGE, Tips};
+use actix_web::{
+    HttpMessage, HttpRequest, HttpResponse, body::BoxBody, dev::ServiceResponse, http::Method, web,
+};
+use contract::{
+    access::Identity,
+    audit::{AuditEvent, Entry, PAGE, Tips},
+};
 use serde::Deserialize;
 use service::http::{
-    access,
     caller::Caller,
     problem::{Answered, ProblemError},
+    source,
 };
 
 use crate::{
@@ -14,6 +19,9 @@ use crate::{
     decide::Origin,
     store::audit::AuditQuery,
 };
+
+/// How the actor of a caller begins that is not known; its network follows.
+const UNKNOWN: &str = "unknown";
 
 /// The parameters of a page, as texts, so that a mistake names its parameter.
 #[derive(Debug, Deserialize)]
@@ -132,8 +140,31 @@ pub(super) fn record_refusal(answer: &ServiceResponse<BoxBody>) {
         let reason = answered.map_or("refused", |answered| answered.kind.as_str());
         let right = answered.and_then(|answered| answered.right);
         let pattern = request.match_pattern().unwrap_or_default();
-        let target = format!("{} {pattern}", request.method());
-        let actor = access::identity(request).name;
+        let target = format!("{} {pattern}", known_method(request.method()));
+        let identity = request.extensions().get::<Identity>().cloned();
+        let actor = match identity {
+            Some(identity) => identity.name,
+            // From where credentials are tried is all that is known.
+            None => format!("{UNKNOWN} {}", source::address(request)).into(),
+        };
         api.audit.refused(&actor, reason, right, &target);
+    }
+}
+
+/// The method as a record has it: any other one is a text of the peer, of any length.
+fn known_method(method: &Method) -> &str {
+    const KNOWN: [Method; 7] = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::OPTIONS,
+    ];
+    if KNOWN.contains(method) {
+        method.as_str()
+    } else {
+        "other"
     }
 }
