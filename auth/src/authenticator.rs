@@ -244,9 +244,10 @@ impl Authenticator {
             Err(TryLockError::Poisoned(seen)) => seen.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
-        let named = SOURCES.into_iter().zip(seen.iter());
-        let read = named.filter(|(_source, seen)| !seen.content.is_empty());
-        let digests = read.map(|(source, seen)| (source, Sha256::of(&[&seen.content])));
+        let named = SOURCES.into_iter().zip(seen.iter()).zip(self.paths());
+        // An empty file is in force too: it has no credential.
+        let read = named.filter(|(_seen, path)| path.is_some());
+        let digests = read.map(|((source, seen), _path)| (source, Sha256::of(&[&seen.content])));
         Some(digests.collect())
     }
 

@@ -42,6 +42,9 @@ const RETRY: Duration = Duration::from_secs(1);
 const WINDOW: Duration = Duration::from_secs(60);
 /// Time between two searches for windows that are over.
 const ROUND: Duration = Duration::from_secs(5);
+/// Time between two looks at the configuration. It is shorter than the time between two readings of a
+/// file, so nothing is in force without being seen.
+const CONFIGURATION_ROUND: Duration = Duration::from_millis(1_500);
 /// Callers whose refusals are counted at the same time, by actor, reason and right. Those of all others
 /// are counted together.
 const MAX_REFUSED: usize = 1_024;
@@ -376,7 +379,7 @@ pub async fn watch_configuration(
                 audit.record(Entry::done(Utc::now(), PUBLISHER, event.clone()));
             }
             known = now;
-            sleep(ROUND).await;
+            sleep(CONFIGURATION_ROUND).await;
         }
     };
     stop.run_until_cancelled(rounds).await;
