@@ -32,28 +32,28 @@ impl Mongo {
         let chain = self.open_chain().await?;
         let created: anyhow::Result<Result<Option<ChainEnd>, TokenError>> =
             in_transaction!(self, |session| {
-            let stored = self.tokens_in(session).await?;
-            // A commit without an answer may have been this one.
-            let others: Vec<_> = stored
-                .into_iter()
-                .filter(|stored| stored.id != record.id.as_str())
-                .collect();
-            match admit(&others, record) {
-                Ok(ended) => {
-                    if !ended.is_empty() {
-                        let ended = doc! { "_id": { "$in": ended } };
-                        self.table(TOKENS)
-                            .delete_many(ended)
-                            .session(&mut *session)
-                            .await?;
+                let stored = self.tokens_in(session).await?;
+                // A commit without an answer may have been this one.
+                let others: Vec<_> = stored
+                    .into_iter()
+                    .filter(|stored| stored.id != record.id.as_str())
+                    .collect();
+                match admit(&others, record) {
+                    Ok(ended) => {
+                        if !ended.is_empty() {
+                            let ended = doc! { "_id": { "$in": ended } };
+                            self.table(TOKENS)
+                                .delete_many(ended)
+                                .session(&mut *session)
+                                .await?;
+                        }
+                        self.put_token_in(session, record).await?;
+                        let end = self.audit_token(session, chain.as_ref(), &entry).await?;
+                        Ok(Ok(end))
                     }
-                    self.put_token_in(session, record).await?;
-                    let end = self.audit_token(session, chain.as_ref(), &entry).await?;
-                    Ok(Ok(end))
+                    Err(refused) => Ok(Err(refused)),
                 }
-                Err(refused) => Ok(Err(refused)),
-            }
-        });
+            });
         let (end, created) = match created? {
             Ok(end) => (end, Ok(())),
             Err(refused) => (None, Err(refused)),
