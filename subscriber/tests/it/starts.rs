@@ -82,7 +82,10 @@ async fn a_subscriber_that_asks_for_credentials_needs_a_token_for_events_that_ar
             continue;
         }
         let with_keys = format!("--event-keys-file={keys}");
-        for flags in [&flags[..], &[&flags[..], &[&with_keys]].concat()] {
+        for flags in [
+            &flags[..],
+            &[&flags[..], &[with_keys.as_str()]].concat()[..],
+        ] {
             let (code, log) = start(flags).ended(AT_ONCE).await.expect("an end");
             let named = log.contains("APP_API_TOKEN=…: it is not set");
             assert!(code == Some(64) && named, "{log}");
