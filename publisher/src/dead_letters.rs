@@ -51,6 +51,29 @@ const WAITING: usize = 32;
 /// How long an arrival waits for its place: a sidecar gives a delivery 3 s (dapr-config/resiliency.yaml).
 const PLACE_TIME: Duration = Duration::from_secs(2);
 
+/// A report that was read: what it would add to a letter.
+#[derive(Debug)]
+pub struct Reported {
+    arrival: Arrival,
+    original: Vec<u8>,
+}
+
+impl Reported {
+    /// # Errors
+    /// When the report is not valid.
+    pub fn read(report: DeadLetterReport) -> Result<Self, DeadLetterError> {
+        let original = report.original.bytes().unwrap_or_default();
+        let arrival = Arrival::reported(report, now())?;
+        Ok(Self { arrival, original })
+    }
+
+    /// The collection that the letter would be of. The original decides it, where it can be read, and
+    /// not what the report says of it.
+    pub fn collection(&self) -> Option<&CollectionName> {
+        self.arrival.event.collection.as_ref()
+    }
+}
+
 /// The dead letters of a store. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct DeadLetters {
@@ -181,13 +204,9 @@ impl DeadLetters {
     /// Keeps an event that a replica dropped.
     ///
     /// # Errors
-    /// As [`Self::add_moved`], and when the report is not valid.
-    pub async fn add_reported(
-        &self,
-        report: DeadLetterReport,
-    ) -> Result<DeadLetterId, DeadLetterError> {
-        let original = report.original.bytes().unwrap_or_default();
-        let arrival = Arrival::reported(report, now())?;
+    /// As [`Self::add_moved`], and when no publisher has signed the event.
+    pub async fn add_reported(&self, reported: Reported) -> Result<DeadLetterId, DeadLetterError> {
+        let Reported { arrival, original } = reported;
         if let Err(cause) = self.check_origin(&original, OriginalFrom::Reported) {
             return Err(DeadLetterError::InvalidReport {
                 pointer: "/original",

@@ -18,7 +18,7 @@ use tracing::info;
 
 use crate::{
     api::{Api, audit, body::optional_request, error::ApiError, origin::Author, store_failed},
-    dead_letters::{DeadLetterError, LetterCursor, LetterFilter},
+    dead_letters::{DeadLetterError, LetterCursor, LetterFilter, Reported},
 };
 
 /// Query of the list, and of the request that discards letters. Everything is text, so that a mistake
@@ -111,10 +111,6 @@ pub(super) async fn report(
             let detail = format!("The body is not the report of a dropped event: {reason}");
             Problem::new(ProblemKind::BadBody, detail).at(pointer)
         })?;
-    // An event that names no collection can come from any channel of the replica.
-    let target = report.event.collection.as_ref();
-    let target = target.map_or(Target::Selection, Target::Collection);
-    caller.require(Right::Follow, target)?;
     if let Some(revision) = report.event.revision
         && i64::try_from(revision).is_err()
     {
@@ -122,7 +118,13 @@ pub(super) async fn report(
         let problem = Problem::new(ProblemKind::BadBody, detail).at("/event/revision");
         return Err(problem.into());
     }
-    let id = api.dead_letters.add_reported(report).await?;
+    let reported = Reported::read(report)?;
+    // An event that names no collection can come from any channel of the replica.
+    let target = reported
+        .collection()
+        .map_or(Target::Selection, Target::Collection);
+    caller.require(Right::Follow, target)?;
+    let id = api.dead_letters.add_reported(reported).await?;
     Ok(HttpResponse::Ok().json(DeadLetterAccepted { id }))
 }
 

@@ -20,7 +20,7 @@ pub(super) struct Arrival {
     cause: Option<String>,
     detail: String,
     replica: Option<String>,
-    event: EventSummary,
+    pub(super) event: EventSummary,
     /// Size of the original.
     bytes: u64,
     /// What is kept of it.

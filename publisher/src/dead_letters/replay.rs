@@ -120,6 +120,10 @@ pub(super) fn plan(
             "its data has a revision without an epoch, or an epoch without a revision".into(),
         );
     }
+    // Who may report was decided by the collection of the letter.
+    if event.collection.as_ref() != Some(&read.collection) {
+        return Err("the letter names another collection than its event, or none".to_owned());
+    }
     is_served(&read.collection)?;
     Ok(Plan::Original(OriginalEvent {
         collection: read.collection,

@@ -32,9 +32,9 @@ fn event(id: &str, data: &Value) -> Vec<u8> {
     event.to_string().into_bytes()
 }
 
-fn report(original: &[u8], cause: &str) -> DeadLetterReport {
+fn report(original: &[u8], cause: &str) -> Reported {
     let event = EventSummary::of(original);
-    DeadLetterReport {
+    let report = DeadLetterReport {
         id: DeadLetterId::of(&event, original),
         instance: "replica-1".to_owned(),
         cause: cause.to_owned(),
@@ -42,7 +42,8 @@ fn report(original: &[u8], cause: &str) -> DeadLetterReport {
         event,
         bytes: original.len() as u64,
         original: Original::of(original),
-    }
+    };
+    Reported::read(report).expect("valid")
 }
 
 /// A client of the broker sends events that no replica takes, so that true letters go for them.

@@ -5,9 +5,12 @@ use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context as _, ensure};
 use auth::SecretToken;
-use contract::access::{
-    Role,
-    routes::{self, Access, Service},
+use contract::{
+    access::{
+        Role,
+        routes::{self, Access, Service},
+    },
+    dead_letter::{DeadLetterId, EventSummary},
 };
 use e2e::testbed::mongod::Mongod;
 use publisher::{Publisher, Settings};
@@ -732,6 +735,15 @@ async fn a_replica_reports_what_it_may_follow_and_hears_of_nothing_else() -> Out
         assert!(answer.is_forbidden(), "{answer:?}");
         let answer = callers.send("agents", line, report("Agents")).await?;
         assert_eq!(answer.status, 200, "{answer:?}");
+        // What the original says decides, and not what is said of it.
+        let original = json!({"collection": "Skills", "op": "Update", "id": "a"}).to_string();
+        let summary = EventSummary::of(original.as_bytes());
+        let mut forged = report("Agents");
+        forged["id"] = json!(DeadLetterId::of(&summary, original.as_bytes()));
+        forged["bytes"] = json!(original.len());
+        forged["original"] = json!({"text": original});
+        let answer = callers.send("agents", line, forged).await?;
+        assert!(answer.is_forbidden(), "{answer:?}");
         // A monitor sees that there is one, and not what it quotes.
         for path in ["/v1/dead-letters", "/v1/dead-letters/0123456789abcdef0123456789abcdef"] {
             let answer = callers.expect(200, "monitor", &format!("GET {path}"), Value::Null).await?;
