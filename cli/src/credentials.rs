@@ -10,16 +10,36 @@ use client::{ClientFiles, CredentialSettings, Credentials, TokenSource};
 #[command(next_help_heading = "Credentials")]
 pub(crate) struct CredentialArgs {
     /// File with the authorities of services that are named by https://, instead of those of the system
-    #[arg(long, value_name = "FILE", env = "AURA_CONFIGURATION_CA_FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "AURA_CONFIGURATION_CA_FILE",
+        hide_env_values = true
+    )]
     ca_file: Option<PathBuf>,
     /// File with the certificate that services are shown
-    #[arg(long, value_name = "FILE", env = "AURA_CONFIGURATION_CLIENT_CERT_FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "AURA_CONFIGURATION_CLIENT_CERT_FILE",
+        hide_env_values = true
+    )]
     client_cert_file: Option<PathBuf>,
     /// File with the key of that certificate
-    #[arg(long, value_name = "FILE", env = "AURA_CONFIGURATION_CLIENT_KEY_FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "AURA_CONFIGURATION_CLIENT_KEY_FILE",
+        hide_env_values = true
+    )]
     client_key_file: Option<PathBuf>,
     /// File with the bearer token; the token itself can be in `AURA_CONFIGURATION_TOKEN`
-    #[arg(long, value_name = "FILE", env = "AURA_CONFIGURATION_TOKEN_FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "AURA_CONFIGURATION_TOKEN_FILE",
+        hide_env_values = true
+    )]
     token_file: Option<PathBuf>,
     // Only from the environment: everyone on the host can read a command line.
     #[arg(
@@ -30,7 +50,11 @@ pub(crate) struct CredentialArgs {
     )]
     token: Option<String>,
     /// Send the token by http:// to other hosts too, where a mesh encrypts
-    #[arg(long, env = "AURA_CONFIGURATION_ALLOW_PLAINTEXT_TOKEN")]
+    #[arg(
+        long,
+        env = "AURA_CONFIGURATION_ALLOW_PLAINTEXT_TOKEN",
+        hide_env_values = true
+    )]
     allow_plaintext_token: bool,
 }
 

@@ -212,10 +212,10 @@ impl Context {
     }
 }
 
-/// The name of a caller as a label: other bytes than visible ASCII are percent-encoded, and a long
-/// name is cut before a hash of the whole, so that two names stay two.
+/// The name of a caller as a label: `%` and bytes that are no visible ASCII are percent-encoded, and
+/// a long name is cut before a hash of the whole, so that two names stay two.
 fn label(name: &str) -> Arc<str> {
-    if is_label(name) {
+    if is_label(name) && !name.contains('%') {
         return name.into();
     }
     let encode = |byte: u8| match byte {

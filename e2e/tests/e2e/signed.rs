@@ -53,7 +53,7 @@ async fn status(subscriber: &Service) -> anyhow::Result<ReplicaStatus> {
 async fn post(subscriber: &Service, data: &Value) -> anyhow::Result<Value> {
     let event = json!({"specversion": "1.0", "id": "1", "source": "s", "type": "t",
         "datacontenttype": "application/json", "data": data});
-    let client = reqwest::Client::new();
+    let client = e2e::http().build()?;
     let url = format!("{}/dapr/processConfigurationEvents", subscriber.url());
     let request = client.request(Method::POST, url);
     let request = request.header("content-type", contract::event::MEDIA_TYPE);

@@ -191,7 +191,7 @@ mod tests {
             (r#""a""#, r#""b""#, "/instance"),
             (r#""b""#, r#""""#, "/bootId"),
             (r#""b""#, &format!("{long:?}") as &str, "/bootId"),
-            ("http://h:1", "https://h:1", "/baseUrl"),
+            ("http://h:1", "ftp://h:1", "/baseUrl"),
             ("http://h:1", "http://u:p@h:1", "/baseUrl"),
             (
                 "http://h:1",

@@ -125,8 +125,8 @@ impl Store {
         Ok(readable(stored))
     }
 
-    /// Revokes a token, with `entry` in the audit log if one is kept: both or none; `false` when there is no record of this id. One that was revoked before keeps
-    /// its time.
+    /// Revokes a token, with `entry` in the audit log if one is kept: both or none; `false` when there
+    /// is no record of this id. One that was revoked before keeps its time.
     ///
     /// # Errors
     /// When the store cannot be written.

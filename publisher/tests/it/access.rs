@@ -263,7 +263,7 @@ async fn with_callers(
     let callers = Callers {
         tokens,
         url: format!("http://{address}"),
-        client: reqwest::Client::new(),
+        client: e2e::http().build()?,
     };
     let mut outcome = Ok(());
     publisher

@@ -76,7 +76,8 @@ async fn a_caller_beyond_its_rate_is_refused_and_its_replica_is_not() -> Outcome
             ("GET /healthz", String::new()),
         ] {
             let (statuses, _refusal) = burst(publisher, 10, line, &body).await?;
-            assert_eq!(statuses, [200; 10], "{line}");
+            let all = |status| statuses == [status; 10];
+            assert!(all(200) || all(204), "{line}: {statuses:?}");
         }
         // After the time that was named the caller is answered again.
         let begun = Instant::now();

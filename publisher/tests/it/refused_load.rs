@@ -78,7 +78,7 @@ impl Server {
         let server = Self {
             child,
             address: address.context("it did not start")?,
-            client: Client::new(),
+            client: e2e::http().build()?,
         };
         Ok(server)
     }

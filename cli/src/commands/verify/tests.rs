@@ -272,7 +272,7 @@ async fn live_replicas_must_answer_and_gone_replicas_are_named() {
         replicas,
         vec![
             record("away", Some(&away), 1),
-            record("odd", Some("https://far:1"), 1),
+            record("odd", Some("ftp://far:1"), 1),
         ],
     ]
     .concat();

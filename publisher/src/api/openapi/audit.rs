@@ -5,7 +5,10 @@ use contract::{
     audit::{AuditPage, AuditRecord, Tips},
 };
 use serde_json::json;
-use service::http::openapi::{ApiAnswer, ApiOperation};
+use service::http::{
+    JSON,
+    openapi::{ApiAnswer, ApiOperation, ApiSchema},
+};
 
 use crate::api::openapi::reading;
 
@@ -34,10 +37,12 @@ pub(crate) fn list() -> ApiOperation {
             json!({"type": "integer", "minimum": 0}).into(),
         )
         .problems(&[ProblemKind::BadRequest, ProblemKind::LoadsUnderWay])
-        .answer(ApiAnswer::json::<AuditPage<AuditRecord>>(
-            200,
-            "A page, by chain and position",
-        ))
+        .answer(
+            ApiAnswer::empty(200, "A page, by chain and position").content(
+                JSON,
+                ApiSchema::of::<AuditPage<AuditRecord>>().with_named::<AuditRecord>(),
+            ),
+        )
 }
 
 pub(crate) fn tips() -> ApiOperation {

@@ -118,12 +118,32 @@ impl Mongo {
         entries: &[Entry],
         epoch: Option<Epoch>,
     ) -> anyhow::Result<ChainEnd> {
+        self.confirm_end(session, chain, epoch).await?;
+        self.append_to(session, chain, entries).await
+    }
+
+    /// Looks for the end of the chain, where it may be gone.
+    async fn confirm_end(
+        &self,
+        session: &mut ClientSession,
+        chain: &OpenChain<'_>,
+        epoch: Option<Epoch>,
+    ) -> anyhow::Result<()> {
         if epoch.is_none() || epoch != *self.confirmed_epoch() {
             if let (None, Some(tip)) = (&chain.start, chain.end.last()) {
                 ensure!(self.has_record(session, tip).await?, ChainTakenError);
             }
             *self.confirmed_epoch() = epoch;
         }
+        Ok(())
+    }
+
+    async fn append_to(
+        &self,
+        session: &mut ClientSession,
+        chain: &OpenChain<'_>,
+        entries: &[Entry],
+    ) -> anyhow::Result<ChainEnd> {
         let (rows, end) = chain.rows(entries)?;
         if rows.is_empty() {
             return Ok(end);
@@ -188,6 +208,8 @@ impl Mongo {
         };
         let entries = std::slice::from_ref(entry);
         let end: anyhow::Result<Option<ChainEnd>> = in_transaction!(self, |session| {
+            // Before the removal, which may take the end of this chain as well.
+            self.confirm_end(session, &chain, None).await?;
             let gone = self
                 .table(AUDIT)
                 .delete_many(filter.clone())
@@ -197,7 +219,7 @@ impl Mongo {
             if gone.deleted_count == 0 {
                 Ok(None)
             } else {
-                self.audit(session, &chain, entries, None).await.map(Some)
+                self.append_to(session, &chain, entries).await.map(Some)
             }
         });
         chain.close(end?);
