@@ -270,8 +270,14 @@ async fn handshakes_beyond_the_bound_of_connections_give_way() {
     for _ in 0..64 {
         silent.push(TcpStream::connect(server.address).await.expect("connected"));
     }
-    let name = seen(server.address, client_files(folder.path(), false)).await;
-    assert_eq!(name.as_deref(), Ok("nobody"));
+    // A place of a connection that was closed is free a moment later.
+    let answered = timeout(DEADLINE, async {
+        while seen(server.address, client_files(folder.path(), false)).await != Ok("nobody".into())
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    answered.await.expect("one is answered in time");
     assert!(server.connections.count() <= 33);
 }
 

@@ -66,7 +66,7 @@ fn all_errors_are_reported_at_once_and_without_secrets() {
         "--events-enabled=yes",
         "--events-manager=RABBIT",
         "--listen=8081",
-        "--api-url=https://u:secret@h,http://ok,nonsense",
+        "--api-url=ftp://u:secret@h,http://ok,nonsense",
         "--collections=A,_b",
         "--check-in-seconds=0",
         "--ready-when-stale=maybe",
@@ -78,12 +78,12 @@ fn all_errors_are_reported_at_once_and_without_secrets() {
         "EVENTS_ENABLED=\"yes\": expected true or false",
         "EVENTS_MANAGER=\"RABBIT\": expected LOCAL, DAPR, REDIS or FEED",
         "LISTEN=\"8081\"",
-        "API_URL=item 1: expected http://",
+        "API_URL=item 1: expected http",
         "API_URL=item 3: ",
         "COLLECTIONS=\"_b\"",
         "CHECK_IN_SECONDS=\"0\"",
         "READY_WHEN_STALE=\"maybe\"",
-        "BASE_URL=…: expected http://HOST:PORT",
+        "BASE_URL=…: expected http",
         "INSTANCE=\"a b/c\"",
     ]) {
         assert!(
