@@ -64,7 +64,7 @@ async fn idle(stored: &Value) -> (tempfile::TempDir, Writer, WriterTask) {
 }
 
 /// Most writes in the queue of [`idle`].
-const QUEUED: usize = 3;
+const QUEUED: usize = 20;
 
 #[tokio::test]
 async fn the_queue_takes_as_many_writes_as_the_setting_says_and_refuses_the_next() {
