@@ -122,11 +122,6 @@ impl StoreTokens {
     pub fn set(&self, records: impl IntoIterator<Item = TokenRecord>) {
         self.0.store(Some(Arc::new(TokenTable::of(records))));
     }
-
-    /// How many there are; `None` before the first read.
-    pub fn len(&self) -> Option<usize> {
-        self.0.load().as_ref().map(|table| table.len())
-    }
 }
 
 /// Decides who a caller is.

@@ -105,11 +105,6 @@ impl TokenTable {
         let mut records = self.0.values().map(|entry| &entry.record);
         records.any(|record| record.keeps_from(name, grants))
     }
-
-    /// How many tokens there are.
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
 }
 
 fn entry(record: TokenRecord) -> (TokenHash, Entry) {

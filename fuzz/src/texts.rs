@@ -90,11 +90,11 @@ pub fn secret_url(bytes: &[u8]) {
     if !with_password.contains(PASSWORD) {
         return;
     }
-    if let Ok(url) = with_password.parse::<SecretUrl>() {
-        if url.expose().password() == Some(PASSWORD) {
-            assert!(!url.to_string().contains(PASSWORD), "{url}");
-            assert!(!format!("{url:?}").contains(PASSWORD), "{url:?}");
-        }
+    if let Ok(url) = with_password.parse::<SecretUrl>()
+        && url.expose().password() == Some(PASSWORD)
+    {
+        assert!(!url.to_string().contains(PASSWORD), "{url}");
+        assert!(!format!("{url:?}").contains(PASSWORD), "{url:?}");
     }
     if let Err(error) = SecretUrl::http_base(&with_password) {
         assert!(!error.to_string().contains(PASSWORD), "{error}");

@@ -450,6 +450,10 @@ impl Documents {
 /// # Errors
 /// [`RollbackError::OtherEpoch`]: a database was restored, and the revision may stand for another
 /// state now.
+#[expect(
+    clippy::result_large_err,
+    reason = "the error of a refused write has its whole problem; a rollback is rare"
+)]
 fn expected_of(
     head: &Head,
     expected: Option<ExpectedRevision>,

@@ -260,10 +260,11 @@ impl DocumentReplica {
         let data = with_channel(data, collection, channel.as_ref());
         let event: EventData = serde_json::from_value(data).ok()?;
         let is_of_this = event.collection == *collection && event.id == *id;
-        if is_of_this && let Some(keys) = &self.config.event_keys {
-            if let Err(cause) = keys.verify_event(&event) {
-                return Some(Decision::Unproven(cause));
-            }
+        if is_of_this
+            && let Some(keys) = &self.config.event_keys
+            && let Err(cause) = keys.verify_event(&event)
+        {
+            return Some(Decision::Unproven(cause));
         }
         is_of_this.then(|| decide(&self.view.borrow(), event))
     }

@@ -200,7 +200,7 @@ mod tests {
         let second = seal(&changed, 9, Some(&stored)).to_value().expect("JSON");
         assert_eq!(second["list"], stored["list"]);
         assert_ne!(second["z"], stored["z"]);
-        assert!(draft.is(&seal(&changed, 9, None).as_str().to_owned()));
+        assert!(draft.is(seal(&changed, 9, None).as_str()));
         let longer = json!({"z": "p1", "list": [{"token": {"k": "p2"}, "n": 2}], "b": "x\u{0}\"y"});
         let longer = Draft::new(longer, &pointers, system_entropy).expect("a draft");
         assert!(!longer.is(first.as_str()));

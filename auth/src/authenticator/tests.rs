@@ -43,7 +43,7 @@ fn with_file(
 }
 
 fn write(path: &Path, records: &[TokenRecord]) {
-    let lines = records.iter().map(|record| serde_json::to_string(record));
+    let lines = records.iter().map(serde_json::to_string);
     let lines: Vec<_> = lines.map(|line| line.expect("JSON")).collect();
     std::fs::write(path, lines.join("\n")).expect("a file");
 }

@@ -29,7 +29,7 @@ const PUBLIC: &str = "event-keys.pem";
 
 /// Make and exchange the keys that sign events
 ///
-/// The files can be mounted as they are, or become the content of a Kubernetes Secret and ConfigMap.
+/// The files can be mounted as they are, or become the content of a Kubernetes Secret and `ConfigMap`.
 #[derive(Debug, Args)]
 pub(crate) struct KeysCommand {
     #[command(subcommand)]
@@ -53,9 +53,9 @@ struct Create {
 
 /// Take the next step of a key exchange, and say what to do before the step after it
 ///
-/// 1. A new public key is added to event-keys.pem. 2. The new private key becomes signing-key.pem.
-/// 3. The old public key is removed from event-keys.pem. No event is dropped when the files have
-/// reached all services before the next step; one call never takes two steps.
+/// First a new public key is added to event-keys.pem, then the new private key becomes
+/// signing-key.pem, then the old public key is removed from event-keys.pem. No event is dropped when
+/// the files have reached all services before the next step; one call never takes two steps.
 #[derive(Debug, Args)]
 struct Rotate {
     /// Folder of the keys

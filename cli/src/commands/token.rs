@@ -19,7 +19,7 @@ use crate::{output, target::Target};
 /// Make, list and revoke bearer tokens
 ///
 /// A token says who a caller is and what it may do. It is shown once: a publisher keeps only its
-/// SHA-256. Programs read theirs from the file in AURA_CONFIGURATION_TOKEN_FILE.
+/// SHA-256. Programs read theirs from the file in `AURA_CONFIGURATION_TOKEN_FILE`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct TokenCommand {
     #[command(subcommand)]
@@ -55,7 +55,7 @@ struct Create {
     expires: Life,
     /// Ask no publisher: print the token, and beside it the record for a file of tokens
     ///
-    /// The record belongs into the file that AURA_CONFIGURATION_TOKENS_FILE of a publisher or a
+    /// The record belongs into the file that `AURA_CONFIGURATION_TOKENS_FILE` of a publisher or a
     /// subscriber names. So the first token of an installation comes to be.
     #[arg(long, conflicts_with = "json")]
     offline: bool,

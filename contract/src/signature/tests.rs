@@ -157,7 +157,8 @@ fn a_changed_member_is_refused() {
         change_set: set("s", "A", 7, 8),
         proof: proof("1"),
     };
-    let changes: [(&str, fn(&mut Owned)); 4] = [
+    type Change = fn(&mut Owned);
+    let changes: [(&str, Change); 4] = [
         ("collection", |it| {
             it.collection = "B".parse().expect("a name")
         }),

@@ -344,7 +344,12 @@ fn secrets(value: &Value, found: &mut BTreeSet<(String, String)>) {
                     found.insert((secret, "token".to_owned()));
                 } else if name == "secretName" {
                     // A folder with one file.
-                    found.insert((secret, "ca.crt".to_owned()));
+                    let file = match secret.as_str() {
+                        "confcast-tokens" => "tokens",
+                        "confcast-subscriber-token" => "token",
+                        _ => "ca.crt",
+                    };
+                    found.insert((secret, file.to_owned()));
                 }
             }
             members.values().for_each(|member| secrets(member, found));

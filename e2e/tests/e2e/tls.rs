@@ -59,7 +59,7 @@ async fn changes_arrive_where_every_connection_shows_a_certificate() -> Outcome 
     let mut publisher = Service::publisher()?;
     publisher.set("AURA_CONFIGURATION_EVENTS_MANAGER", "LOCAL");
     let url = format!("https://127.0.0.1:{}", publisher.port());
-    let mut subscriber = Service::subscriber("tls-1", &[url.clone()])?;
+    let mut subscriber = Service::subscriber("tls-1", std::slice::from_ref(&url))?;
     subscriber.set("AURA_CONFIGURATION_EVENTS_MANAGER", "LOCAL");
     // So rare that a change arrives by an event.
     subscriber.set("AURA_CONFIGURATION_CHECK_IN_SECONDS", "3600");

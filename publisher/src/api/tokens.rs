@@ -152,7 +152,7 @@ fn check_given(caller: &Caller, grant: &Grant) -> Result<(), ProblemError> {
         .iter()
         .find(|right| token::is_kept(**right));
     let missing = MissingRight {
-        rights: vec![right.copied().unwrap_or(Right::ManageTokens)].into(),
+        rights: vec![right.copied().unwrap_or(Right::ManageTokens)],
         target: "what the token would give".to_owned(),
     };
     Err(caller.refused(missing))

@@ -11,6 +11,10 @@ use crate::decide::{ChangeSetCommand, Checked, DocumentKey};
 
 /// The unit that waits in the queue and is accepted or refused as a whole.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most commands are single writes, which need no allocation so"
+)]
 pub enum Command {
     /// A write of one document.
     Single(Write),

@@ -264,10 +264,6 @@ impl Rules {
     }
 
     /// The plain value of a sealed text that was sealed for one of some places.
-    #[expect(
-        clippy::type_complexity,
-        reason = "what is refused by the key, and what by the text"
-    )]
     fn opened_text<'a>(
         &self,
         write: &Write,
