@@ -25,7 +25,7 @@ macro_rules! named {
     }) => {
         $(#[$of_type])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+        #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema), schema(rename_all = "kebab-case"))]
         pub enum $type {
             $($(#[$of_value])* #[serde(rename = $name)] $value,)*
         }

@@ -251,7 +251,7 @@ pub struct AuditRecord {
     pub kind: String,
     /// More about it, by kind.
     #[serde(default)]
-    #[cfg_attr(feature = "utoipa", schema(value_type = Object))]
+    #[cfg_attr(feature = "utoipa", schema(value_type = std::collections::BTreeMap<String, serde_json::Value>))]
     pub detail: Value,
     /// The digest of the record before it; zeros in the first one.
     #[cfg_attr(feature = "utoipa", schema(value_type = String))]

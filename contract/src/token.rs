@@ -82,7 +82,7 @@ impl FromStr for TokenHash {
 
 /// Names a token in lists and logs: the first 16 digits of its hash. It is no secret.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema), schema(value_type = String))]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema), schema(value_type = String, pattern = "^[0-9a-f]{16}$"))]
 pub struct TokenId(String);
 
 impl FromStr for TokenId {
@@ -224,12 +224,14 @@ pub struct TokenInfo {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TokenRequest {
     /// The holder: 1 to 64 of `A-Z a-z 0-9 . _ @ / -`.
-    #[cfg_attr(feature = "utoipa", schema(value_type = String))]
+    #[cfg_attr(feature = "utoipa", schema(value_type = String, pattern = "^[A-Za-z0-9._@/-]{1,64}$"))]
     pub name: TokenName,
     /// What the holder may do, 1 to 32.
+    #[cfg_attr(feature = "utoipa", schema(min_items = 1, max_items = 32))]
     pub grants: Vec<Grant>,
     /// Seconds until the token ends; absent: it has no end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "utoipa", schema(minimum = 1, maximum = 315_360_000))]
     pub expires_in_seconds: Option<u64>,
 }
 

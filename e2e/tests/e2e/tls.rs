@@ -88,7 +88,7 @@ async fn changes_arrive_where_every_connection_shows_a_certificate() -> Outcome 
         .exchange(Method::PUT, DOCUMENT, &headers, body, 1 << 20)
         .await?;
     ensure!(
-        [200, 201, 412, 428].contains(&written.status),
+        [200, 201, 404, 412, 428].contains(&written.status),
         "{}",
         written.status
     );
@@ -164,7 +164,7 @@ async fn a_publisher_shows_mongodb_a_certificate_and_trusts_its_authority_alone(
     mongod.until_primary().await?;
 
     let secure =
-        format!("mongodb://{host}/config?replicaSet=rs0&tls=true&tlsCertificateKeyFile={both}");
+        format!("mongodb://{host}/confcast?replicaSet=rs0&tls=true&tlsCertificateKeyFile={both}");
     let mut publisher = Service::publisher()?;
     publisher.set(
         "AURA_CONFIGURATION_STORE_URL",

@@ -42,8 +42,8 @@ pub struct TlsArgs {
     #[arg(long, env = CLIENT_CA_FILE, value_name = "FILE", default_value = "", hide_default_value = true)]
     tls_client_ca_file: String,
 
-    /// Whether clients show a certificate: `none`, `optional` or `required`. [default: `optional` where
-    /// their authorities are named, else `none`]
+    /// Whether clients show a certificate: `none`, `optional` or `required`. Unset:
+    /// `optional` where their authorities are named, else `none`
     ///
     /// A certificate of another authority is refused in any case. With `required` a client without one
     /// gets no connection, also a health probe of Kubernetes.

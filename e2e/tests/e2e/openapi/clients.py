@@ -140,6 +140,13 @@ def publisher(call, prefix):
     # No subscriber would take it.
     call("replayDeadLetter", moved, body=("ReplayRequest", {"dryRun": True}))
     call("discardDeadLetters", collection=COLLECTION)
+    assert call("getIdentity").grants
+    assert call("listAudit").items == []
+    call("listAuditTips")
+    request = {"name": prefix, "grants": [{"role": "reader"}]}
+    token = call("createToken", body=("TokenRequest", request), expected=201)
+    assert token.info.id in {item.id for item in call("listTokens").items}
+    call("revokeToken", token.info.id, expected=204)
     call("repairStore", body=("RepairRequest", {}))
     call("declareEpoch", body=("RestoreEpochRequest", {}))
 
@@ -163,6 +170,7 @@ def past(call, prefix, id, change_set):
 def subscriber(call, prefix):
     reads(call)
     call("getStatus")
+    call("getIdentity")
     call("subscribe")
     event = {"collection": COLLECTION, "op": "Update", "id": ID}
     if call is with_attrs:
