@@ -162,6 +162,7 @@ pub struct Grant {
     pub role: Role,
     /// The collections; absent: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "utoipa", schema(value_type = Option<Vec<CollectionName>>, min_items = 1))]
     pub collections: Option<BTreeSet<CollectionName>>,
     /// How the ids of the documents begin; absent: all. Such a grant is for single documents: it
     /// gives no list, feed or snapshot, whose proofs are over all documents of a collection.

@@ -14,7 +14,7 @@ use reqwest::Method;
 
 type Outcome = anyhow::Result<()>;
 
-const DOCUMENT: &str = "/v1/collections/ChannelConfiguration/documents/tls";
+const DOCUMENT: &str = "/v1/collections/FreeForm/documents/tls";
 
 /// The settings with which a program serves and connects.
 fn settings(files: &Certificates) -> [(&'static str, String); 7] {
@@ -58,9 +58,11 @@ async fn changes_arrive_where_every_connection_shows_a_certificate() -> Outcome 
     let files = Certificates::make(folder.path())?;
     let mut publisher = Service::publisher()?;
     publisher.set("AURA_CONFIGURATION_EVENTS_MANAGER", "LOCAL");
+    publisher.set("AURA_CONFIGURATION_COLLECTIONS", "FreeForm");
     let url = format!("https://127.0.0.1:{}", publisher.port());
     let mut subscriber = Service::subscriber("tls-1", std::slice::from_ref(&url))?;
     subscriber.set("AURA_CONFIGURATION_EVENTS_MANAGER", "LOCAL");
+    subscriber.set("AURA_CONFIGURATION_COLLECTIONS", "FreeForm");
     // So rare that a change arrives by an event.
     subscriber.set("AURA_CONFIGURATION_CHECK_IN_SECONDS", "3600");
     for (name, value) in settings(&files) {
