@@ -231,7 +231,7 @@ pub struct TokenRequest {
     pub grants: Vec<Grant>,
     /// Seconds until the token ends; absent: it has no end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "utoipa", schema(minimum = 1, maximum = 315_360_000))]
+    #[cfg_attr(feature = "utoipa", schema(minimum = 1, maximum = 316_224_000))]
     pub expires_in_seconds: Option<u64>,
 }
 
