@@ -36,7 +36,7 @@ struct Order {
     request: RepairRequest,
     collections: BTreeSet<CollectionName>,
     report: oneshot::Sender<anyhow::Result<RepairReport>>,
-    _alone: OwnedMutexGuard<()>,
+    alone: OwnedMutexGuard<()>,
 }
 
 /// A handle, and the task that it gives repairs to.
@@ -73,7 +73,7 @@ impl Repairs {
             request,
             collections,
             report,
-            _alone: alone,
+            alone,
         };
         let stopping = "the publisher stops";
         self.orders.send(order).await.context(stopping)?;
@@ -96,6 +96,8 @@ impl RepairTask {
         while let Some(order) = self.orders.recv().await {
             let report = self.repair(&order.request, &order.collections).await;
             log_end(&order.collections, &report);
+            // Before the answer: the next request may follow it at once.
+            drop(order.alone);
             // The client may be gone; what became of its request is in the log.
             order.report.send(report).ok();
         }
