@@ -14,7 +14,7 @@ use std::{
 
 use reqwest::{Url, header::HeaderValue};
 use tls::{ClientFiles, ClientTls, TlsError, files::Files};
-use tokio::{sync::Mutex, task::spawn_blocking, time::timeout};
+use tokio::{task::spawn_blocking, time::timeout};
 
 /// The setting that allows a token without TLS.
 const ALLOW: &str = "AURA_CONFIGURATION_ALLOW_PLAINTEXT_TOKEN";
@@ -99,8 +99,6 @@ enum Token {
 struct TokenFile {
     files: Files,
     current: RwLock<HeaderValue>,
-    /// Held while the file is read.
-    reading: Arc<Mutex<()>>,
 }
 
 impl fmt::Debug for Token {
@@ -127,11 +125,7 @@ impl Credentials {
             TokenSource::File(path) => {
                 let (files, contents) = Files::open("the token", vec![path])?;
                 let current = RwLock::new(bearer_of(&files, &contents[0])?);
-                Token::File(Arc::new(TokenFile {
-                    files,
-                    current,
-                    reading: Arc::default(),
-                }))
+                Token::File(Arc::new(TokenFile { files, current }))
             }
         };
         Ok(Self {
@@ -181,17 +175,10 @@ impl Credentials {
             Token::None => None,
             Token::Text(token) => Some(token.clone()),
             Token::File(file) => {
-                // A file system that does not answer must not hold a request up, nor more than one of
-                // the threads that may block.
-                if file.files.is_due()
-                    && let Ok(reading) = file.reading.clone().try_lock_owned()
-                {
+                if file.files.is_due() {
                     let file = file.clone();
-                    let read = spawn_blocking(move || {
-                        file.reload();
-                        drop(reading);
-                    });
-                    drop(timeout(READ, read).await);
+                    // A file system that does not answer must not hold a request up.
+                    drop(timeout(READ, spawn_blocking(move || file.reload())).await);
                 }
                 let current = file.current.read().unwrap_or_else(PoisonError::into_inner);
                 Some(current.clone())

@@ -3,7 +3,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, PoisonError, TryLockError},
     time::{Duration, Instant},
 };
 
@@ -78,9 +78,14 @@ impl Files {
     /// in use. This is reported once, and only when the files are the same at the next time: they may
     /// be in the middle of being replaced.
     ///
-    /// It blocks for as long as reading takes.
+    /// It blocks for as long as reading takes. While another thread reads them it returns at once: a
+    /// file system that does not answer holds one thread, however often it is asked.
     pub fn reload(&self, take: impl FnOnce(&Contents) -> Result<(), TlsError>) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = match self.seen.try_lock() {
+            Ok(seen) => seen,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
         // Files that cannot be read are like files without content.
         let (contents, failure) = match read(&self.paths) {
             Ok(contents) if contents == seen.used => {
@@ -141,4 +146,28 @@ pub(crate) fn content(path: &Path) -> Result<Vec<u8>, TlsError> {
         path: path.to_owned(),
         cause,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_thread_reads_and_others_do_not_wait_for_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("file");
+        std::fs::write(&path, "a").expect("written");
+        let (files, _contents) = Files::open("a test", vec![path.clone()]).expect("read");
+        std::fs::write(&path, "b").expect("written");
+        let mut taken = false;
+        files.reload(|_contents| {
+            std::thread::scope(|scope| {
+                let other = || files.reload(|_contents| panic!("it is being read"));
+                scope.spawn(other).join().expect("it returns at once");
+            });
+            taken = true;
+            Ok(())
+        });
+        assert!(taken);
+    }
 }
