@@ -3,9 +3,14 @@
 //! A file is read again when it changes, so that keys are rotated without a restart. A file that has
 //! become unusable changes nothing: the keys that were read stay.
 
-use std::{fs::File, io::Read, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use arc_swap::ArcSwap;
+use tls::regular_file;
 use zeroize::Zeroizing;
 
 use crate::keys::{Keyring, KeyringError};
@@ -125,7 +130,7 @@ impl KeyProvider {
         let (from, text) = match self {
             Self::Environment(text) => ("the environment".to_owned(), text.clone()),
             Self::File(path) => {
-                let text = self.read(path).map_err(|error| KeysError::File {
+                let text = read(path).map_err(|error| KeysError::File {
                     path: path.clone(),
                     error,
                 })?;
@@ -134,17 +139,12 @@ impl KeyProvider {
         };
         Keyring::parse(&text).map_err(|error| KeysError::Keyring { from, error })
     }
+}
 
-    fn read(&self, path: &PathBuf) -> std::io::Result<Zeroizing<String>> {
-        // Asked before it is opened: opening a named pipe waits for a writer.
-        if !std::fs::metadata(path)?.is_file() {
-            let kind = std::io::ErrorKind::InvalidInput;
-            return Err(std::io::Error::new(kind, "it is no regular file"));
-        }
-        let mut text = Zeroizing::new(String::new());
-        File::open(path)?.take(MAX_FILE).read_to_string(&mut text)?;
-        Ok(text)
-    }
+fn read(path: &Path) -> io::Result<Zeroizing<String>> {
+    let bytes = Zeroizing::new(regular_file::read(path, MAX_FILE)?);
+    let text = std::str::from_utf8(&bytes).map_err(io::Error::other)?;
+    Ok(Zeroizing::new(text.to_owned()))
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@
 //! cannot be used changes nothing. The key is never shown. Nothing here sends.
 
 use std::{
-    io::{self, Read as _},
+    io,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -15,7 +16,7 @@ use contract::{
     Change, EventData,
     signature::{KeyError, KeyId, PublicKeys, SigningKey, UnprovenEvent},
 };
-use service::runtime::log_rate::LogRate;
+use service::runtime::{log_rate::LogRate, regular_file};
 use tokio_util::sync::CancellationToken;
 
 /// Time between two readings of the file. Kubernetes needs longer to change a mounted file.
@@ -50,9 +51,6 @@ pub enum SignerError {
     /// It cannot be read.
     #[error("it cannot be read: {0}")]
     Unreadable(#[from] io::Error),
-    /// It is no file, or too large for a key.
-    #[error("it is no regular file of at most {MAX_FILE} bytes")]
-    NoFile,
     /// Other users can read it.
     #[error(
         "every user of this host can read or change it (mode {0:03o}): chmod 640, or defaultMode: 0440 \
@@ -150,30 +148,17 @@ impl EventSigner {
 /// # Errors
 /// As [`EventSigner::from_file`].
 fn read(path: &Path) -> Result<SigningKey, SignerError> {
-    // Before it is opened: a pipe would wait.
-    let metadata = std::fs::metadata(path)?;
-    if !metadata.is_file() || metadata.len() > MAX_FILE {
-        return Err(SignerError::NoFile);
+    let bytes = regular_file::read(path, MAX_FILE)?;
+    let mode = std::fs::metadata(path)?.permissions().mode() & 0o777;
+    if mode & OTHERS != 0 {
+        return Err(SignerError::Open(mode));
     }
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        let mode = metadata.permissions().mode() & 0o777;
-        if mode & OTHERS != 0 {
-            return Err(SignerError::Open(mode));
-        }
-    }
-    let mut text = String::new();
-    std::fs::File::open(path)?
-        .take(MAX_FILE)
-        .read_to_string(&mut text)?;
-    Ok(SigningKey::from_pem(&text)?)
+    let text = std::str::from_utf8(&bytes).map_err(io::Error::other)?;
+    Ok(SigningKey::from_pem(text)?)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]

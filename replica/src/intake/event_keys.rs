@@ -14,6 +14,7 @@ use std::{
 use arc_swap::ArcSwap;
 use contract::signature::{KeyError, KeyId, PublicKeys, UnprovenEvent};
 use state::SignedChange;
+use tls::regular_file;
 
 use crate::failure_log::LogRate;
 
@@ -36,9 +37,6 @@ pub enum EventKeysError {
     /// It cannot be read.
     #[error("the file of public keys {0} cannot be read: {1}")]
     Unreadable(PathBuf, io::Error),
-    /// It is too large.
-    #[error("the file of public keys {0} has more than {MAX_FILE} bytes")]
-    TooLarge(PathBuf),
     /// What it has is no key.
     #[error("the file of public keys {0} cannot be used: {1}")]
     Invalid(PathBuf, KeyError),
@@ -131,22 +129,11 @@ impl EventKeys {
 /// # Errors
 /// When it cannot be read, or has no keys.
 fn read(path: &Path) -> Result<PublicKeys, EventKeysError> {
-    use std::io::Read as _;
-
     let read = || {
-        // Before it is opened: a pipe would wait.
-        if !std::fs::metadata(path)?.is_file() {
-            return Err(io::Error::other("it is no regular file"));
-        }
-        let mut text = String::new();
-        let file = std::fs::File::open(path)?;
-        file.take(MAX_FILE + 1).read_to_string(&mut text)?;
-        Ok(text)
+        let bytes = regular_file::read(path, MAX_FILE)?;
+        String::from_utf8(bytes).map_err(io::Error::other)
     };
     let text = read().map_err(|error| EventKeysError::Unreadable(path.to_owned(), error))?;
-    if text.len() as u64 > MAX_FILE {
-        return Err(EventKeysError::TooLarge(path.to_owned()));
-    }
     PublicKeys::from_pem(&text).map_err(|error| EventKeysError::Invalid(path.to_owned(), error))
 }
 
