@@ -30,7 +30,7 @@ use auth::{Authenticator, StoreTokens};
 use contract::{CollectionName, fleet::MAX_SERVED};
 use service::{
     http::{
-        access::Layer,
+        access::{Layer, SidecarToken},
         bodies::Bodies,
         connections::Connections,
         guard::{GuardSettings, warn_when_open},
@@ -320,7 +320,10 @@ impl Publisher {
         let refusals = web::Data::new(api.metrics.refusals.clone());
         let layer = Layer {
             authenticator: self.authenticator.clone(),
-            sidecar_has_token: self.api.sidecar.token.is_some(),
+            sidecar_token: match &self.api.sidecar.token {
+                Some(token) => SidecarToken::Asked(token.as_str().into()),
+                None => SidecarToken::None,
+            },
         };
         let app = move || {
             App::new()

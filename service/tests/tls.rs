@@ -23,7 +23,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::JoinSet,
-    time::timeout,
+    time::{error::Elapsed, timeout},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream, rustls::pki_types::ServerName};
 use tokio_util::sync::CancellationToken;
@@ -42,6 +42,25 @@ struct Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.stop.cancel();
+    }
+}
+
+impl Running {
+    /// A connection of a client that shows no certificate.
+    async fn connected(&self, folder: &Path) -> TlsStream<TcpStream> {
+        let files = client_files(folder, false);
+        let stream = connect(self.address, files, "localhost").await;
+        stream.expect("connected")
+    }
+
+    /// Waits until every connection has ended.
+    async fn no_connections(&self) -> Result<(), Elapsed> {
+        timeout(DEADLINE, async {
+            while self.connections.count() > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await
     }
 }
 
@@ -246,13 +265,10 @@ async fn half_open_handshakes_end_in_time_and_delay_nobody() {
         let ended = timeout(DEADLINE, peer.read_to_end(&mut nothing)).await;
         assert!(ended.is_ok(), "after {:?}", begun.elapsed());
     }
-    timeout(DEADLINE, async {
-        while server.connections.count() > 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await
-    .expect("every place is free again");
+    server
+        .no_connections()
+        .await
+        .expect("every place is free again");
 }
 
 #[tokio::test]
@@ -285,23 +301,14 @@ async fn handshakes_beyond_the_bound_of_connections_give_way() {
 async fn a_reader_that_takes_nothing_is_disconnected() {
     let (folder, _authority) = folder();
     let server = start(server_files(folder.path()), limits());
-    let mut peer = connect(
-        server.address,
-        client_files(folder.path(), false),
-        "localhost",
-    )
-    .await
-    .expect("connected");
+    let mut peer = server.connected(folder.path()).await;
     peer.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
         .await
         .expect("sent");
-    timeout(DEADLINE, async {
-        while server.connections.count() > 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await
-    .expect("the connection ends while its reader waits");
+    server
+        .no_connections()
+        .await
+        .expect("the connection ends while its reader waits");
     drop(peer);
 }
 
@@ -309,13 +316,7 @@ async fn a_reader_that_takes_nothing_is_disconnected() {
 async fn pipelined_and_large_requests_keep_their_order() {
     let (folder, _authority) = folder();
     let server = start(server_files(folder.path()), limits());
-    let mut peer = connect(
-        server.address,
-        client_files(folder.path(), false),
-        "localhost",
-    )
-    .await
-    .expect("connected");
+    let mut peer = server.connected(folder.path()).await;
     let body = "x".repeat(200_000);
     let post = format!(
         "POST /length HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",

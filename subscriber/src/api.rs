@@ -18,7 +18,7 @@ use replica::{
     actix::{MAX_EVENT, Options},
 };
 use service::http::{
-    access::{Layer, authenticate},
+    access::{Layer, SidecarToken, authenticate},
     bodies::{self, Bodies},
     framing::frame_answers,
     guard::{GuardSettings, guard},
@@ -100,7 +100,11 @@ impl Api {
             refusals: web::Data::default(),
             layer: Layer {
                 authenticator: settings.authenticator.clone(),
-                sidecar_has_token: settings.app_api_token.is_some(),
+                // The replica asks for it, also in a service that embeds it.
+                sidecar_token: match settings.app_api_token {
+                    Some(_) => SidecarToken::AskedByRoutes,
+                    None => SidecarToken::None,
+                },
             },
             role: web::Data::new(role(settings)),
         }

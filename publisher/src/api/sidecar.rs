@@ -5,17 +5,18 @@
 //! event drops it (requirement F5). Raw, the sidecar wraps the bytes of the topic in an event of its
 //! own, with `data_base64`. Nothing is said about the letter that would let it be lost: the answer is
 //! SUCCESS once it is stored, and RETRY before.
+//!
+//! The layer of authentication has asked for the token of the sidecar.
 
 use actix_web::{
-    HttpRequest, HttpResponse,
+    HttpResponse,
     web::{self, Bytes},
 };
 use contract::{
-    Problem, ProblemKind, dead_letter, event, objects,
-    sidecar::{EventReply, EventReplyStatus, RawEvent, Subscription, TOKEN_HEADER},
+    dead_letter, event, objects,
+    sidecar::{EventReply, EventReplyStatus, RawEvent, Subscription},
 };
 use service::{http::bodies::Body, runtime::log_rate::LogRate};
-use subtle::ConstantTimeEq;
 
 use crate::api::{Api, error::ApiError};
 
@@ -36,41 +37,9 @@ impl std::fmt::Debug for SidecarAccess {
     }
 }
 
-impl SidecarAccess {
-    /// # Errors
-    /// 401 `unauthorized`.
-    fn check(&self, request: &HttpRequest) -> Result<(), ApiError> {
-        let given = request.headers().get(TOKEN_HEADER);
-        let given = given.map(|value| value.as_bytes()).unwrap_or_default();
-        // In constant time: the duration must not tell where the difference is.
-        let is_right =
-            (self.token.as_ref()).is_none_or(|token| token.as_bytes().ct_eq(given).into());
-        if is_right {
-            return Ok(());
-        }
-        static LINES: LogRate = LogRate::new();
-        if let Some(left_out) = LINES.due() {
-            tracing::warn!(
-                "a caller of /dapr/* was refused with 401: its {TOKEN_HEADER} is missing or is not \
-                 the APP_API_TOKEN of this publisher; dead letters do not arrive until it is the \
-                 same for the publisher and its sidecar{left_out}"
-            );
-        }
-        let detail =
-            format!("The header {TOKEN_HEADER} must carry the APP_API_TOKEN of this publisher");
-        Err(Problem::new(ProblemKind::Unauthorized, detail)
-            .field(TOKEN_HEADER)
-            .into())
-    }
-}
-
 /// `GET /dapr/subscribe`: the dead letter topic, or nothing with another transport. A sidecar asks once
 /// in its life.
-pub(super) async fn subscribe(
-    api: web::Data<Api>,
-    request: HttpRequest,
-) -> Result<HttpResponse, ApiError> {
-    api.sidecar.check(&request)?;
+pub(super) async fn subscribe(api: web::Data<Api>) -> Result<HttpResponse, ApiError> {
     let topic = api.sidecar.pubsub_name.as_deref();
     let topics: Vec<_> = topic
         .map(Subscription::of_dead_letters)
@@ -82,10 +51,8 @@ pub(super) async fn subscribe(
 /// `POST /dapr/deadLetters`.
 pub(super) async fn receive(
     api: web::Data<Api>,
-    request: HttpRequest,
     Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
-    api.sidecar.check(&request)?;
     let status = match api.dead_letters.add_moved(&unwrapped(&body)).await {
         Ok(_id) => EventReplyStatus::Success,
         Err(error) => {

@@ -284,15 +284,24 @@ async fn a_token_that_is_made_while_nobody_is_asked_says_so() -> Outcome {
     .await
 }
 
-/// 64 bodies of 2 MiB are twice the budget of all bodies.
 #[tokio::test]
 async fn bodies_of_callers_that_are_not_known_take_nothing_of_the_budget() -> Outcome {
+    let line = format!("PUT /v1/collections/{SKILLS}/documents/a");
+    take_nothing_of_the_budget(&[], &line).await
+}
+
+#[tokio::test]
+async fn bodies_of_callers_that_are_not_the_sidecar_take_nothing_of_the_budget() -> Outcome {
+    take_nothing_of_the_budget(&["--app-api-token=t"], "POST /dapr/deadLetters").await
+}
+
+/// 64 bodies of 2 MiB are twice the budget of all bodies.
+async fn take_nothing_of_the_budget(flags: &[&str], line: &str) -> Outcome {
     let file = TokenFile::new(&[Role::Writer])?;
-    with_publisher(&[&file.flag()], async |testbed| {
-        let head = format!(
-            "PUT /v1/collections/{SKILLS}/documents/a HTTP/1.1\r\nHost: localhost\r\n{JSON}\
-             Content-Length: 2097152\r\n"
-        );
+    let tokens = file.flag();
+    with_publisher(&[&[tokens.as_str()], flags].concat(), async |testbed| {
+        let head =
+            format!("{line} HTTP/1.1\r\nHost: localhost\r\n{JSON}Content-Length: 2097152\r\n");
         let mut slow = Vec::new();
         for _ in 0..64 {
             let mut connection = tokio::net::TcpStream::connect(testbed.address()).await?;

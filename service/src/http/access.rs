@@ -6,8 +6,8 @@
 //! crate `auth` decides what that is worth. What an identity may do is decided later, per route.
 //!
 //! Three kinds of routes need no credential: `/healthz` and `/readyz`, because orchestrators have
-//! none, and `/dapr/*` where the sidecar has a token of its own (`APP_API_TOKEN`), for which the route
-//! asks. Keys of signed events do not replace it: whoever may post can ask for collections, and have
+//! none, and `/dapr/*` where the sidecar has a token of its own (`APP_API_TOKEN`), for which the layer
+//! or the route asks. Keys of signed events do not replace it: whoever may post can ask for collections, and have
 //! signatures checked and the feed read.
 //!
 //! Sources: RFC 9110 section 11, RFC 6750 section 3.
@@ -26,7 +26,9 @@ use auth::{Authenticator, Presented, Refused, Session};
 use contract::{
     Problem, ProblemKind,
     access::{Identity, Right, Target},
+    sidecar::TOKEN_HEADER,
 };
+use subtle::ConstantTimeEq;
 
 use ::tls::{ClientFiles, ClientTls};
 
@@ -56,8 +58,62 @@ const SIDECAR: &str = "/dapr/";
 pub struct Layer {
     /// Decides who a caller is.
     pub authenticator: Arc<Authenticator>,
-    /// Whether the routes of the sidecar ask for a token of their own.
-    pub sidecar_has_token: bool,
+    /// What callers of the routes of the sidecar must send.
+    pub sidecar_token: SidecarToken,
+}
+
+/// The token of the routes of the sidecar (`APP_API_TOKEN`).
+#[derive(Clone, Default)]
+pub enum SidecarToken {
+    /// There is none.
+    #[default]
+    None,
+    /// The routes ask for it themselves, before they read a body.
+    AskedByRoutes,
+    /// The layer asks for this one, before a body is received.
+    Asked(Arc<str>),
+}
+
+/// Without the token.
+impl std::fmt::Debug for SidecarToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::AskedByRoutes => "AskedByRoutes",
+            Self::Asked(_token) => "Asked",
+        })
+    }
+}
+
+impl SidecarToken {
+    /// # Errors
+    /// 401 `unauthorized`. A sidecar takes it for a failure that may pass and sends the event again, so
+    /// a mistyped token loses none.
+    fn check(&self, request: &ServiceRequest) -> Result<(), ProblemError> {
+        let Self::Asked(token) = self else {
+            return Ok(());
+        };
+        let given = request.headers().get(TOKEN_HEADER);
+        let given = given.map(HeaderValue::as_bytes).unwrap_or_default();
+        // In constant time: the duration must not tell where the difference is.
+        if token.as_bytes().ct_eq(given).into() {
+            return Ok(());
+        }
+        Refusals::of(request.request()).count(ProblemKind::Unauthorized, None);
+        static LINES: LogRate = LogRate::new();
+        if let Some(left_out) = LINES.due() {
+            tracing::warn!(
+                "a caller of {SIDECAR}* was refused with 401: its {TOKEN_HEADER} is missing or is not \
+                 the APP_API_TOKEN of this service; what a sidecar sends does not arrive until it is \
+                 the same for the service and its sidecar{left_out}"
+            );
+        }
+        let detail =
+            format!("The header {TOKEN_HEADER} must carry the APP_API_TOKEN of this service");
+        Err(Problem::new(ProblemKind::Unauthorized, detail)
+            .field(TOKEN_HEADER)
+            .into())
+    }
 }
 
 /// Middleware: puts the [`Identity`] of the caller into the extensions of the request, or refuses it.
@@ -69,14 +125,17 @@ pub async fn authenticate(
     request: ServiceRequest,
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
+    let is_of_sidecar = request.path().starts_with(SIDECAR);
+    if is_of_sidecar && let Err(refused) = layer.sidecar_token.check(&request) {
+        return Ok(bodies::refuse(request, refused.error_response()).await);
+    }
     if layer.authenticator.is_open() {
         // Nothing that a request presents is looked at.
         request.extensions_mut().insert(Identity::unrestricted());
         return next.call(request).await;
     }
-    let path = request.path();
-    let is_of_sidecar = path.starts_with(SIDECAR);
-    if WITHOUT_CREDENTIAL.contains(&path) || is_of_sidecar && layer.sidecar_has_token {
+    let has_token = is_of_sidecar && !matches!(layer.sidecar_token, SidecarToken::None);
+    if has_token || WITHOUT_CREDENTIAL.contains(&request.path()) {
         return next.call(request).await;
     }
     let session = session(&layer.authenticator, &request);
