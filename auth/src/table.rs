@@ -132,13 +132,13 @@ pub(crate) fn hash_of(text: &str) -> Result<TokenHash, Refused> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use contract::access::{Grant, Role};
 
     use super::*;
     use crate::SecretToken;
 
-    fn record(token: &SecretToken, name: &str) -> TokenRecord {
+    pub(crate) fn record(token: &SecretToken, name: &str) -> TokenRecord {
         TokenRecord {
             id: token.hash().id(),
             name: name.parse().expect("a name"),

@@ -1,24 +1,11 @@
-use contract::access::{ANONYMOUS, Grant, Role};
+use contract::access::ANONYMOUS;
 use tempfile::TempDir;
 
 use super::*;
-use crate::SecretToken;
+use crate::{SecretToken, table::tests::record};
 
 fn read(path: &Path, _most: u64) -> io::Result<Vec<u8>> {
     std::fs::read(path)
-}
-
-fn record(token: &SecretToken, name: &str) -> TokenRecord {
-    TokenRecord {
-        id: token.hash().id(),
-        name: name.parse().expect("a name"),
-        hash: token.hash(),
-        grants: vec![Grant::everywhere(Role::Reader)],
-        created_at: Utc::now(),
-        created_by: "here".to_owned(),
-        expires_at: None,
-        revoked_at: None,
-    }
 }
 
 /// An authenticator with a file of tokens.

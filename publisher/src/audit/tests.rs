@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     decide::{Rules, schemas::Schemas},
     policy::Broadcast,
-    store::{PublisherPolicy, ServedCollections, StoreUrl, audit::AuditQuery},
+    store::{PublisherPolicy, ServedCollections, StoreUrl, audit::tests::records as stored},
 };
 
 async fn audit(folder: &tempfile::TempDir) -> anyhow::Result<(Store, Audit, AuditTask)> {
@@ -38,21 +38,7 @@ async fn records(store: &Store, task: AuditTask) -> anyhow::Result<Vec<AuditReco
     let no_more_requests = CancellationToken::new();
     no_more_requests.cancel();
     task.run(no_more_requests).await?;
-    let mut query = AuditQuery {
-        limit: 1_000,
-        ..AuditQuery::default()
-    };
-    let mut records = Vec::new();
-    loop {
-        let page = store.audit_page(&query).await?;
-        for item in page.items {
-            records.push(serde_json::from_str(item.as_str())?);
-        }
-        match page.next {
-            Some(next) => query.after = Some(next),
-            None => return Ok(records),
-        }
-    }
+    stored(store).await
 }
 
 #[tokio::test]

@@ -456,4 +456,4 @@ fn shown(text: String) -> anyhow::Result<CanonicalJson> {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -338,21 +338,42 @@ mod tests {
     use super::*;
     use crate::fake_publisher::{Cut, FakePublisher};
 
-    #[tokio::test]
-    async fn each_fault_of_each_document_is_named() {
+    /// A publisher with these documents of `ChannelConfiguration`.
+    async fn publisher_with(documents: &[(&str, &str)]) -> FakePublisher {
         let publisher = FakePublisher::start().await;
         let name = "ChannelConfiguration".parse().expect("valid");
-        for (id, document) in [
+        for (id, document) in documents {
+            let id = id.parse().expect("valid");
+            let endpoint = publisher.endpoint();
+            let written = endpoint.put_or_create(&name, &id, document.as_bytes());
+            written.await.expect("written");
+        }
+        publisher
+    }
+
+    /// What is found by a folder with this schema of `ChannelConfiguration`, and its faults in words.
+    async fn checked(publisher: &FakePublisher, schema: &str) -> (Report, Vec<String>) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("ChannelConfiguration.schema.json");
+        fs::write(file, schema).expect("written");
+        let contracts = source::folder(folder.path()).expect("schemas");
+        let report = check(&publisher.endpoint(), &contracts).await;
+        let report = report.expect("checked");
+        let faults = report.faults.iter();
+        let mut faults: Vec<_> = faults
+            .map(|fault| format!("{}{} {}", fault.id, fault.pointer, fault.why))
+            .collect();
+        faults.sort_unstable();
+        (report, faults)
+    }
+
+    #[tokio::test]
+    async fn each_fault_of_each_document_is_named() {
+        let publisher = publisher_with(&[
             ("good", r#"{"n":1}"#),
             ("bad", r#"{"n":"secret","deep":{"m":true}}"#),
-        ] {
-            let id = id.parse().expect("valid");
-            publisher
-                .endpoint()
-                .put_or_create(&name, &id, document.as_bytes())
-                .await
-                .expect("written");
-        }
+        ])
+        .await;
         let folder = tempfile::tempdir().expect("a folder");
         let schema = r#"{"properties": {"n": {"type": "integer"}, "deep": {"properties": {"m": {"type": "string"}}}}}"#;
         for collection in ["ChannelConfiguration", "NotServed"] {
@@ -395,35 +416,16 @@ mod tests {
     }
     #[tokio::test]
     async fn references_without_their_documents_are_named() {
-        let publisher = FakePublisher::start().await;
-        let name = "ChannelConfiguration".parse().expect("valid");
-        for (id, document) in [
+        let publisher = publisher_with(&[
             ("a", r#"{"next":["b","none"],"other":"x"}"#),
             ("b", r#"{"next":"a"}"#),
             ("c", r#"{"next":["no id!"]}"#),
-        ] {
-            let id = id.parse().expect("valid");
-            publisher
-                .endpoint()
-                .put_or_create(&name, &id, document.as_bytes())
-                .await
-                .expect("written");
-        }
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("ChannelConfiguration.schema.json");
+        ])
+        .await;
         let schema = r#"{"properties": {"next": {"x-ref": "ChannelConfiguration"}, "other": {"x-ref": "NotServed"}}}"#;
-        fs::write(&file, schema).expect("written");
-        let contracts = source::folder(folder.path()).expect("schemas");
-        let report = check(&publisher.endpoint(), &contracts).await;
-        let report = report.expect("checked");
+        let (report, faults) = checked(&publisher, schema).await;
         let counts = (report.checked, report.refused, report.dangling);
         assert_eq!(counts, (3, 0, 2));
-        let mut faults: Vec<_> = report
-            .faults
-            .iter()
-            .map(|fault| format!("{}{} {}", fault.id, fault.pointer, fault.why))
-            .collect();
-        faults.sort_unstable();
         assert_eq!(
             faults,
             [
@@ -432,7 +434,9 @@ mod tests {
                 "c/next/0 refers to ChannelConfiguration/no id!, which does not exist",
             ]
         );
-        fs::write(&file, r#"{"x-ref": "no name"}"#).expect("written");
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("ChannelConfiguration.schema.json");
+        fs::write(file, r#"{"x-ref": "no name"}"#).expect("written");
         let error = source::folder(folder.path()).expect_err("refused");
         assert!(
             format!("{error:#}").contains("is not the name of a collection"),
@@ -442,9 +446,7 @@ mod tests {
 
     #[tokio::test]
     async fn secrets_in_plain_text_are_named_and_sealed_ones_fit() {
-        let publisher = FakePublisher::start().await;
-        let name = "ChannelConfiguration".parse().expect("valid");
-        for (id, document) in [
+        let publisher = publisher_with(&[
             (
                 "sealed",
                 r#"{"password":{"$secret":"v1.a.1.b.c.d"},"port":1}"#,
@@ -454,28 +456,12 @@ mod tests {
                 "bad",
                 r#"{"password":{"$secret":"v1.a.1.b.c.d"},"port":"x"}"#,
             ),
-        ] {
-            let id = id.parse().expect("valid");
-            publisher
-                .endpoint()
-                .put_or_create(&name, &id, document.as_bytes())
-                .await
-                .expect("written");
-        }
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("ChannelConfiguration.schema.json");
+        ])
+        .await;
         let schema = r#"{"properties": {"password": {"type": "string", "x-secret": true}, "port": {"type": "integer"}}}"#;
-        fs::write(&file, schema).expect("written");
-        let contracts = source::folder(folder.path()).expect("schemas");
-        let report = check(&publisher.endpoint(), &contracts).await;
-        let report = report.expect("checked");
+        let (report, faults) = checked(&publisher, schema).await;
         let counts = (report.checked, report.refused, report.unsealed);
         assert_eq!(counts, (3, 1, 1));
-        let faults: Vec<_> = report
-            .faults
-            .iter()
-            .map(|fault| format!("{}{} {}", fault.id, fault.pointer, fault.why))
-            .collect();
         assert!(faults.iter().any(|fault| fault.starts_with("bad/port ")));
         assert!(
             faults

@@ -63,7 +63,7 @@ pub(in crate::store) async fn create(store: &Store, id: &str) -> anyhow::Result<
 }
 
 /// All records, page by page.
-pub(in crate::store) async fn records(store: &Store) -> anyhow::Result<Vec<AuditRecord>> {
+pub(crate) async fn records(store: &Store) -> anyhow::Result<Vec<AuditRecord>> {
     let mut query = AuditQuery {
         limit: 3,
         ..AuditQuery::default()
