@@ -2,41 +2,52 @@
 //! active one are written again, wrapped by the active one.
 //!
 //! Each document is a change as any other, so its replicas follow; the values stay as they are. The
-//! work is found in the store, so it goes on after a restart. Publishers with different active keys
-//! wrap the documents back and forth. The keys are read again when their file changes. Nothing is
-//! opened here.
+//! work is found in the store, so it goes on after a restart. It waits until all publishers of the
+//! store have the same active key: else they would wrap the documents back and forth. The keys are
+//! read again when their file changes. Nothing is opened here.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use chrono::Utc;
 use contract::{
-    CollectionName, Context, Expected,
+    Context, Expected, ProblemKind,
     audit::{self, AuditEvent, Entry},
     canonical,
-    secrets::SEALED_MEMBER,
 };
 use secrets::{Keyring, SecretKeys, document::NotActive};
 use service::runtime::log_rate::LogRate;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::search::Found;
 use crate::{
     audit::Audit,
     decide::{Action, DocumentKey, Write, WriteError},
     metrics::Metrics,
-    store::Store,
+    store::{Store, integrity::is_damage},
     write::queue::Writer,
 };
 
+mod search;
+
 /// Time between two looks at the file of the keys.
 const POLL: Duration = Duration::from_secs(3);
-/// Time from the end of a complete pass to the next.
+/// Time between two exchanges of the active key with other publishers: they forget it after
+/// [`TOLD_FOR`](crate::store::secret_keys::TOLD_FOR).
+const EXCHANGE: Duration = Duration::from_secs(30);
+/// Time from one complete pass to the next.
 const PASS: Duration = Duration::from_secs(3_600);
-/// Pause after a failed pass.
+/// Pause after a failure of the store.
 const RETRY: Duration = Duration::from_secs(10);
-/// Documents that are written between two readings of the store.
-const BATCH: usize = 1_000;
+/// Documents that are written after one reading of the store: their ids are held.
+const BATCH: usize = 50_000;
+/// Documents that are written between two looks at the file of the keys, at most.
+const STEP: usize = 100;
 /// Pause between two documents: at most 50 are written in a second.
 const PAUSE: Duration = Duration::from_millis(20);
 /// The reason in the change records.
@@ -48,14 +59,64 @@ pub struct SecretRotation {
     writer: Writer,
     metrics: Arc<Metrics>,
     audit: Audit,
+    /// Names this process among the publishers of the store.
+    publisher: u64,
 }
 
-/// Documents whose secrets are not wrapped by the active key.
-#[derive(Default)]
-struct Found {
-    number: usize,
-    /// The first ones.
-    keys: Vec<DocumentKey>,
+/// What is left to do.
+#[derive(Debug)]
+struct Work {
+    exchange_at: Instant,
+    /// Active keys of other publishers; `None` before they are known.
+    others: Option<BTreeSet<String>>,
+    search_at: Instant,
+    /// Documents to write, ordered.
+    todo: VecDeque<DocumentKey>,
+    /// The next search is for documents after this one.
+    after: Option<DocumentKey>,
+    /// Whether there are documents after those of `todo`.
+    has_more: bool,
+    pass: Pass,
+}
+
+/// What was done since the pass began.
+#[derive(Debug, Default)]
+struct Pass {
+    written: usize,
+    /// Documents that could not be written.
+    failed: usize,
+    example: Option<DocumentKey>,
+}
+
+/// What became of a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rewrapped {
+    /// It was written.
+    Here,
+    /// Nothing was left to do: another publisher or a writer was faster, or it is gone.
+    Elsewhere,
+    /// It cannot be written.
+    Failed,
+}
+
+impl Work {
+    /// All of it, at once.
+    fn new() -> Self {
+        Self {
+            exchange_at: Instant::now(),
+            others: None,
+            search_at: Instant::now(),
+            todo: VecDeque::new(),
+            after: None,
+            has_more: false,
+            pass: Pass::default(),
+        }
+    }
+
+    /// Whether all publishers have the same active key.
+    fn is_agreed(&self) -> bool {
+        self.others.as_ref().is_some_and(BTreeSet::is_empty)
+    }
 }
 
 impl SecretRotation {
@@ -66,6 +127,7 @@ impl SecretRotation {
             writer,
             metrics,
             audit,
+            publisher: rand::random(),
         }
     }
 
@@ -75,25 +137,28 @@ impl SecretRotation {
     /// Never; the supervisor expects this signature.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         if let Some(keys) = self.store.policy().rules.secrets.keys().cloned() {
-            stop.run_until_cancelled(self.passes(&keys)).await;
+            stop.run_until_cancelled(self.work(&keys)).await;
         }
         stop.cancelled().await;
         Ok(())
     }
 
-    async fn passes(&self, keys: &Arc<SecretKeys>) {
+    async fn work(&self, keys: &Arc<SecretKeys>) {
         let mut due = Instant::now();
+        let mut work = Work::new();
         self.record(&keys.keyring());
         loop {
             if reload(keys).await {
                 self.record(&keys.keyring());
                 due = Instant::now();
+                work = Work::new();
             }
             if Instant::now() >= due {
+                let stepped = self.step(&keys.keyring(), &mut work).await;
                 due = Instant::now()
-                    + match self.pass(&keys.keyring()).await {
-                        Ok(true) => PASS,
-                        Ok(false) => Duration::ZERO,
+                    + match stepped {
+                        Ok(true) => Duration::ZERO,
+                        Ok(false) => POLL,
                         Err(error) => {
                             static FAILURES: LogRate = LogRate::new();
                             if let Some(left_out) = FAILURES.due() {
@@ -107,7 +172,7 @@ impl SecretRotation {
                         }
                     };
             }
-            sleep(POLL).await;
+            sleep_until(due.min(Instant::now() + POLL)).await;
         }
     }
 
@@ -121,83 +186,172 @@ impl SecretRotation {
             .record(Entry::done(Utc::now(), audit::PUBLISHER, event));
     }
 
-    /// Writes a batch of documents. Whether nothing more can be done.
+    /// Does what is due, for some seconds. Whether more can be done at once.
     ///
     /// # Errors
-    /// When the store cannot be read or written.
-    async fn pass(&self, keys: &Keyring) -> anyhow::Result<bool> {
-        let found = self.find(keys).await?;
-        let remaining = &self.metrics.secrets_to_rewrap;
-        remaining.set(i64::try_from(found.number).unwrap_or(i64::MAX));
-        let (batch, mut written, mut left) = (found.keys.len(), 0, 0);
-        for key in found.keys {
-            let context = Context::default().with_reason(REASON)?;
-            let write = Write::new(key, Action::Rewrap, Expected::Any, context);
-            match self.writer.write(write).await {
-                // The key that it is wrapped by is not here.
-                Ok(outcome) if outcome.operation.is_none() => left += 1,
-                Ok(_wrapped) => {
-                    remaining.dec();
-                    written += 1;
+    /// When the store cannot be read or written. What was done stays done.
+    async fn step(&self, keys: &Keyring, work: &mut Work) -> anyhow::Result<bool> {
+        if Instant::now() >= work.exchange_at {
+            self.exchange(keys, work).await?;
+        }
+        if Instant::now() >= work.search_at && work.todo.is_empty() {
+            self.search(keys, work).await?;
+        }
+        for _document in 0..STEP {
+            let Some(key) = work.todo.front() else {
+                return Ok(false);
+            };
+            match self.rewrap(key, keys).await? {
+                Rewrapped::Here => {
+                    work.pass.written += 1;
+                    self.metrics.secrets_to_rewrap.dec();
                 }
-                Err(WriteError::NoData { .. }) => _ = remaining.dec(),
-                Err(error) => return Err(error.into()),
+                Rewrapped::Elsewhere => _ = self.metrics.secrets_to_rewrap.dec(),
+                Rewrapped::Failed => {
+                    work.pass.failed += 1;
+                    work.pass.example.get_or_insert_with(|| key.clone());
+                }
+            }
+            work.after = work.todo.pop_front();
+            if work.todo.is_empty() {
+                finish(keys, work);
             }
             sleep(PAUSE).await;
         }
-        if written > 0 {
-            info!(
-                key = keys.active().as_str(),
-                "the secrets of {written} documents are wrapped by the active key {}; {} documents \
-                 are left",
-                keys.active(),
-                found.number - written
-            );
+        Ok(true)
+    }
+
+    /// Exchanges the active key with the other publishers of the store.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    async fn exchange(&self, keys: &Keyring, work: &mut Work) -> anyhow::Result<()> {
+        let active = keys.active().as_str();
+        let others = self.store.tell_secret_key(self.publisher, active).await?;
+        work.exchange_at = Instant::now() + EXCHANGE;
+        if work.others.as_ref() == Some(&others) {
+            return Ok(());
         }
-        if left > 0 {
+        if others.is_empty() {
+            if work.others.is_some() {
+                info!(active, "all publishers have the active secret key {active}");
+            }
+            // Others may have sealed documents since the last search.
+            work.search_at = Instant::now();
+        } else {
+            let named: Vec<_> = others.iter().map(String::as_str).collect();
             warn!(
-                "the secrets of {left} documents are wrapped by keys that this publisher does not \
-                 have: they cannot be opened; give it the keys, or write the secrets again"
+                active,
+                "other publishers of this store have another active secret key: {}, and this one {active}; \
+                 no document is wrapped by another key until all of them have the same one: give them the \
+                 same keys",
+                named.join(", ")
+            );
+            work.todo.clear();
+            work.after = None;
+        }
+        work.others = Some(others);
+        Ok(())
+    }
+
+    /// Searches the next documents; while publishers do not agree, they are counted only.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    async fn search(&self, keys: &Keyring, work: &mut Work) -> anyhow::Result<()> {
+        let limit = if work.is_agreed() { BATCH } else { 0 };
+        let found = Found::search(&self.store, keys, work.after.as_ref(), limit).await?;
+        if work.after.is_none() {
+            work.pass = Pass::default();
+        }
+        let number = i64::try_from(found.number).unwrap_or(i64::MAX);
+        self.metrics.secrets_to_rewrap.set(number);
+        if found.unknown > 0 {
+            warn!(
+                "{} documents have secrets that are wrapped by keys that this publisher does not have: \
+                 they cannot be opened; give it the keys, or write the secrets again",
+                found.unknown
             );
         }
-        Ok(found.number <= batch || written == 0)
+        if let Some((collection, error)) = found.damaged {
+            warn!(
+                %collection,
+                "secrets of {collection} may stay wrapped by an old key, because the collection is \
+                 damaged; the next search is in {} min: {error:#}",
+                PASS.as_secs() / 60
+            );
+        }
+        work.search_at = Instant::now() + PASS;
+        work.has_more = found.has_more;
+        work.todo = found.keys.into();
+        if work.todo.is_empty() {
+            finish(keys, work);
+        }
+        Ok(())
     }
 
     /// # Errors
-    /// When the store cannot be read.
-    async fn find(&self, keys: &Keyring) -> anyhow::Result<Found> {
-        let mut found = Found::default();
-        for collection in self.store.policy().collections.all().iter() {
-            self.find_in(collection, keys, &mut found).await?;
+    /// When the store cannot be read or written.
+    async fn rewrap(&self, key: &DocumentKey, keys: &Keyring) -> anyhow::Result<Rewrapped> {
+        let context = Context::default().with_reason(REASON)?;
+        let write = Write::new(key.clone(), Action::Rewrap, Expected::Any, context);
+        match self.writer.write(write).await {
+            Ok(outcome) if outcome.operation.is_some() => Ok(Rewrapped::Here),
+            Ok(_unchanged) => self.unchanged(key, keys).await,
+            Err(WriteError::NoData { .. }) => Ok(Rewrapped::Elsewhere),
+            Err(error) => match error.kind() {
+                ProblemKind::Busy
+                | ProblemKind::Stopping
+                | ProblemKind::NotCommitted
+                | ProblemKind::OutcomeUnknown => Err(error.into()),
+                // It is about this document, and must not stop those after it.
+                _of_the_document => Ok(Rewrapped::Failed),
+            },
         }
-        Ok(found)
     }
 
-    async fn find_in(
-        &self,
-        collection: &CollectionName,
-        keys: &Keyring,
-        found: &mut Found,
-    ) -> anyhow::Result<()> {
-        let only = BTreeSet::from([collection.clone()]);
-        let mut documents = self.store.documents(&only).await?;
-        while let Some(chunk) = documents.next().await? {
-            for document in chunk.documents {
-                let json = document.config_data();
-                // Most documents have no secret, and are not parsed.
-                if memchr::memmem::find(&json, SEALED_MEMBER.as_bytes()).is_none() {
-                    continue;
-                }
-                let value = canonical::value(&json);
-                if value.is_ok_and(|value| !NotActive::of(&value, keys).is_empty()) {
-                    found.number += 1;
-                    if found.keys.len() < BATCH {
-                        found.keys.push((collection.clone(), document.id().clone()));
-                    }
-                }
-            }
-        }
-        Ok(())
+    /// Why a write changed nothing.
+    async fn unchanged(&self, key: &DocumentKey, keys: &Keyring) -> anyhow::Result<Rewrapped> {
+        let (collection, id) = key;
+        let document = match self.store.document(collection, id).await {
+            Err(error) if is_damage(&error) => return Ok(Rewrapped::Failed),
+            read => read?,
+        };
+        let value = document.map(|document| canonical::value(&document.config_data()));
+        let is_left = value
+            .is_some_and(|value| value.map_or(true, |value| NotActive::of(&value, keys).known > 0));
+        Ok(if is_left {
+            Rewrapped::Failed
+        } else {
+            Rewrapped::Elsewhere
+        })
+    }
+}
+
+/// Nothing of what was found is left to write.
+fn finish(keys: &Keyring, work: &mut Work) {
+    if work.has_more && work.is_agreed() {
+        work.search_at = Instant::now();
+        return;
+    }
+    let pass = std::mem::take(&mut work.pass);
+    work.after = None;
+    if pass.written > 0 {
+        info!(
+            key = keys.active().as_str(),
+            "the secrets of {} documents are wrapped by the active key {}",
+            pass.written,
+            keys.active()
+        );
+    }
+    if let Some((collection, id)) = pass.example {
+        warn!(
+            %collection, %id,
+            "the secrets of {} documents cannot be wrapped by the active key, for example those of \
+             {collection} {id}: they do not open with the key that they name, or the document is \
+             damaged; write these secrets again",
+            pass.failed
+        );
     }
 }
 
@@ -225,3 +379,6 @@ async fn reload(keys: &Arc<SecretKeys>) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

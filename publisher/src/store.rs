@@ -37,6 +37,7 @@ pub mod past;
 mod references;
 pub mod repair;
 pub mod replicas;
+pub(crate) mod secret_keys;
 pub mod snapshots;
 pub mod tokens;
 mod url;

@@ -50,6 +50,7 @@ mod references;
 mod repair;
 mod replicas;
 mod rows;
+mod secret_keys;
 mod sets;
 mod snapshot;
 mod snapshots;
