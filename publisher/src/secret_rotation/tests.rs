@@ -4,7 +4,6 @@ use std::{fs, path::PathBuf};
 
 use contract::{CanonicalJson, CollectionName};
 use e2e::testbed::mongod::Mongod;
-use mongodb::bson::{Document as Bdoc, doc};
 use secrets::KeyProvider;
 use serde_json::json;
 use tempfile::TempDir;
@@ -240,35 +239,6 @@ async fn publishers_with_different_active_keys_wrap_nothing_until_they_agree() -
     assert_eq!(other.rotate().await?, 0);
     one.use_keys(OLD).await?;
     assert_eq!(one.rotate().await?, 3);
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_publisher_that_is_silent_for_two_minutes_keeps_nobody_from_wrapping() -> Outcome {
-    let server = Mongod::start().await?;
-    let url = mongo(&server, "rotation")?;
-    let mut gone = Publisher::new(&url, OLD).await?;
-    gone.create("a").await?;
-    assert_eq!(gone.rotate().await?, 0);
-    drop(gone);
-    let mut publisher = Publisher::new(&url, NEW).await?;
-    assert_eq!(publisher.rotate().await?, 0);
-    let meta = server
-        .database("rotation")
-        .await?
-        .collection::<Bdoc>("_meta");
-    let age = doc! { "$dateSubtract": { "startDate": "$$NOW", "unit": "second", "amount": 121 } };
-    let aged = doc! { "$map": {
-        "input": "$publishers",
-        "in": { "$mergeObjects": ["$$this", { "told": age }] },
-    } };
-    let update = vec![doc! { "$set": { "publishers": aged } }];
-    let updated = meta
-        .update_one(doc! { "_id": "secretKeys" }, update)
-        .await?;
-    assert_eq!(updated.modified_count, 1);
-    publisher.work.exchange_at = Instant::now();
-    assert_eq!(publisher.rotate().await?, 1);
     Ok(())
 }
 

@@ -585,3 +585,28 @@ async fn a_replica_set_that_is_not_initiated_is_named_with_its_remedy() -> Outco
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn a_publisher_that_is_silent_for_two_minutes_has_no_secret_key_any_more() -> Outcome {
+    let server = Mongod::start().await?;
+    let bed = Bed::new(&server, "confcast").await?;
+    let told = async |publisher, key| bed.store.tell_secret_key(publisher, key).await;
+    assert_eq!(told(1, "old").await?, BTreeSet::new());
+    assert_eq!(told(2, "new").await?, ["old".to_owned()].into());
+    assert_eq!(told(1, "old").await?, ["new".to_owned()].into());
+    // Its own earlier key is none of another publisher.
+    assert_eq!(told(1, "new").await?, BTreeSet::new());
+    assert_eq!(told(1, "old").await?, ["new".to_owned()].into());
+    let age = doc! { "$dateSubtract": { "startDate": "$$NOW", "unit": "second", "amount": 121 } };
+    let aged = doc! { "$map": {
+        "input": "$publishers", "in": { "$mergeObjects": ["$$this", { "told": age }] },
+    } };
+    let meta = bed.database.collection::<Bdoc>("_meta");
+    let update = vec![doc! { "$set": { "publishers": aged } }];
+    let updated = meta
+        .update_one(doc! { "_id": "secretKeys" }, update)
+        .await?;
+    assert_eq!(updated.modified_count, 1);
+    assert_eq!(told(1, "old").await?, BTreeSet::new());
+    Ok(())
+}
