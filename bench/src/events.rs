@@ -7,6 +7,7 @@
 use std::{fs::File, io::Write, sync::Arc, time::Instant};
 
 use anyhow::{Context, anyhow};
+use contract::signature::SigningKey;
 use e2e::testbed::{Transport, process::folder};
 use tokio::sync::mpsc;
 
@@ -85,42 +86,49 @@ async fn hand_overs(times: usize, rested: bool) -> anyhow::Result<Durations> {
 }
 
 async fn dapr(bench: &Bench) -> anyhow::Result<Vec<Row>> {
-    let ((mut one, mut two), mut replica_pair) = (
-        Sidecars::start().await?,
-        Pair::start(Transport::Dapr).await?,
-    );
+    let key = SigningKey::from_seed(&[7; 32]);
+    let (mut one, mut two) = Sidecars::start().await?;
+    let mut replica_pair = Pair::start(Transport::Dapr, None).await?;
+    let mut signed_pair = Pair::start(Transport::Dapr, Some(&key)).await?;
     let mut pair = Vec::new();
     let mut both = Vec::new();
+    let mut signatures = Vec::new();
     for round in 0..bench.rounds {
         bench.say(&format!("events by DAPR, round {}", round + 1));
-        let (ours, beside_one, beside_two);
-        // Our write is next to both floors, whichever runs first.
+        let (ours, signed, beside_one, beside_two);
+        // Our write is next to all that it is compared with, whichever runs first.
         if round % 2 == 0 {
             (one, beside_one) = sample(bench, one).await?;
             (replica_pair, ours) = sample(bench, replica_pair).await?;
+            (signed_pair, signed) = sample(bench, signed_pair).await?;
             (two, beside_two) = sample(bench, two).await?;
         } else {
             (two, beside_two) = sample(bench, two).await?;
+            (signed_pair, signed) = sample(bench, signed_pair).await?;
             (replica_pair, ours) = sample(bench, replica_pair).await?;
             (one, beside_one) = sample(bench, one).await?;
         }
         pair.push((ours, beside_one));
         both.push((ours, beside_two));
+        signatures.push((signed, ours));
     }
-    let name = named("commit to two replicas by DAPR", &replica_pair, bench);
+    let line = "commit to two replicas by DAPR";
+    let name = named(line, &replica_pair, bench);
     replica_pair.end().await?;
+    signed_pair.end().await?;
     let targets = [Some(Target::AtMost(1.25)), Some(Target::AtMost(2.0))];
-    let rows = rows(1, &name, "bare sidecar pair", targets, &pair);
-    // The part of the ratio that comes from waiting for two replicas, which is what the system is
-    // for.
+    let none = [None, None];
+    // The second rows: the part of the ratio that comes from waiting for two replicas, which is
+    // what the system is for.
     Ok([
-        rows,
-        self::rows(
+        rows(1, &name, "bare sidecar pair", targets, &pair),
+        rows(1, &name, "bare sidecars, two receivers", none, &both),
+        rows(
             1,
-            &name,
-            "bare sidecars, two receivers",
-            [None, None],
-            &both,
+            &format!("{line}, signed"),
+            "the same, unsigned",
+            none,
+            &signatures,
         ),
     ]
     .concat())
@@ -131,7 +139,7 @@ async fn direct<F: Carrier>(
     transport: Transport,
     mut floor: F,
 ) -> anyhow::Result<Vec<Row>> {
-    let mut replica_pair = Pair::start(transport).await?;
+    let mut replica_pair = Pair::start(transport, None).await?;
     let (name, beside) = match transport {
         Transport::Local => ("commit to two replicas by LOCAL", "bare POST to two"),
         _ => (

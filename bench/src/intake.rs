@@ -1,5 +1,6 @@
 //! Measures 5 and 6: events into a subscriber process, over HTTP as a sidecar posts them, compared
-//! with a route that answers a constant (5) and with a subscriber in Node.js (6).
+//! with a route that answers a constant (5) and with a subscriber in Node.js (6). Measure 5 also
+//! compares signed events with unsigned ones.
 //!
 //! Events equal those of a sidecar, each with the next revision, so that each is applied; the
 //! status confirms it afterwards. The timed part is the run of the generator: answers per second.
@@ -9,9 +10,13 @@ use anyhow::{Context, ensure};
 use contract::{
     Head,
     event::{MEDIA_TYPE, ROUTE},
+    signature::SigningKey,
     status::ReplicaStatus,
 };
-use e2e::{client::Api, testbed::services::Service};
+use e2e::{
+    client::Api,
+    testbed::{process::folder, services::Service},
+};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use publisher::{Settings, bench_support::envelopes};
 use reqwest::Method;
@@ -21,6 +26,7 @@ use crate::{
     figures::{Comparison, Row, Target, Unit},
     floor::{constant, node, server::Server},
     generator::{self, CONNECTIONS, Order, Processors, Requests, Run},
+    pair::written,
 };
 
 /// Documents, which are updated in turn.
@@ -39,7 +45,12 @@ pub(crate) async fn measure(number: u8, bench: &Bench) -> anyhow::Result<Vec<Row
     publisher.stop().await?;
     let warm_up = bench.sized(WARM_UP);
     bench.say("writing the events down");
-    let events = Events::of(&head, warm_up, warm_up + bench.sized(EVENTS))?;
+    let count = warm_up + bench.sized(EVENTS);
+    let events = Events::of(&head, warm_up, count, None)?;
+    let key = SigningKey::from_seed(&[7; 32]);
+    let signed = (number == 5)
+        .then(|| Events::of(&head, warm_up, count, Some(&key)))
+        .transpose()?;
 
     let (server, beside, target, processors) = if number == 5 {
         let beside = "actix: reads the body, answers a constant";
@@ -63,6 +74,11 @@ pub(crate) async fn measure(number: u8, bench: &Bench) -> anyhow::Result<Vec<Row
     .must(Target::AtLeast(target));
     let mut processor =
         Comparison::new(number, Unit::Seconds, "processor time of an event", beside);
+    let row = "events applied, 64 connections, signed";
+    let unsigned = "the same, unsigned";
+    let mut signed_rate = Comparison::new(number, Unit::PerSecond, row, unsigned);
+    let row = "processor time of a signed event";
+    let mut signed_processor = Comparison::new(number, Unit::Seconds, row, unsigned);
     for round in 0..bench.rounds {
         let ours =
             async |publisher: &mut Service| of_ours(bench, &events, publisher, processors).await;
@@ -75,8 +91,13 @@ pub(crate) async fn measure(number: u8, bench: &Bench) -> anyhow::Result<Vec<Row
         };
         rate.round(ours.rate(), beside.rate());
         processor.round(ours.processor(), beside.processor());
+        if let Some(signed) = &signed {
+            let signed = of_ours(bench, signed, &mut publisher, processors).await?;
+            signed_rate.round(signed.rate(), ours.rate());
+            signed_processor.round(signed.processor(), ours.processor());
+        }
     }
-    Ok([rate, processor]
+    Ok([rate, processor, signed_rate, signed_processor]
         .into_iter()
         .filter_map(Comparison::row)
         .collect())
@@ -91,6 +112,12 @@ async fn of_ours(
 ) -> anyhow::Result<Run> {
     publisher.start().await?;
     let mut subscriber = documents::subscriber(publisher)?;
+    if let Some(keys) = &events.keys {
+        let file = subscriber.folder().join("event-keys.pem");
+        std::fs::write(&file, keys)?;
+        let file = file.display().to_string();
+        subscriber.set("AURA_CONFIGURATION_EVENT_KEYS_FILE", file);
+    }
     subscriber.start().await?;
     publisher.stop().await?;
     let api = subscriber.api();
@@ -159,12 +186,23 @@ struct Events {
     first: Vec<Vec<u8>>,
     /// All bodies.
     all: Requests,
+    /// The public key of signed events, in PEM.
+    keys: Option<String>,
 }
 
 impl Events {
-    /// The given number of changes after a head.
-    fn of(head: &Head, first: usize, count: usize) -> anyhow::Result<Self> {
-        let settings = Settings::read(&["--collections", head.collection.as_str()])?;
+    /// The given number of changes after a head, signed where there is a key.
+    fn of(
+        head: &Head,
+        first: usize,
+        count: usize,
+        key: Option<&SigningKey>,
+    ) -> anyhow::Result<Self> {
+        let folder = folder()?;
+        let file = key.map(|key| written(key, folder.path())).transpose()?;
+        let mut options = vec!["--collections", head.collection.as_str()];
+        options.extend(file.iter().flat_map(|file| ["--signing-key-file", file]));
+        let settings = Settings::read(&options)?;
         let envelopes = envelopes(&settings.events.context("events are off")?);
         let body = |number| {
             envelopes.for_subscriber(&documents::update(head, number, number % DOCUMENTS, BYTES)?)
@@ -172,6 +210,7 @@ impl Events {
         Ok(Self {
             first: (0..first).map(body).collect::<anyhow::Result<_>>()?,
             all: Requests::write((0..count).map(|number| Ok(request(&body(number)?))))?,
+            keys: key.map(|key| key.public().to_pem()).transpose()?,
         })
     }
 

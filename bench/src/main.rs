@@ -18,6 +18,7 @@ mod loads;
 mod memory;
 mod pair;
 mod prepare;
+mod protection;
 mod reads;
 mod replicas;
 mod report;
@@ -118,10 +119,10 @@ async fn run() -> anyhow::Result<()> {
             number
                 .trim()
                 .parse()
-                .with_context(|| format!("ONLY={only}: numbers from 1 to 15"))
+                .with_context(|| format!("ONLY={only}: numbers from 1 to 16"))
         })
         .collect::<Result<_, _>>()?;
-    let chosen: Vec<u8> = (1..=15)
+    let chosen: Vec<u8> = (1..=16)
         .filter(|number| only.is_empty() || only.contains(number))
         .collect();
     let style = ProgressStyle::with_template("{bar:14} {pos}/{len} measures, {elapsed}, {msg}");
@@ -187,6 +188,7 @@ async fn measure(number: u8, bench: &Bench, report: &mut Report) -> anyhow::Resu
         }
         13 => visible::measure(bench).await?,
         15 => rollback::measure(bench).await?,
+        16 => protection::measure(bench).await?,
         _ => sustained::measure(bench).await?,
     };
     report.rows.extend(rows);

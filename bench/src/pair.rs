@@ -4,11 +4,16 @@
 //! The publisher is embedded, because the time of a commit is not visible outside. Replicas load
 //! from its HTTP API and then rely on events: none checks in before the measure is over.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs::Permissions,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use actix_web::{App, HttpServer, dev::Server};
 use anyhow::{Context, anyhow};
-use contract::{CollectionName, DocumentId};
+use contract::{CollectionName, DocumentId, signature::SigningKey};
 use e2e::testbed::{
     FREE, Transport,
     ports::free_port,
@@ -21,7 +26,7 @@ use publisher::{
     Publisher, Settings,
     embed::{ChangeRequest, Changes},
 };
-use replica::{Config, Events, Replica, broker};
+use replica::{Config, EventKeys, Events, Replica, broker};
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -56,8 +61,12 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// Starts everything, loaded and connected, with one document.
-    pub(crate) async fn start(transport: Transport) -> anyhow::Result<Self> {
+    /// Starts everything, loaded and connected, with one document. With a key the publisher signs
+    /// its events, and the replicas take no others.
+    pub(crate) async fn start(
+        transport: Transport,
+        key: Option<&SigningKey>,
+    ) -> anyhow::Result<Self> {
         let folder = folder()?;
         let listen = free_port()?;
         let ports = [free_port()?, free_port()?];
@@ -111,6 +120,9 @@ impl Pair {
             ]),
             _ => anyhow::bail!("{transport:?} is not measured here"),
         });
+        if let Some(key) = key {
+            options.extend(words(["--signing-key-file", &written(key, folder.path())?]));
+        }
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
         let publisher = Publisher::build(Settings::read(&options)?).await?;
         let changes = publisher.changes();
@@ -125,8 +137,8 @@ impl Pair {
         let events = events.unwrap_or(Events::Posted);
         let mut servers = Vec::new();
         let replicas = [
-            replica("one", listen, events.clone())?,
-            replica("two", listen, events)?,
+            replica("one", listen, events.clone(), key)?,
+            replica("two", listen, events, key)?,
         ];
         for (replica, port) in replicas.iter().zip(ports) {
             if transport != Transport::PubSub {
@@ -261,6 +273,14 @@ fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
     words.map(str::to_owned).into()
 }
 
+/// The path of a file with this key, which its owner alone can read.
+pub(crate) fn written(key: &SigningKey, folder: &Path) -> anyhow::Result<String> {
+    let path = folder.join("signing-key.pem");
+    std::fs::write(&path, key.to_pem()?)?;
+    std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+    Ok(path.display().to_string())
+}
+
 /// Events of Redis, by Pub/Sub.
 pub(crate) fn by_channel(url: &str) -> anyhow::Result<Events> {
     let settings = broker::settings::RedisSettings {
@@ -277,9 +297,15 @@ pub(crate) fn by_channel(url: &str) -> anyhow::Result<Events> {
 }
 
 /// A replica that loads from a publisher at this port and then relies on events.
-pub(crate) fn replica(name: &str, publisher: u16, events: Events) -> anyhow::Result<Replica> {
+pub(crate) fn replica(
+    name: &str,
+    publisher: u16,
+    events: Events,
+    key: Option<&SigningKey>,
+) -> anyhow::Result<Replica> {
     let mut config = Config::new(name, [format!("http://127.0.0.1:{publisher}")], [FREE])?;
     (config.events, config.check_in) = (events, NEVER);
+    config.event_keys = key.map(|key| EventKeys::fixed(key.public()));
     Ok(Replica::new(config)?)
 }
 

@@ -224,7 +224,7 @@ impl Crowd {
         let (door, server) = server::door(served.port)?;
         servers.push(Http::run(server)?);
         let replicas: Vec<Replica> = (0..count)
-            .map(|one| replica(&format!("r-{one}"), door, events.clone()))
+            .map(|one| replica(&format!("r-{one}"), door, events.clone(), None))
             .collect::<Result<_, _>>()?;
         if redis.is_none() {
             servers.push(Http::run(local.serve(&replicas)?)?);

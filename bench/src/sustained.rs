@@ -47,7 +47,7 @@ struct Flood {
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let ((mut one, mut two), mut replica_pair) = (
         Sidecars::start().await?,
-        Pair::start(Transport::Dapr).await?,
+        Pair::start(Transport::Dapr, None).await?,
     );
     let lasting = bench.lasting(LASTING);
     let mut taken = Vec::new();
