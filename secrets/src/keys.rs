@@ -1,6 +1,7 @@
 //! The keys that data keys are wrapped with: several to open, one of them active to seal.
 //!
 //! The text of a keyring is JSON: `{"active": "2026-11", "keys": {"2026-11": "<32 bytes as base64>"}}`.
+//! The member `next` may name the key that will be the active one: see [`exchange`](crate::exchange).
 //! No error and no `Debug` shows a key. Nothing is read here.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
@@ -12,9 +13,9 @@ use zeroize::Zeroizing;
 /// Bytes of a key.
 pub const KEY_BYTES: usize = 32;
 /// Most keys of a keyring.
-const MAX_KEYS: usize = 64;
+pub(crate) const MAX_KEYS: usize = 64;
 /// Most characters of the id of a key.
-const MAX_ID: usize = 32;
+pub(crate) const MAX_ID: usize = 32;
 
 /// A key.
 pub(crate) type Key = Zeroizing<[u8; KEY_BYTES]>;
@@ -66,16 +67,17 @@ pub enum KeyringError {
     #[error("the id of a key has 1 to 32 of the characters A-Z a-z 0-9 _ -")]
     Id,
     /// A key is no base64 of 32 bytes.
-    #[error(
-        "the key {0} is not 32 bytes as base64 (make one with: head -c 32 /dev/urandom | base64)"
-    )]
+    #[error("the key {0} is not 32 bytes as base64 (make one with `confcast secret-keys`)")]
     Key(KeyId),
     /// Two ids have the same key, or one id is given twice.
     #[error("the key {0} is given twice")]
     Twice(KeyId),
-    /// The active key is not among the keys.
-    #[error("the active key {0} is not among the keys")]
-    NoActive(KeyId),
+    /// A key that is named is not among the keys.
+    #[error("the key {0} is not among the keys")]
+    Missing(KeyId),
+    /// A key cannot be removed, or another one announced.
+    #[error("the key {0} is the active or the next one")]
+    InUse(KeyId),
     /// No key, or too many.
     #[error("a keyring has 1 to {MAX_KEYS} keys")]
     Number,
@@ -83,8 +85,9 @@ pub enum KeyringError {
 
 /// The keys of a process.
 pub struct Keyring {
-    active: KeyId,
-    keys: BTreeMap<KeyId, Key>,
+    pub(crate) active: KeyId,
+    pub(crate) next: Option<KeyId>,
+    pub(crate) keys: BTreeMap<KeyId, Key>,
 }
 
 impl fmt::Debug for Keyring {
@@ -104,6 +107,8 @@ impl Keyring {
         #[serde(deny_unknown_fields)]
         struct Read {
             active: String,
+            #[serde(default)]
+            next: Option<String>,
             keys: Pairs,
         }
         let read: Read = serde_json::from_str(text).map_err(|error| KeyringError::Form {
@@ -126,11 +131,17 @@ impl Keyring {
             }
             keys.insert(id, key);
         }
-        let active: KeyId = read.active.parse()?;
-        if !keys.contains_key(&active) {
-            return Err(KeyringError::NoActive(active));
-        }
-        Ok(Self { active, keys })
+        let named = |id: &str| -> Result<KeyId, KeyringError> {
+            let id: KeyId = id.parse()?;
+            match keys.contains_key(&id) {
+                true => Ok(id),
+                false => Err(KeyringError::Missing(id)),
+            }
+        };
+        let active = named(&read.active)?;
+        let next = read.next.as_deref().map(named).transpose()?;
+        let next = next.filter(|next| *next != active);
+        Ok(Self { active, next, keys })
     }
 
     /// The key that new values are sealed with.
@@ -206,6 +217,7 @@ pub(crate) mod tests {
             &good.replace("\"active\"", "\"more\""),
             &good.replace("\"a\": ", "\"b c\": "),
             &good.replace("\"active\": \"a\"", "\"active\": \"b\""),
+            &good.replace("{\"active\"", "{\"next\": \"b\", \"active\""),
             &good.replace(&key, &key[4..]),
             r#"{"active": "a", "keys": {}}"#,
             &good.replace("}}", &format!(", \"a\": \"{key}\"}}}}")),

@@ -1,9 +1,9 @@
 //! Sealing of secret values: the encryption of what `x-secret` marks in a schema.
 //!
 //! A sealed value is `{"$secret": "<text>"}` in its document ([`contract::secrets`]). [`sealed`] is
-//! the text and its encryption, [`keys`] the keys of a process, [`provider`] where they come from,
-//! [`draft`] a document that is about to be sealed, and [`document`] opens and wraps the sealed values
-//! of a whole document.
+//! the text and its encryption, [`keys`] the keys of a process, [`exchange`] how they are made and
+//! exchanged, [`provider`] where they come from, [`draft`] a document that is about to be sealed, and
+//! [`document`] opens and wraps the sealed values of a whole document.
 //!
 //! Only [`provider`] does I/O. Nothing here knows a schema, decides who may read, or logs. Keys and
 //! opened values are overwritten when they are dropped, as far as they are held here; a copy that a
@@ -11,6 +11,7 @@
 
 pub mod document;
 pub mod draft;
+pub mod exchange;
 pub mod keys;
 pub mod provider;
 pub mod sealed;

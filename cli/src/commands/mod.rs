@@ -22,6 +22,7 @@ mod repair;
 mod restore_epoch;
 mod rollback;
 mod schemas;
+mod secret_keys;
 mod snapshot;
 mod status;
 mod tail;
@@ -64,6 +65,7 @@ enum Command {
     Repair(repair::Repair),
     DeadLetters(dead_letters::DeadLetters),
     Keys(keys::KeysCommand),
+    SecretKeys(secret_keys::SecretKeysCommand),
     Schemas(schemas::SchemasCommand),
     RestoreEpoch(restore_epoch::RestoreEpoch),
     Auth(auth::Auth),
@@ -94,6 +96,7 @@ impl Confcast {
             Command::Repair(command) => command.run().await,
             Command::DeadLetters(command) => command.run().await,
             Command::Keys(command) => command.run(),
+            Command::SecretKeys(command) => command.run(),
             Command::Schemas(command) => command.run().await,
             Command::RestoreEpoch(command) => command.run().await,
             Command::Auth(command) => command.run().await,

@@ -102,8 +102,8 @@ pub struct Args {
 
     /// File with the keys for secret values (`x-secret` in a schema), as JSON.
     ///
-    /// `{"active": "2026-11", "keys": {"2026-11": "<32 bytes as base64>"}}`. New values are sealed with
-    /// the active key; the others only open. The file is read again when it changes. Services that
+    /// `{"active": "2026-11", "keys": {"2026-11": "<32 bytes as base64>"}}`, as `confcast secret-keys
+    /// create` makes it. New values are sealed with the active key; the others only open. The file is read again when it changes. Services that
     /// read secrets have the same file. Without keys no secret is written.
     #[arg(
         long,
