@@ -279,6 +279,15 @@ impl Authenticator {
         Err(Refused::Missing)
     }
 
+    /// Whether a decision about this takes the check of a signature, or more. A valid token takes it
+    /// once.
+    pub fn must_verify(&self, presented: Presented<'_>) -> bool {
+        let token = presented.authorization.and_then(bearer);
+        token.is_some_and(|token| {
+            !token.starts_with(PREFIX) && !self.is_open() && !self.issuers.load().knows(token)
+        })
+    }
+
     fn of_token(&self, token: &str) -> Result<Identity, Refused> {
         let hash = hash_of(token)?;
         let now = Utc::now();
@@ -443,12 +452,20 @@ impl Session {
     /// # Errors
     /// As [`Authenticator::authenticate`].
     pub async fn check(&self) -> Result<Identity, Refused> {
-        let presented = Presented {
+        self.authenticator.authenticate(self.presented()).await
+    }
+
+    /// As [`Authenticator::must_verify`].
+    pub fn must_verify(&self) -> bool {
+        self.authenticator.must_verify(self.presented())
+    }
+
+    fn presented(&self) -> Presented<'_> {
+        Presented {
             authorization: self.authorization.as_deref(),
             certificate: self.certificate.as_deref(),
             is_local: self.is_local,
-        };
-        self.authenticator.authenticate(presented).await
+        }
     }
 }
 

@@ -7,11 +7,12 @@
 use std::{
     collections::{HashMap, HashSet},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use contract::{access::Identity, objects};
+use contract::{access::Identity, objects, sha256::Sha256};
 use futures_util::future::join_all;
 use jsonwebtoken::{
     Algorithm, Validation, decode, decode_header, errors::ErrorKind, get_current_timestamp,
@@ -23,6 +24,7 @@ use serde_json::Value;
 use self::{
     claims::ClaimRule,
     source::{KeySource, Place},
+    verified::{Holder, Verified},
 };
 use crate::{HttpClient, ReadFile, Refused, signatures};
 
@@ -31,6 +33,7 @@ mod keys;
 mod source;
 #[cfg(test)]
 mod tests;
+mod verified;
 
 /// Longest token, in bytes.
 const MAX_JWT: usize = 8 << 10;
@@ -46,9 +49,12 @@ const MAX_SKEW_SECONDS: u64 = 600;
 /// otherwise.
 const KEEP_KEYS_SECONDS: u64 = 86_400;
 
-/// The issuers of a file.
+/// The issuers of a file, and tokens of theirs that were verified by it.
 #[derive(Debug, Default)]
-pub(crate) struct Issuers(Vec<Issuer>);
+pub(crate) struct Issuers {
+    all: Vec<Issuer>,
+    verified: Verified,
+}
 
 #[derive(Debug)]
 struct Issuer {
@@ -150,16 +156,19 @@ impl Issuers {
             }
             issuers.push(issuer);
         }
-        Ok(Self(issuers))
+        Ok(Self {
+            all: issuers,
+            verified: Verified::default(),
+        })
     }
 
     /// Takes over the keys that the issuers of the former file gave: a change of the file must not
     /// make an issuer that is away unknown.
     pub(crate) fn keep_keys(&self, former: &Self) {
-        for issuer in &self.0 {
+        for issuer in &self.all {
             let is_same =
                 |known: &&Issuer| known.name == issuer.name && known.issuer == issuer.issuer;
-            if let Some(known) = former.0.iter().find(is_same) {
+            if let Some(known) = former.all.iter().find(is_same) {
                 issuer.keys.take_over(&known.keys);
             }
         }
@@ -167,7 +176,7 @@ impl Issuers {
 
     /// Whether no token is accepted.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
     }
 
     /// The holder of a token.
@@ -176,6 +185,10 @@ impl Issuers {
     /// When the token is not accepted, or the keys of its issuer cannot be had.
     pub(crate) async fn find(&self, token: &str) -> Result<Identity, Refused> {
         let invalid = |detail: String| Refused::Invalid(detail);
+        let digest = Sha256::of(&[token.as_bytes()]);
+        if let Some(identity) = self.known(&digest) {
+            return Ok(identity);
+        }
         if token.len() > MAX_JWT {
             return Err(invalid(format!("the token is longer than {MAX_JWT} bytes")));
         }
@@ -183,16 +196,36 @@ impl Issuers {
             let detail = "the token is neither one of this service nor a JSON Web Token";
             return Err(invalid(detail.to_owned()));
         };
-        let Some(issuer) = self.0.iter().find(|known| known.issuer == claimed) else {
+        let Some(index) = self.all.iter().position(|known| known.issuer == claimed) else {
             let detail = "the issuer of the token is not known here";
             return Err(invalid(detail.to_owned()));
         };
-        issuer.verify(token).await
+        let holder = self.all[index].verify(index, token).await?;
+        let identity = holder.identity.clone();
+        self.verified.insert(digest, holder);
+        Ok(identity)
+    }
+
+    /// Whether a token was verified before, and nothing has changed since: [`Self::find`] checks no
+    /// signature then.
+    pub(crate) fn knows(&self, token: &str) -> bool {
+        self.known(&Sha256::of(&[token.as_bytes()])).is_some()
+    }
+
+    fn known(&self, digest: &Sha256) -> Option<Identity> {
+        let holder = self.verified.find(digest)?;
+        let issuer = self.all.get(holder.issuer)?;
+        let keys = issuer.keys.usable_keys();
+        if keys.is_some_and(|keys| holder.holds(&keys, get_current_timestamp())) {
+            return Some(holder.identity);
+        }
+        self.verified.remove(digest);
+        None
     }
 
     /// Reads keys that are old.
     pub(crate) async fn refresh(&self) {
-        join_all(self.0.iter().map(|issuer| issuer.keys.refresh())).await;
+        join_all(self.all.iter().map(|issuer| issuer.keys.refresh())).await;
     }
 }
 
@@ -311,7 +344,8 @@ fn claimed_issuer(token: &str) -> Option<String> {
 }
 
 impl Issuer {
-    async fn verify(&self, token: &str) -> Result<Identity, Refused> {
+    /// The holder of a token. `index` is the one of this issuer.
+    async fn verify(&self, index: usize, token: &str) -> Result<Holder, Refused> {
         let invalid = |error: &dyn std::fmt::Display| {
             Refused::Invalid(format!("the token of {} is not valid: {error}", self.name))
         };
@@ -328,7 +362,7 @@ impl Issuer {
                 for key in keys.find(header.kid.as_deref(), header.alg) {
                     let decoded = decode::<Value>(token, key, validation);
                     let is_valid = decoded.is_ok();
-                    outcome = Some(decoded);
+                    outcome = Some((decoded, Arc::downgrade(keys)));
                     if is_valid {
                         break;
                     }
@@ -340,9 +374,9 @@ impl Issuer {
                 let detail = format!("the keys of the issuer {} are not available", self.name);
                 Refused::Unavailable(detail)
             })?;
-        let claims = match verified {
+        let (claims, keys) = match verified {
             None => return Err(invalid(&"its issuer has no key of its key id")),
-            Some(Err(error)) => {
+            Some((Err(error), _keys)) => {
                 return Err(match error.kind() {
                     // The texts of these repeat what the token says.
                     ErrorKind::Json(_) | ErrorKind::Base64(_) | ErrorKind::Utf8(_) => {
@@ -351,7 +385,7 @@ impl Issuer {
                     _of_its_own => invalid(&error),
                 });
             }
-            Some(Ok(decoded)) => decoded.claims,
+            Some((Ok(decoded), keys)) => (decoded.claims, keys),
         };
         // RFC 7519 section 4.1.6 does not ask for this, but such a token comes from a broken clock.
         let latest = get_current_timestamp().saturating_add(self.skew_seconds);
@@ -362,6 +396,18 @@ impl Issuer {
         {
             return Err(invalid(&"it was issued in the future"));
         }
-        claims::identity(&self.name, &self.name_claim, &self.rules, &claims)
+        let identity = claims::identity(&self.name, &self.name_claim, &self.rules, &claims)?;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "seconds since 1970; what is beyond the range becomes its edge"
+        )]
+        let expires = claims.get("exp").and_then(Value::as_f64).unwrap_or(0.0) as u64;
+        Ok(Holder {
+            identity,
+            issuer: index,
+            keys,
+            until: expires.saturating_add(self.skew_seconds),
+        })
     }
 }

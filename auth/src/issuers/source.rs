@@ -13,6 +13,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
+use contract::sha256::Sha256;
 use futures_util::StreamExt;
 use reqwest::{Client, Url};
 use tokio::{
@@ -99,7 +100,10 @@ impl Place {
 }
 
 struct Current {
-    keys: Keys,
+    /// The same ones for as long as the issuer gives the same bytes.
+    keys: Arc<Keys>,
+    /// Hash of these bytes.
+    digest: Sha256,
     since: Instant,
 }
 
@@ -155,7 +159,7 @@ impl KeySource {
     /// have the key, once more with those of the issuer. `Err` when no keys can be had.
     pub(super) async fn find<T>(
         &self,
-        mut verify: impl FnMut(&Keys) -> Option<T>,
+        mut verify: impl FnMut(&Arc<Keys>) -> Option<T>,
     ) -> Result<Option<T>, ()> {
         let before = self.usable();
         if let Some(found) = before.as_deref().and_then(|current| verify(&current.keys)) {
@@ -166,13 +170,18 @@ impl KeySource {
             Some(after)
                 if before
                     .as_ref()
-                    .is_some_and(|before| Arc::ptr_eq(before, &after)) =>
+                    .is_some_and(|before| Arc::ptr_eq(&before.keys, &after.keys)) =>
             {
                 Ok(None)
             }
             Some(after) => Ok(verify(&after.keys)),
             None => Err(()),
         }
+    }
+
+    /// The keys at hand, if they are not too old. It does not wait.
+    pub(super) fn usable_keys(&self) -> Option<Arc<Keys>> {
+        self.usable().map(|current| Arc::clone(&current.keys))
     }
 
     fn usable(&self) -> Option<Arc<Current>> {
@@ -225,20 +234,18 @@ impl KeySource {
             Ok(bytes) => bytes,
             Err(late) => Err(late.into()),
         };
-        let keys = bytes.and_then(|bytes| Keys::read(&bytes).map_err(FetchError::Set));
+        let now = Instant::now();
+        let keys = bytes.and_then(|bytes| self.keys_of(&bytes, now).map_err(FetchError::Set));
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         match keys {
-            Ok(keys) => {
+            Ok(current) => {
                 if failure.take().is_some() {
                     info!(
                         issuer = self.issuer,
                         "the keys of the issuer can be read again"
                     );
                 }
-                self.current.store(Some(Arc::new(Current {
-                    keys,
-                    since: Instant::now(),
-                })));
+                self.current.store(Some(Arc::new(current)));
             }
             Err(error) => {
                 let error = Some(error.to_string());
@@ -254,6 +261,22 @@ impl KeySource {
                 }
             }
         }
+    }
+
+    /// The keys of a set: those at hand if it is the same set.
+    fn keys_of(&self, bytes: &[u8], since: Instant) -> Result<Current, String> {
+        let digest = Sha256::of(&[bytes]);
+        let current = self.current.load_full();
+        let same = current.filter(|current| current.digest == digest);
+        let keys = match same {
+            Some(current) => Arc::clone(&current.keys),
+            None => Arc::new(Keys::read(bytes)?),
+        };
+        Ok(Current {
+            keys,
+            digest,
+            since,
+        })
     }
 
     async fn bytes(&self) -> Result<Vec<u8>, FetchError> {

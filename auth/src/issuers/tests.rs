@@ -155,7 +155,7 @@ async fn with_server(pace: Pace, keep: u64) -> (Issuers, Served, JoinSet<()>) {
         entry["jwksUrl"] = json!(url);
         entry["keepKeysSeconds"] = json!(keep);
     });
-    found.0[0].keys.set_pace(pace);
+    found.all[0].keys.set_pace(pace);
     (found, served, tasks)
 }
 
@@ -385,7 +385,7 @@ async fn keys_stay_in_force_when_the_file_of_issuers_changes_while_the_issuer_is
         changed.keep_keys(&issuers);
         changed
     };
-    let url = issuers.0[0].keys.url().expect("a URL").to_string();
+    let url = issuers.all[0].keys.url().expect("a URL").to_string();
     tasks.shutdown().await;
     let found = again(&url).find(&signer.token()).await;
     assert!(found.expect("a valid token").grants.is_empty());
@@ -452,4 +452,38 @@ fn files_that_would_accept_too_much_are_refused() {
     }
     let twice = json!({"issuers": [entry, entry]}).to_string();
     Issuers::read(&twice, read_file, http).expect_err("the same issuer twice");
+}
+
+#[tokio::test]
+async fn the_signature_of_a_token_is_checked_once_until_its_keys_are_withdrawn() {
+    let (signer, other) = (Signer::new("k1"), Signer::new("k2"));
+    let (issuers, served, _tasks) = with_server(NO_PAUSE, 3_600).await;
+    served.answer(set(&[&signer]));
+    let (valid, forged) = (signer.token(), Signer::new("k1").token());
+    assert!(!issuers.knows(&valid));
+    issuers.find(&valid).await.expect("a valid token");
+    issuers.find(&forged).await.expect_err("a forged token");
+    assert!(issuers.knows(&valid) && !issuers.knows(&forged));
+    // The issuer gives the same keys again.
+    issuers.find(&other.token()).await.expect_err("unknown key");
+    assert!(issuers.knows(&valid));
+    served.answer(set(&[&other]));
+    issuers.find(&other.token()).await.expect("a valid token");
+    assert!(!issuers.knows(&valid));
+    issuers.find(&valid).await.expect_err("a withdrawn key");
+}
+
+#[tokio::test]
+async fn a_token_that_was_verified_ends_with_its_time() {
+    let signer = Signer::new("k1");
+    let (issuers, _folder) = with_file(&set(&[&signer]));
+    let mut claims = claims();
+    // Half of the skew has passed.
+    claims["exp"] = json!(get_current_timestamp() - SKEW_SECONDS / 2);
+    let token = signer.sign(&signer.header(), &claims);
+    issuers.find(&token).await.expect("within the skew");
+    let holder = issuers.verified.find(&Sha256::of(&[token.as_bytes()]));
+    let holder = holder.expect("a verified token");
+    let now = get_current_timestamp();
+    assert!((now..now + SKEW_SECONDS).contains(&holder.until));
 }

@@ -284,6 +284,48 @@ async fn a_token_that_is_made_while_nobody_is_asked_says_so() -> Outcome {
     .await
 }
 
+/// The tokens of another library, and a publisher that knows their issuer.
+#[tokio::test]
+async fn a_flood_of_forged_tokens_costs_no_verifications_and_locks_out_no_known_token() -> Outcome {
+    const FIXTURE: &str = include_str!("../../../auth/src/issuers/testdata/pyjwt.json");
+    let fixture: Value = serde_json::from_str(FIXTURE)?;
+    let folder = tempfile::tempdir()?;
+    let keys = folder.path().join("keys.json");
+    std::fs::write(&keys, fixture["jwks"].to_string())?;
+    let issuers = json!({"issuers": [{
+        "name": "corp", "issuer": "https://issuer.example", "audience": "confcast",
+        "algorithms": ["RS256", "EdDSA"], "jwksFile": keys,
+        "grants": [{"claim": "roles", "value": "config-writer", "grant": {"role": "reader"}}]
+    }]});
+    let file = folder.path().join("issuers.json");
+    std::fs::write(&file, issuers.to_string())?;
+    let options = [
+        format!("--issuers-file={}", file.display()),
+        "--limit-bad-credentials-per-minute=3".to_owned(),
+    ];
+    let options = options.each_ref().map(String::as_str);
+    with_publisher(&options, async |testbed| {
+        let heads = "GET /v1/collections";
+        let token = |name: &str| bearer(fixture["tokens"][name].as_str().unwrap_or_default());
+        let (known, new) = (token("RS256"), token("EdDSA"));
+        ensure!(status(testbed, heads, &known).await? == 200);
+        let forged = new.replace("\r\n", "AA\r\n");
+        for attempt in 0..4 {
+            let expected = if attempt < 3 { 401 } else { 429 };
+            ensure!(status(testbed, heads, &forged).await? == expected);
+        }
+        ensure!(status(testbed, heads, &known).await? == 200);
+        // What would cost a verification waits until the address may send one more.
+        let refused = testbed.ask(heads, &new, "").await?;
+        ensure!(
+            refused.status == 429 && refused.header("Retry-After").is_some(),
+            "{refused:?}"
+        );
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn bodies_of_callers_that_are_not_known_take_nothing_of_the_budget() -> Outcome {
     let line = format!("PUT /v1/collections/{SKILLS}/documents/a");

@@ -12,7 +12,12 @@
 //!
 //! Sources: RFC 9110 section 11, RFC 6750 section 3.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use actix_web::{
     Error, HttpMessage, HttpRequest, ResponseError,
@@ -139,6 +144,12 @@ pub async fn authenticate(
         return next.call(request).await;
     }
     let session = session(&layer.authenticator, &request);
+    if let Err(exceeded) = check_invalid(&request)
+        && session.must_verify()
+    {
+        // Not one more signature is checked for this address before its time.
+        return Ok(bodies::refuse(request, exceeded.response()).await);
+    }
     let mut identified = identify(&session, &request).await;
     if is_of_sidecar {
         // An event changes what a replica answers: no right to read gives that.
@@ -175,13 +186,21 @@ pub async fn authenticate(
 fn count_invalid(request: &ServiceRequest, refused: &ProblemError) -> Result<(), Exceeded> {
     let is_invalid = refused.problem().kind == ProblemKind::Unauthenticated
         && request.headers().contains_key(AUTHORIZATION);
-    match (
-        request.app_data::<Data<BadCredentials>>(),
-        request.peer_addr(),
-    ) {
-        (Some(bad), Some(peer)) if is_invalid => bad.count(peer.ip()),
+    match bad_credentials(request) {
+        Some((bad, address)) if is_invalid => bad.count(address),
         _valid_or_missing => Ok(()),
     }
+}
+
+/// Whether the address of a request may send one more credential that is not valid. Nothing is counted.
+fn check_invalid(request: &ServiceRequest) -> Result<(), Exceeded> {
+    let counted = bad_credentials(request);
+    counted.map_or(Ok(()), |(bad, address)| bad.check(address))
+}
+
+fn bad_credentials(request: &ServiceRequest) -> Option<(&BadCredentials, IpAddr)> {
+    let bad = request.app_data::<Data<BadCredentials>>()?;
+    Some((bad, request.peer_addr()?.ip()))
 }
 
 /// What a request presents.

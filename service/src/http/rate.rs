@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     num::NonZeroU32,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -260,17 +260,70 @@ pub(super) fn check(request: &ServiceRequest) -> Result<(), Exceeded> {
 /// Credentials that are not valid, by address. Cloning shares the counters.
 ///
 /// A valid credential costs nothing here, and is accepted also from an address that has used up its
-/// number: behind a proxy or a sidecar a stranger must not lock out the others.
+/// number: behind a proxy or a sidecar a stranger must not lock out the others. Only one whose
+/// signature was never checked has to wait until the address may send one more.
 #[derive(Debug, Clone)]
-pub struct BadCredentials(Arc<Counters<IpAddr>>);
+pub struct BadCredentials(Arc<Bad>);
+
+#[derive(Debug)]
+struct Bad {
+    counters: Counters<IpAddr>,
+    /// Until when addresses have used up their number; the counters do not say it without counting.
+    used_up: Mutex<UsedUp>,
+}
+
+/// Times of a bounded number of addresses.
+#[derive(Debug, Default)]
+struct UsedUp {
+    until: HashMap<IpAddr, Instant>,
+    /// The time of all that are not listed, which were refused while the list was full.
+    others: Option<Instant>,
+}
+
+impl UsedUp {
+    fn insert(&mut self, address: IpAddr, wait: Duration) {
+        let now = Instant::now();
+        let until = now + wait;
+        if self.until.len() >= MAX_CALLERS {
+            self.until.retain(|_address, until| *until > now);
+        }
+        if self.until.len() < MAX_CALLERS || self.until.contains_key(&address) {
+            self.until.insert(address, until);
+        } else {
+            self.others = Some(until);
+        }
+    }
+
+    /// How long an address has to wait.
+    fn wait(&mut self, address: IpAddr) -> Option<Duration> {
+        let until = self.until.get(&address).copied().or(self.others)?;
+        let wait = until.saturating_duration_since(Instant::now());
+        if wait.is_zero() {
+            self.until.remove(&address);
+            return None;
+        }
+        Some(wait)
+    }
+}
 
 impl BadCredentials {
     /// This many of one address in a minute, all of them at once at most.
     pub fn new(per_minute: NonZeroU32) -> Self {
-        Self(Arc::new(Counters::new(
-            Quota::per_minute(per_minute),
-            MAX_CALLERS,
-        )))
+        Self(Arc::new(Bad {
+            counters: Counters::new(Quota::per_minute(per_minute), MAX_CALLERS),
+            used_up: Mutex::default(),
+        }))
+    }
+
+    /// Whether an address may send one more, without counting it.
+    ///
+    /// # Errors
+    /// When the address has used up its number.
+    pub fn check(&self, address: IpAddr) -> Result<(), Exceeded> {
+        match self.used_up().wait(network(address)) {
+            Some(wait) => Err(Self::exceeded(wait)),
+            None => Ok(()),
+        }
     }
 
     /// Counts one of an address.
@@ -278,11 +331,25 @@ impl BadCredentials {
     /// # Errors
     /// When the address has used up its number.
     pub fn count(&self, address: IpAddr) -> Result<(), Exceeded> {
-        let counted = self.0.count(network(address));
-        counted.map_err(|wait| Exceeded {
+        let address = network(address);
+        self.0.counters.count(address).map_err(|wait| {
+            self.used_up().insert(address, wait);
+            Self::exceeded(wait)
+        })
+    }
+
+    fn exceeded(wait: Duration) -> Exceeded {
+        Exceeded {
             setting: BAD_CREDENTIALS_PER_MINUTE,
             wait,
-        })
+        }
+    }
+
+    fn used_up(&self) -> MutexGuard<'_, UsedUp> {
+        self.0
+            .used_up
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -352,6 +419,26 @@ mod tests {
         assert!(bad.count(address("2001:db8::2")).is_ok());
         let exceeded = bad.count(address("2001:db8::3")).expect_err("the third");
         assert!(exceeded.wait <= Duration::from_secs(30));
+        assert!(bad.check(address("2001:db8::4")).is_err());
+        assert!(bad.check(address("10.0.0.1")).is_ok());
         assert!(bad.count(address("10.0.0.1")).is_ok());
+    }
+
+    #[test]
+    fn addresses_that_used_up_their_number_are_bounded_and_those_beyond_the_bound_share_a_time() {
+        let address = |number: usize| IpAddr::from((number as u32).to_be_bytes());
+        let mut used_up = UsedUp::default();
+        for number in 0..MAX_CALLERS {
+            used_up.insert(address(number), Duration::from_secs(60));
+        }
+        assert_eq!(used_up.wait(address(MAX_CALLERS)), None);
+        used_up.insert(address(MAX_CALLERS), Duration::from_secs(60));
+        assert_eq!(used_up.until.len(), MAX_CALLERS);
+        assert!(used_up.wait(address(MAX_CALLERS)).is_some());
+        // A time that has passed frees its place.
+        used_up.insert(address(0), Duration::ZERO);
+        used_up.others = None;
+        assert_eq!(used_up.wait(address(0)), None);
+        assert_eq!(used_up.until.len(), MAX_CALLERS - 1);
     }
 }
