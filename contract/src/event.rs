@@ -170,11 +170,15 @@ impl EventData {
     /// # Errors
     /// When none has. An event without a revision has nothing that a signature could be of.
     pub fn verify(&self, keys: &PublicKeys) -> Result<(), UnprovenEvent> {
-        let (Some(revision), Some(epoch)) = (self.revision, self.epoch) else {
-            return Err(UnprovenEvent::Unsigned);
-        };
+        let statement = self.statement().ok_or(UnprovenEvent::Unsigned)?;
+        keys.verify(&statement, self.signature.as_ref())
+    }
+
+    /// What a signature of it is of; `None` without a revision.
+    pub fn statement(&self) -> Option<Statement<'_>> {
+        let (revision, epoch) = (self.revision?, self.epoch?);
         let hash = self.config_data.as_ref().map(ValueHash::of);
-        let statement = Statement {
+        Some(Statement {
             collection: &self.collection,
             op: self.op,
             id: &self.id,
@@ -184,8 +188,7 @@ impl EventData {
             value: hash.or(self.config_data_hash),
             change_set: self.change_set.as_ref(),
             proof: self.proof,
-        };
-        keys.verify(&statement, self.signature.as_ref())
+        })
     }
 
     /// The same event data with the publish metadata of a sidecar: the name of the component, and the

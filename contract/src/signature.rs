@@ -55,7 +55,7 @@ impl ValueHash {
 }
 
 /// What the signature of an event is of. Two statements that differ have different bytes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Statement<'a> {
     /// The collection.
     pub collection: &'a CollectionName,

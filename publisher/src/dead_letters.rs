@@ -10,18 +10,19 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use contract::{
-    CollectionName, EventData, canonical,
+    CollectionName,
     dead_letter::{
         DeadLetter, DeadLetterId, DeadLetterList, DeadLetterReason, DeadLetterReplayed,
-        DeadLetterReport, EventSummary, Original, OriginalFrom, ReplayRequest, Replayed,
+        DeadLetterReport, Original, ReplayRequest, Replayed,
     },
-    event,
-    signature::UnprovenEvent,
     text::Escaped,
 };
 use futures_util::FutureExt;
 use service::runtime::log_rate::LogRate;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 use tracing::warn;
 
 use crate::{
@@ -35,6 +36,7 @@ use crate::{
 
 mod arrival;
 mod error;
+mod origin;
 mod replay;
 
 use arrival::{Arrival, merged};
@@ -48,6 +50,8 @@ const MOVED: usize = 2;
 /// of them waits for the disk.
 const REPORTED: usize = 1;
 const WAITING: usize = 32;
+/// Events that are looked up in the change log at the same time.
+const PROVEN: usize = 1;
 /// How long an arrival waits for its place: a sidecar gives a delivery 3 s (dapr-config/resiliency.yaml).
 const PLACE_TIME: Duration = Duration::from_secs(2);
 
@@ -82,6 +86,8 @@ pub struct DeadLetters {
     metrics: Arc<Metrics>,
     moved: Arc<Places>,
     reported: Arc<Places>,
+    /// Places for events that are looked up in the change log.
+    proven: Arc<Places>,
     /// Tells the events of publishers from those of others, where events are signed.
     signer: Option<EventSigner>,
 }
@@ -99,6 +105,21 @@ impl Places {
             waiting: Semaphore::new(storing + WAITING),
             storing: Semaphore::new(storing),
         })
+    }
+
+    /// Waits for a place, which is held until the answer is dropped.
+    ///
+    /// # Errors
+    /// When too many wait, or it takes too long.
+    async fn take(&self) -> Result<[SemaphorePermit<'_>; 2], DeadLetterError> {
+        let waiting = self.waiting.try_acquire();
+        let waiting = waiting.map_err(|_full| DeadLetterError::Busy)?;
+        match timeout(PLACE_TIME, self.storing.acquire()).await {
+            Ok(Ok(storing)) => Ok([waiting, storing]),
+            // The semaphore is never closed.
+            Ok(Err(_closed)) => Err(DeadLetterError::Busy),
+            Err(_late) => Err(DeadLetterError::Busy),
+        }
     }
 }
 
@@ -151,41 +172,15 @@ impl DeadLetters {
             metrics,
             moved: Places::new(MOVED),
             reported: Places::new(REPORTED),
+            proven: Places::new(PROVEN),
             signer: None,
         }
     }
 
-    /// With a key only events that it has signed are kept: anyone who can write to the broker could
-    /// make letters, and true ones would have to go for them.
+    /// With a key only events of publishers are kept, see [`origin`].
     #[must_use]
     pub fn of_signed_events(self, signer: Option<EventSigner>) -> Self {
         Self { signer, ..self }
-    }
-
-    /// Whether an event is kept, with the reason if it is not. One that is not is counted and logged.
-    fn check_origin(&self, original: &[u8], from: OriginalFrom) -> Result<(), UnprovenEvent> {
-        let Some(signer) = &self.signer else {
-            return Ok(());
-        };
-        let checked = match event_data(original, from) {
-            Some(data) => signer.verify(&data),
-            None => Err(UnprovenEvent::Unsigned),
-        };
-        if let Err(cause) = &checked {
-            self.metrics.dead_letter_unproven(cause.as_str());
-            static LINES: LogRate = LogRate::new();
-            if let Some(left_out) = LINES.due() {
-                let reason = cause.as_str();
-                let event = EventSummary::of(original);
-                let event = event.event_id.as_deref().unwrap_or("without an id");
-                warn!(
-                    reason,
-                    "the event {} is not kept as a dead letter ({reason}): {cause}{left_out}",
-                    Escaped(event)
-                );
-            }
-        }
-        checked
     }
 
     /// Keeps an event that a sidecar moved to the dead letter topic: the bytes of the topic.
@@ -195,7 +190,7 @@ impl DeadLetters {
     pub async fn add_moved(&self, original: &[u8]) -> Result<DeadLetterId, DeadLetterError> {
         let arrival = Arrival::moved(original, now());
         // An answer that asks for it again would bring it again.
-        if self.check_origin(original, OriginalFrom::Moved).is_err() {
+        if self.check_origin(&arrival, original).await?.is_err() {
             return Ok(arrival.id);
         }
         self.add(arrival, &self.moved, LetterDurability::Now).await
@@ -204,13 +199,15 @@ impl DeadLetters {
     /// Keeps an event that a replica dropped.
     ///
     /// # Errors
-    /// As [`Self::add_moved`], and when no publisher has signed the event.
+    /// As [`Self::add_moved`], and when the event is not of a publisher.
     pub async fn add_reported(&self, reported: Reported) -> Result<DeadLetterId, DeadLetterError> {
         let Reported { arrival, original } = reported;
-        if let Err(cause) = self.check_origin(&original, OriginalFrom::Reported) {
+        if let Err(cause) = self.check_origin(&arrival, &original).await? {
             return Err(DeadLetterError::InvalidReport {
                 pointer: "/original",
-                reason: format!("No publisher has signed this event: {cause}"),
+                reason: format!(
+                    "No publisher has signed this event, and it is not of a change of the log: {cause}"
+                ),
             });
         }
         self.add(arrival, &self.reported, LetterDurability::Soon)
@@ -223,11 +220,7 @@ impl DeadLetters {
         places: &Places,
         durability: LetterDurability,
     ) -> Result<DeadLetterId, DeadLetterError> {
-        let waiting = places.waiting.try_acquire();
-        let _waiting = waiting.map_err(|_full| DeadLetterError::Busy)?;
-        let storing = timeout(PLACE_TIME, places.storing.acquire()).await;
-        // The semaphore is never closed.
-        let _storing = storing.map_err(|_late| DeadLetterError::Busy)?;
+        let _place = places.take().await?;
         let id = arrival.id;
         let merge = move |stored| Some(merged(stored, &arrival));
         let changed = self.store.change_dead_letter(id, durability, merge).await?;
@@ -405,22 +398,6 @@ impl DeadLetters {
             "this publisher {refused} {collection}"
         )))
     }
-}
-
-/// The data of an event, in an envelope or bare. The envelope is not signed, and a letter has the
-/// name of its source and id: these must be those of the change, else one signed event could be any
-/// number of letters. What a sidecar moves has an envelope.
-fn event_data(original: &[u8], from: OriginalFrom) -> Option<EventData> {
-    let mut event = canonical::value(original).ok()?;
-    if event.get("specversion").is_none() {
-        let is_bare = from == OriginalFrom::Reported;
-        return is_bare
-            .then(|| serde_json::from_value(event).ok())
-            .flatten();
-    }
-    let data: EventData = serde_json::from_value(event.get_mut("data")?.take()).ok()?;
-    let id = format!("{}:{}:{}", data.collection, data.epoch?, data.revision?);
-    (event.get("source")? == event::SOURCE && event.get("id")? == id.as_str()).then_some(data)
 }
 
 /// What would be sent. The letter stays as it is.

@@ -25,7 +25,7 @@ pub(super) struct Arrival {
     bytes: u64,
     /// What is kept of it.
     original: Vec<u8>,
-    from: OriginalFrom,
+    pub(super) from: OriginalFrom,
     time: DateTime<Utc>,
 }
 
@@ -108,8 +108,13 @@ impl Arrival {
         })
     }
 
+    /// Whether these bytes are less than the event.
+    pub(super) fn is_part(&self, original: &[u8]) -> bool {
+        u64::try_from(original.len()).is_ok_and(|given| given < self.bytes)
+    }
+
     fn is_truncated(&self) -> bool {
-        u64::try_from(self.original.len()).is_ok_and(|kept| kept < self.bytes)
+        self.is_part(&self.original)
     }
 }
 

@@ -1,11 +1,15 @@
 //! Dead letters over HTTP: what is refused, what is sent again with `LOCAL`, and that letters in mass
 //! cost no more than the bounds.
 
-use std::time::Duration;
+use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 
 use actix_web::{App, HttpResponse, HttpServer, http::StatusCode, web};
-use anyhow::ensure;
-use contract::dead_letter::{DeadLetterId, DeadLetterReport, EventSummary, Original};
+use anyhow::{Context as _, ensure};
+use contract::{
+    EventData,
+    dead_letter::{DeadLetterId, DeadLetterReport, EventSummary, Original},
+    signature::SigningKey,
+};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -28,6 +32,11 @@ fn report(original: &Value) -> DeadLetterReport {
         bytes: original.len() as u64,
         original: Original::of(original.as_bytes()),
     }
+}
+
+async fn status_of(testbed: &Testbed, report: &DeadLetterReport) -> anyhow::Result<u16> {
+    let body = serde_json::to_string(report)?;
+    Ok(testbed.send("POST", LETTERS, &[], &body).await?.0.into())
 }
 
 /// Reports an event, and gives the path of its letter.
@@ -135,6 +144,76 @@ async fn a_letter_is_sent_again_as_the_log_has_it_or_as_it_was() -> Outcome {
 }
 
 /// A port that refuses connections, and subscribers that answer in other ways than taking the event.
+/// Another publisher may have another key, and this one knows no key of before its start.
+#[tokio::test]
+async fn a_true_event_of_a_key_that_is_not_known_becomes_a_letter_and_a_forged_one_does_not()
+-> Outcome {
+    let [key, other] = [1, 2].map(|byte| SigningKey::from_seed(&[byte; 32]));
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("signing-key.pem");
+    std::fs::write(&file, key.to_pem()?)?;
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))?;
+    let flag = format!("--signing-key-file={}", file.display());
+    with_publisher(&[&flag], async |testbed| {
+        testbed
+            .changes
+            .unit(context())
+            .publish(create(SKILLS, "a"))
+            .await?;
+        let by_this = testbed.event().await?;
+        let signed_by_other = |change: &dyn Fn(&mut Value)| {
+            let mut event = by_this.clone();
+            change(&mut event["data"]);
+            let data: EventData = serde_json::from_value(event["data"].clone())?;
+            let statement = data.statement().context("a revision")?;
+            event["data"]["signature"] = json!(other.sign(&statement));
+            anyhow::Ok(event)
+        };
+        let letter = reported(testbed, &signed_by_other(&|_same| {})?).await?;
+        let replay = format!("{letter}/replay");
+        let (replayed, answer) = testbed.send("POST", &replay, &[], "{}").await?;
+        ensure!(replayed == 200, answer);
+        let again = testbed.event().await?;
+        ensure!(again["data"] == by_this["data"], "{again}");
+
+        for (name, value) in [
+            ("id", json!("b")),
+            ("lastSet", json!(1)),
+            ("configData", json!({"forged": true})),
+            ("epoch", json!("00000001-1")),
+        ] {
+            let mut forged = signed_by_other(&|data| data[name] = value.clone())?;
+            let part = |member: &str| forged["data"][member].to_string().replace('"', "");
+            forged["id"] = json!([part("collection"), part("epoch"), part("revision")].join(":"));
+            ensure!(
+                status_of(testbed, &report(&forged)).await? == 400,
+                "{forged}"
+            );
+        }
+
+        // Of a large event only a part is reported. What names a change of the log is kept.
+        let part_of = |change: &dyn Fn(&mut EventSummary)| {
+            let mut part = report(&by_this);
+            change(&mut part.event);
+            part.bytes = 1 << 20;
+            part.original = Original::of(br#"{"specversion":"1.0","#);
+            part
+        };
+        ensure!(status_of(testbed, &part_of(&|_same| {})).await? == 200);
+        ensure!(
+            status_of(
+                testbed,
+                &part_of(&|event| event.document = "b".parse().ok())
+            )
+            .await?
+                == 400
+        );
+        ensure!(status_of(testbed, &part_of(&|event| event.revision = Some(2))).await? == 400);
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn an_event_that_no_subscriber_took_leaves_its_letter_open() -> Outcome {
     for (answer, words) in [
