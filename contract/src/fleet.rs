@@ -325,6 +325,10 @@ pub struct CheckInAnswer {
     /// has no fault.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub without_topic: BTreeSet<CollectionName>,
+    /// Collections whose events are id-only: of all others such an event is of no publisher. Absent
+    /// from an older publisher and from a subscriber, which say nothing of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id_only: Option<BTreeSet<CollectionName>>,
     /// Collections that have to be loaded again, and why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub resync: BTreeMap<CollectionName, ResyncReason>,

@@ -7,11 +7,7 @@
 //! and it has bounds (`limits`, `pacing`). No HTTP type is named here; the API turns a
 //! [`FleetError`] into an answer.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chrono::Utc;
 use contract::{
@@ -40,6 +36,7 @@ use self::{
 };
 use crate::{
     metrics::Metrics,
+    policy::Broadcast,
     store::{Store, replicas::ReplicaRow},
     transport::direct::{SubscriberRegistry, trust::Peer},
 };
@@ -65,8 +62,8 @@ pub struct Fleet {
     restore: Restore,
     subscribers: Option<SubscriberRegistry>,
     metrics: Arc<Metrics>,
-    /// The collections without a topic, for the answers.
-    without_topic: BTreeSet<CollectionName>,
+    /// What events there are, for the answers.
+    broadcast: Broadcast,
     /// Bytes for check-ins that wait for their answer.
     memory: Arc<Semaphore>,
     /// Held while all records are read for one page.
@@ -94,7 +91,7 @@ impl Fleet {
         subscribers: Option<SubscriberRegistry>,
         metrics: Arc<Metrics>,
     ) -> (Self, FleetTasks) {
-        let without_topic = store.policy().broadcast.without_topic();
+        let broadcast = store.policy().broadcast.clone();
         let (check_ins, check_in_task) = CheckInBatcher::new(store.clone(), max_check_ins);
         let registry = Registry::new(store);
         let (restore, restore_task) = Restore::new(registry.clone(), metrics.clone());
@@ -109,7 +106,7 @@ impl Fleet {
             restore,
             subscribers,
             metrics,
-            without_topic,
+            broadcast,
             memory: Arc::new(Semaphore::new(WAITING_BYTES)),
             paging: Arc::default(),
         };
@@ -155,6 +152,9 @@ impl Fleet {
             |name: &CollectionName| caller.may(Right::Follow, Target::Collection(name));
         answer.served.retain(may_follow);
         answer.without_topic.retain(may_follow);
+        if let Some(id_only) = &mut answer.id_only {
+            id_only.retain(may_follow);
+        }
         if !unproven.is_empty() && is_own {
             // The list of replicas shows nothing that was never committed.
             let check_in = without_claims(check_in, &unproven);
@@ -241,13 +241,16 @@ impl Fleet {
             }
             resync.insert(point.collection, ResyncReason::Diverged);
         }
+        let served = snapshot.heads.keys();
+        let id_only = served.filter(|name| self.broadcast.is_id_only(name));
         CheckInAnswer {
             report_after_ms: Some(pacing::report_after_ms(self.registry.size())),
             heads,
             served: snapshot.heads.keys().cloned().collect(),
             age: 0,
             unsettled: Default::default(),
-            without_topic: self.without_topic.clone(),
+            without_topic: self.broadcast.without_topic(),
+            id_only: Some(id_only.cloned().collect()),
             resync,
         }
     }

@@ -28,6 +28,7 @@ use crate::{
     failure_log::{FailureLevel, FailureLog, LogRate},
     intake::{is_id_only, redis::with_channel},
     source::PublisherSource,
+    sync::gap_of_changed,
 };
 
 /// Time to read the document.
@@ -158,10 +159,13 @@ impl DocumentReplica {
         let subscription = Subscription::Document(collection.clone(), id.clone());
         let mut events = pin!(listen(redis.clone(), subscription, broker::Cursors::new()));
         let mut read_at = Instant::now();
-        // An event that asks for a read never shortens the wait after a failure.
+        // An event that asks for a read never shortens the wait after a failure, and keeps a distance to
+        // the last read: anyone may send such events.
         let mut not_before = read_at;
         // Anyone may send such events, in any number.
         let mut unproven_read: Option<Instant> = None;
+        // Reads in a row that brought nothing.
+        let mut fruitless = 0_u32;
         let keys = self.config.event_keys.clone();
         let mut reloading = pin!(async {
             match &keys {
@@ -187,10 +191,15 @@ impl DocumentReplica {
                 () = sleep_until(read_at.into()) => {
                     let read = self.read().await;
                     self.note(read.as_ref().err().map(ToString::to_string));
+                    fruitless = match read {
+                        Ok(false) => fruitless.saturating_add(1),
+                        Ok(true) | Err(_) => 0,
+                    };
                     not_before = Instant::now();
                     // Replicas that started together drift apart.
                     if read.is_ok() {
                         read_at = not_before + check_in.mul_f64(rand::random_range(READ_SHARE));
+                        not_before += gap_of_changed(fruitless);
                     } else {
                         not_before += RetryPolicy::REPLICA_SYNC.waits().next_wait();
                         read_at = not_before;
@@ -269,12 +278,12 @@ impl DocumentReplica {
         is_of_this.then(|| decide(&self.view.borrow(), event))
     }
 
-    /// Reads the document. A blank or foreign store, an older history and an old copy are refused:
+    /// Reads the document, and says whether it or what is known of it changed. A blank or foreign store, an older history and an old copy are refused:
     /// what is held stays.
     ///
     /// # Errors
     /// When no publisher gave the document within [`READ_BUDGET`], or what it offers is refused.
-    async fn read(&self) -> Result<(), SourceError> {
+    async fn read(&self) -> Result<bool, SourceError> {
         let DocumentConfig { collection, id, .. } = &self.config;
         let requested_at = Instant::now();
         let seen = self.view.borrow().seen;
@@ -287,7 +296,7 @@ impl DocumentReplica {
             .map_or(0, Document::revision)
             .max(head.revision);
         let document = document.map(Arc::new);
-        self.view.send_if_modified(|view| {
+        let changed = self.view.send_if_modified(|view| {
             // Readers are woken by another document only, and by the first answer.
             let changed = view.document != document || view.confirmed.is_none();
             *view = DocumentView {
@@ -297,7 +306,7 @@ impl DocumentReplica {
             };
             changed
         });
-        Ok(())
+        Ok(changed)
     }
 
     /// Logs a failure when it is new, and its end.

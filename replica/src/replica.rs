@@ -23,8 +23,8 @@ use crate::{
     cache::Cache,
     failure_log::FailureLog,
     intake::{
-        DropReports, EventSource, FeedIntake, Intake, IntakeConnection, Stats, StatsSnapshot,
-        UnconfirmedClaims, UnversionedIntake,
+        DropReports, EventSource, FeedIntake, IdOnlyCollections, Intake, IntakeConnection, Stats,
+        StatsSnapshot, UnconfirmedClaims, UnversionedIntake,
     },
     persist::{ImageFile, Persistence, StreamCursors},
     source::PublisherSource,
@@ -100,6 +100,7 @@ impl Replica {
         let typed = Arc::new(typed);
         cache.note_typed(typed.reach_at_start());
         let claims = Arc::new(UnconfirmedClaims::default());
+        let id_only = Arc::new(IdOnlyCollections::default());
         let unversioned = Arc::new(UnversionedIntake {
             cache: Arc::clone(&cache),
             source: Arc::clone(&source),
@@ -115,6 +116,7 @@ impl Replica {
             stats: Arc::clone(&stats),
             signals: Arc::clone(&signals),
             claims: Arc::clone(&claims),
+            id_only: Arc::clone(&id_only),
             unversioned: Arc::clone(&unversioned),
             reports: Arc::new(DropReports::new(&config, Arc::clone(&source))),
             #[cfg(feature = "actix")]
@@ -147,6 +149,7 @@ impl Replica {
             stats: Arc::clone(&stats),
             signals: Arc::clone(&signals),
             claims,
+            id_only,
             typed: Arc::clone(&typed),
             loader: Arc::clone(&loader),
             intake_monitor: Mutex::new(IntakeMonitor::default()),

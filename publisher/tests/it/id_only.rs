@@ -154,7 +154,9 @@ async fn a_collection_without_a_topic_has_no_event_and_nothing_pending() -> Outc
             .await?;
         let answer: Value = serde_json::from_str(&answer)?;
         ensure!(
-            status == 200 && answer["withoutTopic"] == json!([AGENTS]),
+            status == 200
+                && answer["withoutTopic"] == json!([AGENTS])
+                && answer["idOnly"] == json!([]),
             "{answer}"
         );
         Ok(())

@@ -4,10 +4,14 @@
 //! Such an event says that a document may have changed. Where revisions are counted, the feed of the
 //! collection is read, so order and change sets hold as for every other event. Where they are not,
 //! the document is read by its id. An event that says nothing new costs a request and is no error.
-//! Nothing here decides which history is followed.
+//! Where events are signed, one of a collection of which no publisher sends such events is dropped:
+//! they are not signed, so anyone can make them. Nothing here decides which history is followed.
 
+use std::{collections::BTreeSet, sync::Arc};
+
+use arc_swap::ArcSwapOption;
 use chrono::{DateTime, Utc};
-use contract::{CollectionName, DocumentId};
+use contract::{CollectionName, DocumentId, signature::UnprovenEvent};
 use tracing::Instrument;
 #[cfg(any(feature = "actix", feature = "redis"))]
 use {contract::event::IdOnlyData, serde_json::Value};
@@ -16,6 +20,25 @@ use super::{
     EventOutcome, EventSource, Intake,
     receive::{event_span, record_document},
 };
+
+/// The collections whose events are id-only, as a publisher last said it.
+#[derive(Debug, Default)]
+pub(crate) struct IdOnlyCollections(ArcSwapOption<BTreeSet<CollectionName>>);
+
+impl IdOnlyCollections {
+    /// Takes what the answer to a check-in says; `None` when it says nothing of it.
+    pub(crate) fn set(&self, names: Option<BTreeSet<CollectionName>>) {
+        self.0.store(names.map(Arc::new));
+    }
+
+    /// Whether no publisher sends id-only events of a collection; `false` while that is not known.
+    fn excludes(&self, collection: &CollectionName) -> bool {
+        let names = self.0.load();
+        names
+            .as_deref()
+            .is_some_and(|names| !names.contains(collection))
+    }
+}
 
 /// Whether the data of an event has the form of an id-only event.
 #[cfg(any(feature = "actix", feature = "redis"))]
@@ -70,6 +93,9 @@ impl Intake {
         expiration: Option<DateTime<Utc>>,
     ) -> EventOutcome {
         record_document(collection, id);
+        if self.config.event_keys.is_some() && self.id_only.excludes(collection) {
+            return self.refuse(collection, id, UnprovenEvent::Unsigned);
+        }
         let view = self.cache.view();
         if view
             .root()

@@ -30,6 +30,7 @@ pub(crate) use drop_reports::DropReports;
 pub use event_keys::{EventKeys, EventKeysError};
 pub(crate) use event_source::EventSource;
 pub(crate) use feed::FeedIntake;
+pub(crate) use id_only::IdOnlyCollections;
 #[cfg(feature = "redis")]
 pub(crate) use id_only::is_id_only;
 pub use outcome::EventOutcome;

@@ -24,7 +24,8 @@ use tokio::time::timeout;
 use tracing::{Instrument, Level, Span, field};
 
 use super::{
-    DropReports, EventKeys, EventOutcome, EventSource, Stats, UnconfirmedClaims, UnversionedIntake,
+    DropReports, EventKeys, EventOutcome, EventSource, IdOnlyCollections, Stats, UnconfirmedClaims,
+    UnversionedIntake,
 };
 use crate::{
     Config, Follow, SourceError, cache::Cache, failure_log::LogRate, source::PublisherSource,
@@ -53,6 +54,8 @@ pub(crate) struct Intake {
     pub(crate) signals: Arc<SyncSignals>,
     /// Keeps what events said about revisions that no publisher confirmed.
     pub(crate) claims: Arc<UnconfirmedClaims>,
+    /// Which collections have id-only events.
+    pub(crate) id_only: Arc<IdOnlyCollections>,
     /// Takes the events without a revision.
     pub(crate) unversioned: Arc<UnversionedIntake>,
     /// Reports dropped events to the publisher.
@@ -325,7 +328,7 @@ impl Intake {
 
     /// Drops an event that no publisher has signed. Anyone may send such events in any number, so
     /// none is reported to the publisher, and few are remembered.
-    fn refuse(
+    pub(super) fn refuse(
         &self,
         collection: &CollectionName,
         id: &DocumentId,

@@ -24,7 +24,7 @@ use super::{Loader, SyncError, SyncSignals, load::listed};
 use crate::{
     Config, Follow, SourceError, View,
     cache::Cache,
-    intake::{Stats, UnconfirmedClaims, drop_refuted},
+    intake::{IdOnlyCollections, Stats, UnconfirmedClaims, drop_refuted},
     source::{PublisherSource, withdrawn},
     typed::Typed,
 };
@@ -54,6 +54,8 @@ pub(crate) struct CheckIns {
     pub(crate) signals: Arc<SyncSignals>,
     /// What events said about revisions that no publisher confirmed.
     pub(crate) claims: Arc<UnconfirmedClaims>,
+    /// Keeps which collections have id-only events.
+    pub(crate) id_only: Arc<IdOnlyCollections>,
     /// Refused values and handlers, for the report.
     pub(crate) typed: Arc<Typed>,
     /// Loads when the answer says that a load is needed.
@@ -138,6 +140,7 @@ impl CheckIns {
                 .compare_heads(true_at, answer.heads, &answer.resync, &answer.unsettled);
         self.hold_back_diverged(Instant::now());
         self.stats.checked_in(answer.without_topic);
+        self.id_only.set(answer.id_only);
         let joins = self.follow(&answer.served) | self.returned(&view);
         // A newer history cannot be reached by changes: it is loaded whole.
         if other_epoch {

@@ -16,6 +16,8 @@ pub(crate) use catch_up::CatchUp;
 pub(crate) use check_in::{CheckIns, IntakeMonitor};
 pub(crate) use load::Loader;
 pub(crate) use run::SyncLoop;
+#[cfg(feature = "redis")]
+pub(crate) use schedule::gap_of_changed;
 pub(crate) use signals::SyncSignals;
 use state::InstallError;
 

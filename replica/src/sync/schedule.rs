@@ -155,10 +155,7 @@ impl Schedule {
 
     /// An id-only event came: the feed is read at once, or a moment after the last catch-up.
     pub(super) fn catch_up_for_changed(&mut self, now: Instant) {
-        let gap = match self.fruitless {
-            0..FRUITLESS => CHANGED_GAP,
-            FRUITLESS.. => HINT_GAP,
-        };
+        let gap = gap_of_changed(self.fruitless);
         let earliest = self.last_catch_up.map_or(now, |last| last + gap);
         self.changed_at = Some(now.max(earliest).max(self.not_before));
     }
@@ -180,6 +177,15 @@ impl Schedule {
         self.check_in_at = until;
         // The heads in its answer tell of all changes until then.
         self.changed_at = None;
+    }
+}
+
+/// The time between two reads that events without a value lead to, after this many of them in a row
+/// brought nothing. Anyone may send such events.
+pub(crate) fn gap_of_changed(fruitless: u32) -> Duration {
+    match fruitless {
+        0..FRUITLESS => CHANGED_GAP,
+        FRUITLESS.. => HINT_GAP,
     }
 }
 

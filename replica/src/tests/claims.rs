@@ -21,6 +21,10 @@ pub(super) struct Publisher {
     last: Mutex<Option<CheckIn>>,
     /// Whether it is a subscriber: it has no secret, and checks no proof.
     is_subscriber: bool,
+    /// The collections with id-only events, where it names them.
+    id_only: Option<BTreeSet<CollectionName>>,
+    /// The requests of the feed.
+    feed: Mutex<Vec<String>>,
 }
 
 impl Publisher {
@@ -29,6 +33,21 @@ impl Publisher {
             revision: AtomicU64::new(revision),
             ..Self::default()
         })
+    }
+
+    pub(super) fn with_id_only(revision: u64, collections: &[&str]) -> Arc<Self> {
+        Arc::new(Self {
+            revision: AtomicU64::new(revision),
+            id_only: Some(collections.iter().map(|text| name(text)).collect()),
+            ..Self::default()
+        })
+    }
+
+    /// How often the feed of a collection was read.
+    pub(super) fn pages_of(&self, collection: &str) -> usize {
+        let asked = format!("since={collection}:");
+        let feed = self.feed.lock().expect("not poisoned");
+        feed.iter().filter(|path| path.contains(&asked)).count()
     }
 
     fn proven_head(&self) -> Head {
@@ -53,6 +72,7 @@ impl Publisher {
                 report_after_ms: Some(50),
                 heads: vec![head, head_of_b()],
                 resync: resync.into_iter().collect(),
+                id_only: self.id_only.clone(),
                 ..Default::default()
             };
             *self.last.lock().expect("not poisoned") = Some(check_in);
@@ -61,6 +81,10 @@ impl Publisher {
         }
         let revision = self.revision.load(Ordering::Relaxed);
         if let Some((_path, since)) = path.split_once("since=") {
+            self.feed
+                .lock()
+                .expect("not poisoned")
+                .push(path.to_owned());
             let since: u64 = since
                 .split(['&', '%', ':', ';', ','])
                 .find_map(|part| part.parse().ok())

@@ -215,6 +215,54 @@ async fn events_that_no_publisher_has_signed_change_nothing_and_cost_one_check_i
     .await;
 }
 
+async fn changed(replica: &Replica, collection: &str) -> EventOutcome {
+    replica.receive_id(&name(collection), &id("x"), None).await
+}
+
+/// An id-only event has no signature. No publisher sends one of a collection with whole events.
+#[tokio::test]
+async fn an_id_only_event_of_a_collection_that_has_none_is_not_proven_and_reads_nothing() {
+    let publisher = Publisher::with_id_only(7, &["B"]);
+    with(&publisher, key(1).public(), async |replica| {
+        let before = publisher.check_ins.load(Ordering::Relaxed);
+        for _forged in 0..500 {
+            assert_eq!(reason(changed(&replica, "A").await), "unsigned");
+        }
+        assert_eq!(changed(&replica, "B").await, EventOutcome::Success);
+        eventually("asked", || {
+            publisher.check_ins.load(Ordering::Relaxed) > before
+        })
+        .await;
+        assert_eq!(publisher.pages_of("A"), 0);
+        assert_eq!(counts(&replica).unsigned, 500);
+        let check_ins = publisher.check_ins.load(Ordering::Relaxed) - before;
+        assert!(check_ins <= 2, "{check_ins} check-ins for 500 events");
+    })
+    .await;
+}
+
+/// The figure of docs/operations/signatures.md.
+#[tokio::test]
+async fn forged_id_only_events_cost_twenty_reads_of_the_feed_and_then_two_in_a_second() {
+    let publisher = Publisher::with_id_only(7, &["A"]);
+    with(&publisher, key(1).public(), async |replica| {
+        let begun = Instant::now();
+        let mut sent = 0_u32;
+        while publisher.pages_of("A") < 23 {
+            assert_eq!(changed(&replica, "A").await, EventOutcome::Success);
+            assert!(begun.elapsed() < Duration::from_secs(20));
+            sent += 1;
+            // The other tasks of this thread.
+            tokio::task::yield_now().await;
+        }
+        let most = 22 + begun.elapsed().as_millis() / 500;
+        let reads = publisher.pages_of("A");
+        assert!(reads as u128 <= most, "{reads} reads for {sent} events");
+        assert!(sent > 1_000, "{sent} events");
+    })
+    .await;
+}
+
 /// An event that was signed stays signed for ever: it must not bring anything back.
 #[tokio::test]
 async fn signed_events_of_the_past_change_nothing() {

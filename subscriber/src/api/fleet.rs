@@ -53,6 +53,7 @@ pub async fn check_in(api: web::Data<Api>, caller: Caller) -> Result<HttpRespons
         served,
         age: age.unwrap_or(u64::MAX),
         without_topic: Default::default(),
+        id_only: None,
         resync: Default::default(),
     }))
 }
