@@ -1,6 +1,7 @@
 //! All tests use real programs and servers, through the public interface of each program.
 
 mod api;
+mod audit;
 mod claims;
 mod context;
 mod dapr;
