@@ -531,3 +531,6 @@ fn transport(
     };
     Ok(transport)
 }
+
+#[cfg(test)]
+mod tests;

@@ -178,6 +178,7 @@ async fn memory_stays_flat_while_requests_are_refused() -> Outcome {
         .and_then(|count| count.parse().ok());
     let count = count.unwrap_or(500);
     let server = Server::start()?;
+    let fresh = server.memory_kib()?;
     let _stream = server
         .get("/v1/changes")
         .header("accept", "text/event-stream")
@@ -189,7 +190,8 @@ async fn memory_stays_flat_while_requests_are_refused() -> Outcome {
     let after = server.memory_kib()?;
     writeln!(
         std::io::stderr(),
-        "{} requests: {warm} KiB, then {after} KiB",
+        "{fresh} KiB; after {} requests {warm} KiB, after {} {after} KiB",
+        8 * count,
         24 * count
     )?;
     ensure!(after <= warm + NOISE_KIB, "{warm} KiB became {after} KiB");

@@ -74,7 +74,7 @@ pub(super) async fn with_publisher(
 }
 
 /// A subscriber that accepts every event of both collections.
-fn subscriber_of(
+pub(super) fn subscriber_of(
     events: mpsc::UnboundedSender<Value>,
     listener: TcpListener,
 ) -> std::io::Result<actix_web::dev::Server> {

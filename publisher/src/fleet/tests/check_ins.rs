@@ -123,6 +123,28 @@ async fn one_read_answers_all_waiting_check_ins() {
 }
 
 #[tokio::test]
+async fn as_many_check_ins_wait_as_the_limit_and_the_next_is_refused() {
+    let testbed = Testbed::new().await;
+    let (batcher, task) = CheckInBatcher::new(testbed.store.clone(), 2);
+    let waiting = futures_util::future::join_all((0..3).map(|_| batcher.snapshot(Vec::new())));
+    let never = CancellationToken::new();
+    let running = never.run_until_cancelled(task.run(CancellationToken::new()));
+    let answered = async {
+        let snapshots = waiting.await;
+        // The queue is empty again.
+        let next = batcher.snapshot(Vec::new()).await;
+        never.cancel();
+        (snapshots, next)
+    };
+    let ((snapshots, next), _ended) = futures_util::future::join(answered, running).await;
+    assert!(
+        matches!(snapshots.as_slice(), [Ok(_), Ok(_), Err(FleetError::Busy)]),
+        "{snapshots:?}"
+    );
+    assert!(next.is_ok(), "{next:?}");
+}
+
+#[tokio::test]
 async fn the_pause_between_early_check_ins_grows_with_the_fleet() {
     let testbed = Testbed::new().await;
     let head = testbed.head(FREE).await;

@@ -402,6 +402,48 @@ mod tests {
     }
 
     #[test]
+    fn beyond_the_limit_only_a_subscriber_that_takes_no_events_gives_its_place_to_a_new_one() {
+        let set = url("http://set:1");
+        let new = |limit| {
+            SubscriberRegistry::new(vec![set.clone().into()], BTreeSet::new(), None).at_most(limit)
+        };
+        let check_in = |registry: &SubscriberRegistry, port: u16| {
+            let source = registry.identify(Peer {
+                address: Some([127, 0, 0, 1].into()),
+                token: None,
+            });
+            registry.add(url(&format!("http://127.0.0.1:{port}")), &source);
+        };
+        let ports = |registry: &SubscriberRegistry| -> Vec<_> {
+            let all = registry.all();
+            all.iter()
+                .skip(1)
+                .filter_map(|subscriber| subscriber.base.expose().port())
+                .collect()
+        };
+        let none = new(0);
+        check_in(&none, 2);
+        assert_eq!(ports(&none), [0; 0]);
+
+        let registry = new(2);
+        for port in [2, 3, 4, 2] {
+            check_in(&registry, port);
+        }
+        assert_eq!(ports(&registry), [2, 3], "the limit, and one beyond it");
+        let fails = |index: usize| {
+            let all = registry.all();
+            assert!(all[index].breaker.acquire().expect("a permit").failed());
+        };
+        // One of the settings never gives its place.
+        fails(0);
+        check_in(&registry, 4);
+        assert_eq!(ports(&registry), [2, 3]);
+        fails(1);
+        check_in(&registry, 4);
+        assert_eq!(ports(&registry), [3, 4]);
+    }
+
+    #[test]
     fn a_subscriber_that_checks_in_and_gets_no_events_is_named_once_with_the_remedy() {
         let registry = |token: Option<&str>| {
             SubscriberRegistry::new(
