@@ -8,7 +8,10 @@ use anyhow::Context;
 use contract::{CanonicalJson, Epoch, EventData, Operation, canonical, document::JSON, event};
 use serde_json::{Map, Value, json};
 
-use super::{shape::draft_7, source::Contract};
+use super::{
+    shape::{allow_sealed_forms, draft_7},
+    source::Contract,
+};
 
 /// The document.
 ///
@@ -22,8 +25,9 @@ pub(super) fn document(contracts: &[Contract]) -> anyhow::Result<Value> {
     for contract in contracts {
         let name = contract.collection.as_str();
         let home = format!("#/components/schemas/{name}");
-        let schema =
+        let mut schema =
             draft_7(&contract.schema, &home).with_context(|| format!("the schema of {name}"))?;
+        allow_sealed_forms(&mut schema);
         let change = example(contract).with_context(|| format!("the sample of {name}"))?;
         schemas.insert(name.to_owned(), schema);
         schemas.insert(format!("{name}Change"), change_schema(name, &home));

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, bail};
+use contract::secrets::SEALED_MEMBER;
 use serde_json::{Map, Value, json};
 
 /// Keywords that a type cannot express: rules on values, and names of the schema itself.
@@ -216,6 +217,76 @@ pub(super) fn replace_enums_without_text(schema: &mut Value) {
     }
 }
 
+/// Lets each secret be its sealed form too: a reader without the key has nothing else. A writer gives the
+/// plain value.
+pub(super) fn allow_sealed_forms(schema: &mut Value) {
+    match schema {
+        Value::Object(keywords) => {
+            let schemas = keywords
+                .iter_mut()
+                .filter(|(keyword, _)| !holds_values(keyword));
+            schemas.for_each(|(_keyword, value)| allow_sealed_forms(value));
+            if is_secret(keywords) {
+                let plain = std::mem::take(keywords);
+                let sealed = json!({
+                    "type": "object",
+                    "description": "A sealed secret",
+                    "properties": {SEALED_MEMBER: {"type": "string"}},
+                    "required": [SEALED_MEMBER],
+                });
+                keywords.insert("anyOf".to_owned(), json!([plain, sealed]));
+            }
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(allow_sealed_forms),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// The objects of a shape, by the names of all their members. The value has the names of the members
+/// that are secret, or have secrets in them that are no member of an object themselves.
+pub(super) fn secret(shape: &Value) -> BTreeMap<BTreeSet<String>, BTreeSet<String>> {
+    members_that(shape, |_name, _object, member| {
+        let mut rest = vec![member];
+        while let Some(schema) = rest.pop() {
+            let Some(keywords) = schema.as_object() else {
+                continue;
+            };
+            if is_secret(keywords) {
+                return true;
+            }
+            for (keyword, value) in keywords {
+                match (keyword.as_str(), value) {
+                    ("items" | "oneOf" | "anyOf" | "allOf", Value::Array(schemas)) => {
+                        rest.extend(schemas)
+                    }
+                    ("items" | "additionalProperties", _) => rest.push(value),
+                    ("patternProperties", Value::Object(named)) => rest.extend(named.values()),
+                    ("$ref", Value::String(reference)) => {
+                        let target = reference.strip_prefix('#');
+                        let target = target.and_then(|target| shape.pointer(target));
+                        let target = target.and_then(Value::as_object);
+                        // What it refers to is not followed further: it may refer to itself.
+                        if target.is_some_and(is_secret) {
+                            return true;
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        false
+    })
+}
+
+fn is_secret(keywords: &Map<String, Value>) -> bool {
+    keywords.get("x-secret") == Some(&Value::Bool(true))
+}
+
+/// Whether what a keyword has are values, and no schemas.
+fn holds_values(keyword: &str) -> bool {
+    matches!(keyword, "enum" | "const" | "default" | "examples")
+}
+
 /// The name of the type of a value, in JSON Schema.
 fn type_of(value: &Value) -> &'static str {
     match value {
@@ -232,23 +303,31 @@ fn type_of(value: &Value) -> &'static str {
 /// The objects of a shape, by the names of all their members. The value has the names of the members
 /// that are optional and may also be null.
 pub(super) fn nullable(shape: &Value) -> BTreeMap<BTreeSet<String>, BTreeSet<String>> {
+    members_that(shape, |name, object, member| {
+        let required = object["required"].as_array();
+        let is_required = required.is_some_and(|all| all.iter().any(|each| each == name));
+        !is_required && may_be_null(shape, member)
+    })
+}
+
+/// The objects of a shape, by the names of all their members. The value has the names of those for
+/// which `is` holds: it gets the name, the schema of the object and the one of the member.
+fn members_that(
+    shape: &Value,
+    is: impl Fn(&str, &Value, &Value) -> bool,
+) -> BTreeMap<BTreeSet<String>, BTreeSet<String>> {
     let mut found = BTreeMap::new();
     let mut rest = vec![shape];
     while let Some(schema) = rest.pop() {
         if let Some(members) = schema.get("properties").and_then(Value::as_object) {
-            let required = |name: &str| {
-                schema["required"]
-                    .as_array()
-                    .is_some_and(|all| all.iter().any(|each| each == name))
-            };
-            let nullable = members
+            let those = members
                 .iter()
-                .filter(|(name, member)| !required(name) && may_be_null(shape, member));
-            let nullable: BTreeSet<String> = nullable.map(|(name, _member)| name.clone()).collect();
+                .filter(|(name, member)| is(name, schema, member));
+            let those: BTreeSet<String> = those.map(|(name, _member)| name.clone()).collect();
             found
                 .entry(members.keys().cloned().collect())
                 .or_insert_with(BTreeSet::new)
-                .extend(nullable);
+                .extend(those);
         }
         match schema {
             Value::Object(members) => rest.extend(members.values()),

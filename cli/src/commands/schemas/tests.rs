@@ -138,3 +138,90 @@ fn names_of_collections_become_names_of_types() {
         rust::types(std::iter::once((&"Plain".parse().expect("a name"), &plain))).expect("types");
     assert!(!types.contains("fn present"), "an unused function: {types}");
 }
+
+/// A schema with secrets of many forms.
+fn with_secrets() -> Value {
+    let secret = |kind: &str| json!({"type": kind, "x-secret": true});
+    json!({
+        "type": "object",
+        "required": ["password", "port"],
+        "properties": {
+            "port": {"type": "integer"},
+            "password": secret("string"),
+            "optional": secret("string"),
+            "nullable": {"type": ["string", "null"], "x-secret": true},
+            "tokens": {"type": "array", "items": secret("string")},
+            "by_name": {"type": "object", "additionalProperties": secret("integer")},
+            "named": {"$ref": "#/$defs/pin"},
+            "login": {
+                "type": "object", "x-secret": true,
+                "properties": {"user": {"type": "string"}}, "required": ["user"]
+            },
+            "servers": {"type": "array", "items": {
+                "type": "object", "properties": {"host": {"type": "string"}, "key": secret("string")}
+            }},
+            "access": {"oneOf": [
+                {
+                    "type": "object", "required": ["kind", "pin"],
+                    "properties": {"kind": {"const": "pin"}, "pin": secret("integer")},
+                },
+                {
+                    "type": "object", "required": ["kind", "door"],
+                    "properties": {"kind": {"const": "open"}, "door": {"type": "string"}},
+                },
+            ]},
+        },
+        "$defs": {"pin": secret("integer")},
+    })
+}
+
+#[test]
+fn secrets_have_a_type_that_debug_does_not_show() {
+    let name = "Databases".parse().expect("a name");
+    let types = rust::types(std::iter::once((&name, &with_secrets()))).expect("types");
+    let compact: String = types.split_whitespace().collect();
+    for field in [
+        "password:super::Secret<::std::string::String>,",
+        "optional:::std::option::Option<super::Secret<::std::string::String>>,",
+        "tokens:::std::option::Option<super::Secret<::std::vec::Vec<::std::string::String>>,>,",
+        "named:::std::option::Option<super::Secret<Pin>>,",
+        "login:::std::option::Option<super::Secret<DatabasesLogin>>,",
+        "key:::std::option::Option<super::Secret<::std::string::String>>,",
+        "port:i64,",
+        "Pin{pin:super::Secret<i64>}",
+        "Open{door:::std::string::String}",
+    ] {
+        assert!(compact.contains(field), "no {field} in {types}");
+    }
+    assert_eq!(types.matches("super::Secret<").count(), 9, "{types}");
+    assert!(types.contains("pub struct Secret<T>(T);"), "{types}");
+}
+
+#[test]
+fn a_secret_may_have_its_sealed_form_where_readers_have_no_key() {
+    let contract = Contract {
+        collection: "Databases".parse().expect("a name"),
+        schema: with_secrets(),
+        ..shipped().remove(0)
+    };
+    let document = asyncapi::document(&[contract]).expect("a document");
+    let schema = json!({
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "$ref": "#/components/schemas/Databases",
+        "components": document["components"],
+    });
+    let schema = jsonschema::validator_for(&schema).expect("a schema");
+    let sealed = json!({"$secret": "v1.a"});
+    let plain =
+        json!({"port": 1, "password": "x", "tokens": ["x"], "named": 1, "login": {"user": "x"}});
+    let stored = json!({
+        "port": 1, "password": sealed, "tokens": [sealed], "named": sealed, "login": sealed,
+        "servers": [{"host": "x", "key": sealed}],
+    });
+    for value in [plain, stored.clone()] {
+        assert!(schema.is_valid(&value), "{value}");
+    }
+    let mut wrong = stored;
+    wrong["port"] = sealed;
+    assert!(!schema.is_valid(&wrong), "it is no secret");
+}

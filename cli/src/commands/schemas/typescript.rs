@@ -8,7 +8,10 @@ use std::{fs, io::ErrorKind, path::Path, process::Stdio};
 use anyhow::{Context, bail, ensure};
 use tokio::process::Command;
 
-use super::{shape::shape, source::Contract};
+use super::{
+    shape::{allow_sealed_forms, shape},
+    source::Contract,
+};
 
 /// Suffix of the generated files.
 const SUFFIX: &str = ".d.ts";
@@ -34,8 +37,9 @@ pub(super) async fn write(contracts: &[Contract], folder: &Path) -> anyhow::Resu
         collection, schema, ..
     } in contracts
     {
-        let shape = shape(collection.as_str(), schema)
+        let mut shape = shape(collection.as_str(), schema)
             .with_context(|| format!("the schema of {collection}"))?;
+        allow_sealed_forms(&mut shape);
         fs::write(
             input.path().join(format!("{collection}.json")),
             serde_json::to_vec(&shape)?,
