@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use reqwest::RequestBuilder;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -51,6 +52,9 @@ pub struct Sidecar {
     internal: u16,
     resources: PathBuf,
     api_token: Option<String>,
+    app_token: Option<String>,
+    /// Further flags. Of a flag that is given twice, the sidecar takes the later value.
+    flags: Vec<String>,
 }
 
 impl Sidecar {
@@ -96,6 +100,8 @@ impl Sidecar {
             internal: free_port()?,
             resources,
             api_token: None,
+            app_token: None,
+            flags: Vec::new(),
         })
     }
 
@@ -155,8 +161,12 @@ impl Sidecar {
             .env("DAPR_HOST_IP", "127.0.0.1")
             .env("POD_NAME", &self.replica)
             .env("NAMESPACE", "default");
+        command.args(&self.flags);
         if let Some(token) = &self.api_token {
             command.env("DAPR_API_TOKEN", token);
+        }
+        if let Some(token) = &self.app_token {
+            command.env("APP_API_TOKEN", token);
         }
         self.process = Some(Process::start(
             &format!("daprd-{}", self.replica),
@@ -179,13 +189,7 @@ impl Sidecar {
         let health = format!("http://127.0.0.1:{}/v1.0/healthz/outbound", self.http);
         eventually("the sidecar is ready", async || {
             ensure!(
-                crate::http()
-                    .build()?
-                    .get(&health)
-                    .send()
-                    .await?
-                    .status()
-                    .is_success(),
+                self.get(&health)?.send().await?.status().is_success(),
                 "not yet"
             );
             Ok(())
@@ -207,20 +211,21 @@ impl Sidecar {
                 .and_then(Value::as_array)
                 .map_or(0, Vec::len);
             ensure!(subscriptions > 0, "no subscriptions: {metadata}");
-            ensure!(
-                crate::http()
-                    .build()?
-                    .get(&health)
-                    .send()
-                    .await?
-                    .status()
-                    .is_success(),
-                "not healthy"
-            );
+            let healthy = self.get(&health)?.send().await?.status().is_success();
+            ensure!(healthy, "not healthy");
             Ok(())
         })
         .await
         .with_context(|| self.process.as_ref().map(Process::tail).unwrap_or_default())
+    }
+
+    /// A request of its API, with the token that callers need.
+    fn get(&self, url: &str) -> anyhow::Result<RequestBuilder> {
+        let request = crate::http().build()?.get(url);
+        Ok(match &self.api_token {
+            Some(token) => request.header("dapr-api-token", token),
+            None => request,
+        })
     }
 
     /// The metadata of the sidecar (`/v1.0/metadata`).
@@ -229,9 +234,8 @@ impl Sidecar {
     /// When it does not answer.
     pub async fn metadata(&self) -> anyhow::Result<Value> {
         let url = format!("http://127.0.0.1:{}/v1.0/metadata", self.http);
-        Ok(crate::http()
-            .build()?
-            .get(url)
+        Ok(self
+            .get(&url)?
             .send()
             .await?
             .error_for_status()?
@@ -308,6 +312,16 @@ impl Sidecar {
     /// Sets the API token that callers need. It takes effect at the next start.
     pub fn set_api_token(&mut self, token: &str) {
         self.api_token = Some(token.to_owned());
+    }
+
+    /// Sets the token that the sidecar sends to its application. It takes effect at the next start.
+    pub fn set_app_token(&mut self, token: &str) {
+        self.app_token = Some(token.to_owned());
+    }
+
+    /// Adds a flag, as `--name=value`. It takes effect at the next start.
+    pub fn add_flag(&mut self, flag: String) {
+        self.flags.push(flag);
     }
 
     /// The URL by which other applications invoke the application of this sidecar.

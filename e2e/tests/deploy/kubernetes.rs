@@ -6,17 +6,18 @@ use anyhow::{Context, ensure};
 use e2e::testbed::sidecar::{PUBLISHER, SUBSCRIBER};
 use serde_json::{Value, json};
 
-use crate::manifests::{at, file, identity, items, kustomized, text, the};
+use crate::manifests::{at, file, identity, items, kustomized, secured, text, the};
 
 const ANNOTATIONS: &str = "/spec/template/metadata/annotations";
 const POD: &str = "/spec/template/spec";
 const CONTAINER: &str = "/spec/template/spec/containers/0";
 
 /// The annotations of Dapr 1.14 that we use. Dapr ignores unknown annotations silently.
-const KNOWN_ANNOTATIONS: [&str; 16] = [
+const KNOWN_ANNOTATIONS: [&str; 17] = [
     "dapr.io/enabled",
     "dapr.io/app-id",
     "dapr.io/app-port",
+    "dapr.io/app-protocol",
     "dapr.io/config",
     "dapr.io/enable-app-health-check",
     "dapr.io/app-health-check-path",
@@ -43,57 +44,58 @@ fn workloads(objects: &[Value]) -> anyhow::Result<[(&Value, &'static str); 2]> {
 
 #[test]
 fn both_workloads_have_a_sidecar() -> anyhow::Result<()> {
-    let objects = kustomized()?;
-    let configuration = text(the(&objects, "Configuration", None)?, "/metadata/name")?;
-    let settings = at(the(&objects, "ConfigMap", None)?, "/data")?;
-    for (workload, app_id) in workloads(&objects)? {
-        let annotations = at(workload, ANNOTATIONS)?;
-        for (name, expected) in [
-            ("dapr.io/enabled", "true"),
-            ("dapr.io/app-id", app_id),
-            ("dapr.io/config", configuration),
-            ("dapr.io/enable-app-health-check", "true"),
-            ("dapr.io/app-health-check-path", "/healthz"),
-        ] {
+    for objects in [kustomized()?, secured()?] {
+        let configuration = text(the(&objects, "Configuration", None)?, "/metadata/name")?;
+        let settings = at(the(&objects, "ConfigMap", None)?, "/data")?;
+        for (workload, app_id) in workloads(&objects)? {
+            let annotations = at(workload, ANNOTATIONS)?;
+            for (name, expected) in [
+                ("dapr.io/enabled", "true"),
+                ("dapr.io/app-id", app_id),
+                ("dapr.io/config", configuration),
+                ("dapr.io/enable-app-health-check", "true"),
+                ("dapr.io/app-health-check-path", "/healthz"),
+            ] {
+                ensure!(
+                    annotations[name] == expected,
+                    "{}: {name} is not {expected:?}",
+                    identity(workload)
+                );
+            }
+            for name in annotations
+                .as_object()
+                .into_iter()
+                .flat_map(|all| all.keys())
+            {
+                ensure!(
+                    KNOWN_ANNOTATIONS.contains(&name.as_str()),
+                    "{}: does Dapr know {name}? Then name it here",
+                    identity(workload)
+                );
+            }
+            let port = at(workload, CONTAINER)?["ports"][0]["containerPort"].to_string();
             ensure!(
-                annotations[name] == expected,
-                "{}: {name} is not {expected:?}",
+                annotations["dapr.io/app-port"] == port.as_str(),
+                "{}: another port",
+                identity(workload)
+            );
+            let listen = text(settings, "/AURA_CONFIGURATION_LISTEN")?;
+            ensure!(
+                listen == format!("0.0.0.0:{port}"),
+                "{listen}: the kubelet must reach port {port}"
+            );
+            let map = &at(workload, CONTAINER)?["envFrom"][0]["configMapRef"]["name"];
+            ensure!(
+                *map == the(&objects, "ConfigMap", None)?["metadata"]["name"],
+                "{}: other settings",
                 identity(workload)
             );
         }
-        for name in annotations
-            .as_object()
-            .into_iter()
-            .flat_map(|all| all.keys())
-        {
-            ensure!(
-                KNOWN_ANNOTATIONS.contains(&name.as_str()),
-                "{}: does Dapr know {name}? Then name it here",
-                identity(workload)
-            );
-        }
-        let port = at(workload, CONTAINER)?["ports"][0]["containerPort"].to_string();
         ensure!(
-            annotations["dapr.io/app-port"] == port.as_str(),
-            "{}: another port",
-            identity(workload)
-        );
-        let listen = text(settings, "/AURA_CONFIGURATION_LISTEN")?;
-        ensure!(
-            listen == format!("0.0.0.0:{port}"),
-            "{listen}: the kubelet must reach port {port}"
-        );
-        let map = &at(workload, CONTAINER)?["envFrom"][0]["configMapRef"]["name"];
-        ensure!(
-            *map == the(&objects, "ConfigMap", None)?["metadata"]["name"],
-            "{}: other settings",
-            identity(workload)
+            settings["AURA_CONFIGURATION_EVENTS_MANAGER"] == "DAPR",
+            "the sidecars are not used for events"
         );
     }
-    ensure!(
-        settings["AURA_CONFIGURATION_EVENTS_MANAGER"] == "DAPR",
-        "the sidecars are not used for events"
-    );
     Ok(())
 }
 
@@ -116,73 +118,90 @@ fn every_replica_has_its_own_consumer_group() -> anyhow::Result<()> {
 
 #[test]
 fn pods_have_no_privileges_that_they_do_not_need() -> anyhow::Result<()> {
-    let objects = kustomized()?;
-    for (workload, _) in workloads(&objects)? {
-        let name = identity(workload);
-        let pod = at(workload, POD)?;
-        let container = at(workload, CONTAINER)?;
-        ensure!(
-            items(workload, "/spec/template/spec/containers").count() == 1,
-            "{name}: check all containers here"
-        );
-        ensure!(
-            pod["securityContext"]["runAsNonRoot"] == true,
-            "{name} may run as root"
-        );
-        ensure!(
-            pod["securityContext"]["runAsUser"].as_u64() > Some(0),
-            "{name} runs as root"
-        );
-        ensure!(
-            pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault",
-            "{name}: any system call"
-        );
-        ensure!(
-            pod["automountServiceAccountToken"] == false,
-            "{name} gets a token of the API server"
-        );
-        ensure!(
-            container["securityContext"]["readOnlyRootFilesystem"] == true,
-            "{name} may write to its image"
-        );
-        ensure!(
-            container["securityContext"]["allowPrivilegeEscalation"] == false,
-            "{name} may escalate"
-        );
-        ensure!(
-            container["securityContext"]["capabilities"] == json!({ "drop": ["ALL"] }),
-            "{name} has capabilities"
-        );
+    for objects in [kustomized()?, secured()?] {
+        for (workload, _) in workloads(&objects)? {
+            let name = identity(workload);
+            let pod = at(workload, POD)?;
+            let container = at(workload, CONTAINER)?;
+            ensure!(
+                items(workload, "/spec/template/spec/containers").count() == 1,
+                "{name}: check all containers here"
+            );
+            ensure!(
+                pod["securityContext"]["runAsNonRoot"] == true,
+                "{name} may run as root"
+            );
+            ensure!(
+                pod["securityContext"]["runAsUser"].as_u64() > Some(0),
+                "{name} runs as root"
+            );
+            ensure!(
+                pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault",
+                "{name}: any system call"
+            );
+            ensure!(
+                pod["automountServiceAccountToken"] == false,
+                "{name} gets a token of the API server"
+            );
+            ensure!(
+                container["securityContext"]["readOnlyRootFilesystem"] == true,
+                "{name} may write to its image"
+            );
+            ensure!(
+                container["securityContext"]["allowPrivilegeEscalation"] == false,
+                "{name} may escalate"
+            );
+            ensure!(
+                container["securityContext"]["capabilities"] == json!({ "drop": ["ALL"] }),
+                "{name} has capabilities"
+            );
+        }
     }
     Ok(())
 }
 
 #[test]
 fn pods_have_probes_and_resource_limits() -> anyhow::Result<()> {
-    let objects = kustomized()?;
-    for (workload, _) in workloads(&objects)? {
-        let name = identity(workload);
-        let container = at(workload, CONTAINER)?;
-        // Readiness checks the replica. Liveness checks the process only, so that an unavailable
-        // database does not restart all pods.
-        for (probe, path) in [
-            ("startupProbe", "/healthz"),
-            ("livenessProbe", "/healthz"),
-            ("readinessProbe", "/readyz"),
-        ] {
+    for objects in [kustomized()?, secured()?] {
+        for (workload, _) in workloads(&objects)? {
+            let name = identity(workload);
+            let container = at(workload, CONTAINER)?;
+            let has_tls = text(
+                the(&objects, "ConfigMap", None)?,
+                "/data/AURA_CONFIGURATION_API_URL",
+            )?
+            .starts_with("https://");
+            // The sidecar calls the application in the same way as the kubelet.
+            let protocol = has_tls.then_some("https");
             ensure!(
-                container[probe]["httpGet"] == json!({ "path": path, "port": "http" }),
-                "{name}: {probe}"
+                at(workload, ANNOTATIONS)?
+                    .get("dapr.io/app-protocol")
+                    .and_then(Value::as_str)
+                    == protocol,
+                "{name}: another protocol for the sidecar"
             );
-        }
-        for resource in [
-            "/resources/requests/cpu",
-            "/resources/requests/memory",
-            "/resources/limits/memory",
-            "/resources/requests/ephemeral-storage",
-            "/resources/limits/ephemeral-storage",
-        ] {
-            at(container, resource).with_context(|| name.clone())?;
+            // Readiness checks the replica. Liveness checks the process only, so that an unavailable
+            // database does not restart all pods.
+            for (probe, path) in [
+                ("startupProbe", "/healthz"),
+                ("livenessProbe", "/healthz"),
+                ("readinessProbe", "/readyz"),
+            ] {
+                let mut expected = json!({ "path": path, "port": "http" });
+                if has_tls {
+                    expected["scheme"] = json!("HTTPS");
+                }
+                ensure!(container[probe]["httpGet"] == expected, "{name}: {probe}");
+            }
+            for resource in [
+                "/resources/requests/cpu",
+                "/resources/requests/memory",
+                "/resources/limits/memory",
+                "/resources/requests/ephemeral-storage",
+                "/resources/limits/ephemeral-storage",
+            ] {
+                at(container, resource).with_context(|| name.clone())?;
+            }
         }
     }
     Ok(())
@@ -190,59 +209,61 @@ fn pods_have_probes_and_resource_limits() -> anyhow::Result<()> {
 
 #[test]
 fn selectors_match_their_pods() -> anyhow::Result<()> {
-    let objects = kustomized()?;
-    let pods: Vec<&Value> = workloads(&objects)?
-        .iter()
-        .map(|(workload, _)| *workload)
-        .collect();
-    let labels = |workload: &'_ Value| {
-        workload
-            .pointer("/spec/template/metadata/labels")
-            .cloned()
-            .unwrap_or_default()
-    };
-    let finds = |selector: &Value| {
-        pods.iter()
-            .filter(|pod| matches(selector, &labels(pod)))
-            .count()
-    };
-    for object in &objects {
-        let selector = match object["kind"].as_str() {
-            Some("Service") => at(object, "/spec/selector")?,
-            Some("Deployment" | "StatefulSet" | "PodDisruptionBudget") => {
-                at(object, "/spec/selector/matchLabels")?
-            }
-            Some("NetworkPolicy") => at(object, "/spec/podSelector/matchLabels")?,
-            _ => continue,
+    for objects in [kustomized()?, secured()?] {
+        let pods: Vec<&Value> = workloads(&objects)?
+            .iter()
+            .map(|(workload, _)| *workload)
+            .collect();
+        let labels = |workload: &'_ Value| {
+            workload
+                .pointer("/spec/template/metadata/labels")
+                .cloned()
+                .unwrap_or_default()
         };
-        ensure!(
-            finds(selector) == 1,
-            "{} finds {} workloads",
-            identity(object),
-            finds(selector)
+        let finds = |selector: &Value| {
+            pods.iter()
+                .filter(|pod| matches(selector, &labels(pod)))
+                .count()
+        };
+        for object in &objects {
+            let selector = match object["kind"].as_str() {
+                Some("Service") => at(object, "/spec/selector")?,
+                Some("Deployment" | "StatefulSet" | "PodDisruptionBudget") => {
+                    at(object, "/spec/selector/matchLabels")?
+                }
+                Some("NetworkPolicy") => at(object, "/spec/podSelector/matchLabels")?,
+                _ => continue,
+            };
+            ensure!(
+                finds(selector) == 1,
+                "{} finds {} workloads",
+                identity(object),
+                finds(selector)
+            );
+        }
+        // Subscribers find the publisher by the name of its Service, and its NetworkPolicy permits
+        // their traffic.
+        let url = text(
+            the(&objects, "ConfigMap", None)?,
+            "/data/AURA_CONFIGURATION_API_URL",
+        )?;
+        let host = url
+            .strip_prefix("http://")
+            .or_else(|| url.strip_prefix("https://"))
+            .and_then(|rest| rest.strip_suffix(":8080"))
+            .context("another port")?;
+        the(&objects, "Service", Some(host))?;
+        let mut allowed = items(
+            the(&objects, "NetworkPolicy", Some(host))?,
+            "/spec/ingress/0/from",
         );
+        let labels = at(
+            the(&objects, "StatefulSet", None)?,
+            "/spec/template/metadata/labels",
+        )?;
+        let reach = allowed.any(|peer| matches(&peer["podSelector"]["matchLabels"], labels));
+        ensure!(reach, "subscribers cannot reach the publisher");
     }
-    // Subscribers find the publisher by the name of its Service, and its NetworkPolicy permits
-    // their traffic.
-    let url = text(
-        the(&objects, "ConfigMap", None)?,
-        "/data/AURA_CONFIGURATION_API_URL",
-    )?;
-    let host = url
-        .strip_prefix("http://")
-        .and_then(|rest| rest.strip_suffix(":8080"))
-        .context("another port")?;
-    the(&objects, "Service", Some(host))?;
-    let mut allowed = items(
-        the(&objects, "NetworkPolicy", Some(host))?,
-        "/spec/ingress/0/from",
-    );
-    let labels = at(
-        the(&objects, "StatefulSet", None)?,
-        "/spec/template/metadata/labels",
-    )?;
-    let reach = allowed.any(|peer| matches(&peer["podSelector"]["matchLabels"], labels));
-    ensure!(reach, "subscribers cannot reach the publisher");
     Ok(())
 }
 

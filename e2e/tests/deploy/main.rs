@@ -1,5 +1,6 @@
 //! The shipped files for Dapr, Kubernetes and Docker: every file is valid, and the files agree with
-//! each other and with the programs. Nothing is applied, and no test uses the network.
+//! each other and with the programs. Nothing is applied. The programs and sidecars of `pods` talk to
+//! this host alone.
 
 mod manifests;
 mod schemas;
@@ -7,5 +8,6 @@ mod schemas;
 mod dapr;
 mod docker;
 mod kubernetes;
+mod pods;
 mod settings;
 mod valid;

@@ -33,8 +33,18 @@ pub(crate) fn files(folder: &str) -> anyhow::Result<BTreeSet<String>> {
 
 /// The objects that `kubectl apply --kustomize deploy/kubernetes` would send.
 pub(crate) fn kustomized() -> anyhow::Result<Vec<Value>> {
+    built("deploy/kubernetes")
+}
+
+/// The same with TLS and signed events.
+pub(crate) fn secured() -> anyhow::Result<Vec<Value>> {
+    built("deploy/secured")
+}
+
+/// The objects of a folder with a kustomization, as a path within the repository.
+pub(crate) fn built(folder: &str) -> anyhow::Result<Vec<Value>> {
     let output = Command::new(path_of("KUSTOMIZE")?)
-        .args(["build", "deploy/kubernetes"])
+        .args(["build", folder])
         .current_dir(repository_root())
         .output()?;
     ensure!(

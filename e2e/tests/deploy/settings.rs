@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use e2e::testbed::dependencies::own_program;
 use serde_json::Value;
 
-use crate::manifests::{file, items, kustomized, read, the};
+use crate::manifests::{file, items, kustomized, read, secured, the};
 
 /// All variables in the help text of a program.
 fn known(program: &str) -> anyhow::Result<BTreeSet<String>> {
@@ -50,27 +50,28 @@ fn the_run_file_sets_only_known_settings() -> anyhow::Result<()> {
 
 #[test]
 fn the_manifests_set_only_known_settings() -> anyhow::Result<()> {
-    let objects = kustomized()?;
-    // Each program takes its own settings from one common map.
-    let shared = names(&the(&objects, "ConfigMap", None)?["data"]);
     let publisher = known("publisher")?;
     let subscriber = known("subscriber")?;
-    for name in shared.iter().filter(|name| is_ours(name)) {
-        ensure!(
-            publisher.contains(name) || subscriber.contains(name),
-            "no program knows {name}"
-        );
-    }
-    for (kind, known) in [("Deployment", publisher), ("StatefulSet", subscriber)] {
-        for variable in items(
-            the(&objects, kind, None)?,
-            "/spec/template/spec/containers/0/env",
-        ) {
-            let name = variable["name"].as_str().context("no name")?;
+    for objects in [kustomized()?, secured()?] {
+        // Each program takes its own settings from one common map.
+        let shared = names(&the(&objects, "ConfigMap", None)?["data"]);
+        for name in shared.iter().filter(|name| is_ours(name)) {
             ensure!(
-                !is_ours(name) || known.contains(name),
-                "the program of the {kind} does not know {name}"
+                publisher.contains(name) || subscriber.contains(name),
+                "no program knows {name}"
             );
+        }
+        for (kind, known) in [("Deployment", &publisher), ("StatefulSet", &subscriber)] {
+            for variable in items(
+                the(&objects, kind, None)?,
+                "/spec/template/spec/containers/0/env",
+            ) {
+                let name = variable["name"].as_str().context("no name")?;
+                ensure!(
+                    !is_ours(name) || known.contains(name),
+                    "the program of the {kind} does not know {name}"
+                );
+            }
         }
     }
     Ok(())

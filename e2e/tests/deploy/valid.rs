@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, ensure};
+use e2e::testbed::process::folder;
 use serde_json::{Value, json};
 
 use crate::{
-    manifests::{file, files, identity, kustomized},
+    manifests::{built, file, files, identity, kustomized, secured},
     schemas::Schemas,
 };
 
@@ -32,7 +33,33 @@ fn kubernetes_objects_match_their_schemas() -> anyhow::Result<()> {
     ] {
         ensure!(kinds.contains(kind), "no {kind} among {kinds:?}");
     }
-    objects.iter().try_for_each(|object| schemas.check(object))
+    objects
+        .iter()
+        .chain(&secured()?)
+        .try_for_each(|object| schemas.check(object))
+}
+
+/// An overlay may take one component without the other.
+#[test]
+fn each_component_alone_fits_the_base() -> anyhow::Result<()> {
+    let schemas = Schemas::read()?;
+    for component in ["tls", "signatures"] {
+        let overlay = folder()?;
+        // Two folders below `target`, which is in the repository.
+        let text = format!(
+            "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n\
+             resources: [../../../deploy/kubernetes]\n\
+             components: [../../../deploy/kubernetes/{component}]\n"
+        );
+        std::fs::write(overlay.path().join("kustomization.yaml"), text)?;
+        let path = overlay.path().to_str().context("a path in UTF-8")?;
+        let objects = built(path)?;
+        ensure!(objects != kustomized()?, "{component} changes nothing");
+        objects
+            .iter()
+            .try_for_each(|object| schemas.check(object))?;
+    }
+    Ok(())
 }
 
 #[test]

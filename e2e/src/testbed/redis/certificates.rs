@@ -41,7 +41,8 @@ impl Certificates {
             "keyUsage=critical,keyCertSign",
             None,
         )?;
-        let names = "subjectAltName=IP:127.0.0.1,DNS:localhost";
+        // 0.0.0.0 leads to this host as well, and is no loopback address for the programs.
+        let names = "subjectAltName=IP:127.0.0.1,IP:0.0.0.0,DNS:localhost";
         issue(
             &made.certificate,
             &made.key,

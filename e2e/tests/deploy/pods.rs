@@ -1,0 +1,246 @@
+//! The programs start with exactly what the manifests give them, and changes arrive by the sidecars.
+//!
+//! Environment, files and sidecar of each pod are those of the rendered manifests. Different are the
+//! folder that files are below, the ports, the store, Redis, and where the Service of the publisher
+//! leads: to 0.0.0.0, which is this host, but no loopback address for the programs.
+
+use std::{collections::BTreeMap, path::Path, process::Command};
+
+use anyhow::{Context, ensure};
+use client::{ClientFiles, CredentialSettings, Credentials, Endpoint, Timeouts, TokenSource};
+use e2e::testbed::{
+    dependencies::own_program,
+    process::folder,
+    redis::{Redis, certificates::Certificates},
+    sidecar::{PUBLISHER, SUBSCRIBER},
+    wait::eventually,
+};
+use reqwest::Method;
+use serde_json::Value;
+
+use self::pod::{Pod, Sources};
+use crate::manifests::{file, items, kustomized, secured, text, the};
+
+mod pod;
+
+const DOCUMENT: &str = "/v1/collections/SkillConfiguration/documents/skill.billing";
+
+#[tokio::test]
+async fn the_base_starts_as_shipped_and_changes_arrive() -> anyhow::Result<()> {
+    run(&kustomized()?).await
+}
+
+#[tokio::test]
+async fn with_tls_and_signed_events_both_start_and_changes_arrive() -> anyhow::Result<()> {
+    run(&secured()?).await
+}
+
+/// Starts one pod of each program, writes a document to the publisher and waits until the subscriber
+/// has received it by an event.
+async fn run(objects: &[Value]) -> anyhow::Result<()> {
+    let folder = folder()?;
+    let made = Made::new(folder.path())?;
+    let redis = Redis::start().await?;
+    let sources = made.sources(objects)?;
+    let mut publisher = Pod::new(
+        the(objects, "Deployment", None)?,
+        PUBLISHER,
+        &sources,
+        folder.path(),
+        &redis,
+    )?;
+    let mut subscriber = Pod::new(
+        the(objects, "StatefulSet", None)?,
+        SUBSCRIBER,
+        &sources,
+        folder.path(),
+        &redis,
+    )?;
+    subscriber.find("confcast-publisher:8080", &publisher)?;
+
+    publisher.start().await?;
+    let operator = made.endpoint(&publisher, &folder.path().join("ops.token"))?;
+    eventually("the publisher is ready", async || {
+        Ok(operator.ready().await?)
+    })
+    .await
+    .with_context(|| publisher.tail())?;
+    subscriber.start().await?;
+    let reader = made.endpoint(&subscriber, &folder.path().join("ops.token"))?;
+    eventually("the subscriber is ready", async || {
+        Ok(reader.ready().await?)
+    })
+    .await
+    .with_context(|| subscriber.tail())?;
+    publisher.sidecar.until_subscribed().await?;
+    subscriber.sidecar.until_subscribed().await?;
+
+    let sample = crate::manifests::read("schemas/SkillConfiguration.sample.json")?;
+    let written = operator
+        .exchange(
+            Method::PUT,
+            DOCUMENT,
+            &[("content-type", "application/json"), ("if-none-match", "*")],
+            sample.into_bytes(),
+            1 << 20,
+        )
+        .await?;
+    ensure!(written.status == 201, "{written:?}");
+    eventually("the change arrives by an event", async || {
+        let read = reader
+            .exchange(Method::GET, DOCUMENT, &[], Vec::new(), 1 << 20)
+            .await?;
+        ensure!(read.status == 200, "{read:?}");
+        let status = reader
+            .exchange(Method::GET, "/v1/status", &[], Vec::new(), 1 << 20)
+            .await?;
+        let status: Value = serde_json::from_slice(&status.body)?;
+        ensure!(
+            status["events"]["applied"].as_u64() > Some(0),
+            "{}",
+            status["events"]
+        );
+        Ok(())
+    })
+    .await
+    .with_context(|| format!("{}\n{}", publisher.tail(), subscriber.tail()))
+}
+
+/// Names in the certificates that are shipped as an example are those that the manifests call.
+#[test]
+fn the_example_certificates_have_the_names_that_are_called() -> anyhow::Result<()> {
+    let objects = secured()?;
+    let certificates = file("deploy/secured/certificates.yaml")?;
+    let names = |secret: &str| -> anyhow::Result<Vec<String>> {
+        let certificate = certificates
+            .iter()
+            .find(|object| object["spec"]["secretName"] == secret)
+            .with_context(|| format!("no certificate {secret}"))?;
+        Ok(items(certificate, "/spec/dnsNames")
+            .filter_map(|name| Some(name.as_str()?.to_owned()))
+            .collect())
+    };
+    let settings = the(&objects, "ConfigMap", None)?;
+    let url = text(settings, "/data/AURA_CONFIGURATION_API_URL")?;
+    let publisher = names("confcast-publisher-tls")?;
+    ensure!(
+        publisher
+            .iter()
+            .any(|name| url == format!("https://{name}:8080")),
+        "{url} is none of {publisher:?}"
+    );
+    // A wildcard stands for one label. The namespace is that of the overlay.
+    let namespace = text(settings, "/metadata/namespace")?;
+    let subscriber = items(
+        the(&objects, "StatefulSet", None)?,
+        "/spec/template/spec/containers/0/env",
+    )
+    .find(|item| item["name"] == "AURA_CONFIGURATION_BASE_URL")
+    .context("no URL")?;
+    let pattern = text(subscriber, "/value")?
+        .replace("$(POD_NAME)", "*")
+        .replace("$(POD_NAMESPACE)", namespace);
+    let subscriber = names("confcast-subscriber-tls")?;
+    ensure!(
+        subscriber
+            .iter()
+            .any(|name| pattern == format!("https://{name}:8080")),
+        "{pattern} is none of {subscriber:?}"
+    );
+    Ok(())
+}
+
+/// What an operator makes before the manifests are applied, with the commands of the documents.
+struct Made<'a> {
+    folder: &'a Path,
+    certificates: Certificates,
+}
+
+impl<'a> Made<'a> {
+    fn new(folder: &'a Path) -> anyhow::Result<Self> {
+        let made = Self {
+            folder,
+            certificates: Certificates::make(folder)?,
+        };
+        for (name, roles) in [
+            ("ops", ["operator", "publisher"].as_slice()),
+            ("replicas", &["replica"]),
+        ] {
+            let mut arguments = vec!["token", "create", "--offline", "--name", name];
+            arguments.extend(roles.iter().flat_map(|role| ["--role", role]));
+            arguments.extend(["--expires", "never", "--record-file", "tokens"]);
+            std::fs::write(
+                folder.join(format!("{name}.token")),
+                made.output(Command::new(own_program("confcast")?).args(arguments))?,
+            )?;
+        }
+        made.output(Command::new(own_program("confcast")?).args(["keys", "create", "keys"]))?;
+        Ok(made)
+    }
+
+    fn output(&self, command: &mut Command) -> anyhow::Result<Vec<u8>> {
+        let output = command.current_dir(self.folder).output()?;
+        ensure!(output.status.success(), "{command:?}: {output:?}");
+        Ok(output.stdout)
+    }
+
+    fn file(&self, path: impl AsRef<Path>) -> anyhow::Result<String> {
+        let path = self.folder.join(path);
+        std::fs::read_to_string(&path).with_context(|| path.display().to_string())
+    }
+
+    /// All Secrets and ConfigMaps of the namespace: name, then key, then content.
+    fn sources(&self, objects: &[Value]) -> anyhow::Result<Sources> {
+        let tls = [
+            ("tls.crt", self.file(&self.certificates.certificate)?),
+            ("tls.key", self.file(&self.certificates.key)?),
+            ("ca.crt", self.file(&self.certificates.authority)?),
+        ];
+        let store = format!("file:{}", self.folder.join("data").display());
+        let signing = self.file("keys/signing-key.pem")?;
+        let mut sources: Sources = [
+            ("confcast-store", vec![("url", store)]),
+            ("confcast-dapr-api", vec![("token", "api-token".to_owned())]),
+            ("confcast-dapr-app", vec![("token", "app-token".to_owned())]),
+            ("confcast-tokens", vec![("tokens", self.file("tokens")?)]),
+            (
+                "confcast-subscriber-token",
+                vec![("token", self.file("replicas.token")?)],
+            ),
+            ("confcast-publisher-tls", tls.to_vec()),
+            ("confcast-subscriber-tls", tls.to_vec()),
+            ("confcast-signing-key", vec![("signing-key.pem", signing)]),
+            (
+                "confcast-event-keys",
+                vec![("event-keys.pem", self.file("keys/event-keys.pem")?)],
+            ),
+        ]
+        .into_iter()
+        .map(|(name, files)| {
+            let files = files.into_iter().map(|(key, text)| (key.to_owned(), text));
+            (name.to_owned(), files.collect::<BTreeMap<_, _>>())
+        })
+        .collect();
+        let settings = the(objects, "ConfigMap", None)?;
+        let literals: BTreeMap<String, String> = serde_json::from_value(settings["data"].clone())?;
+        sources.insert(text(settings, "/metadata/name")?.to_owned(), literals);
+        Ok(sources)
+    }
+
+    /// A client of a pod, as it is reached from another one.
+    fn endpoint(&self, pod: &Pod, token: &Path) -> anyhow::Result<Endpoint> {
+        let credentials = Credentials::open(CredentialSettings {
+            tls: ClientFiles {
+                ca: Some(self.certificates.authority.clone()),
+                identity: None,
+            },
+            token: TokenSource::File(token.to_owned()),
+            allow_plaintext_token: true,
+        })?;
+        Ok(Endpoint::with_credentials(
+            &pod.url().parse()?,
+            Timeouts::TEST,
+            &credentials,
+        )?)
+    }
+}
