@@ -2,14 +2,15 @@
 //!
 //! Serde's derive also reads an array as a type with named members, value by value in their order.
 //! So `["A", "Delete", "x"]` would be a change. [`from_slice`] and [`from_str`] refuse it, at any
-//! depth. They change nothing else and know no type of this crate. Data of our own store and our own
-//! disk needs no such check.
+//! depth. And serde does not look at the bytes of a member that the type does not have: here all of a
+//! text is UTF-8 (RFC 8259 section 8.1), so that no two readers of it differ. They change nothing else
+//! and know no type of this crate. Data of our own store and our own disk needs no such check.
 
 use std::fmt;
 
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeSeed, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor},
+    de::{DeserializeSeed, EnumAccess, Error as _, MapAccess, SeqAccess, VariantAccess, Visitor},
 };
 use serde_path_to_error::{Path, Segment};
 
@@ -19,11 +20,9 @@ use crate::canonical::{JsonError, pointer_token};
 ///
 /// # Errors
 /// When the text is not JSON, or is not of the type; also when it has an array where the type has
-/// named members.
+/// named members, or a byte that is not UTF-8.
 pub fn from_slice<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Result<T> {
-    let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let value = T::deserialize(Objects(&mut deserializer))?;
-    deserializer.end().map(|()| value)
+    from_str(str::from_utf8(json).map_err(serde_json::Error::custom)?)
 }
 
 /// A member that is there has a value, also if that is `null`: for `deserialize_with`, beside `default`.
@@ -39,7 +38,11 @@ pub(crate) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 /// As [`from_slice`]. The pointer names the value that does not fit its type, the value that lacks a
 /// member, or the member that is not known. It is empty when the text is not JSON.
 pub fn from_slice_located<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, JsonError> {
-    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let text = str::from_utf8(json).map_err(|error| JsonError {
+        pointer: String::new(),
+        reason: error.to_string(),
+    })?;
+    let mut deserializer = serde_json::Deserializer::from_str(text);
     let read = serde_path_to_error::deserialize(Objects(&mut deserializer));
     let (pointer, error) = match read {
         Ok(value) => match deserializer.end() {
@@ -321,6 +324,23 @@ mod tests {
         assert!(from_str::<RestoreEpochRequest>("[]").is_err());
         assert!(from_str::<RestoreEpochRequest>(r#"{"adpot": true}"#).is_err());
         assert!(from_str::<Vec<Head>>("[[]]").is_err(), "a list is a list");
+    }
+
+    #[test]
+    fn a_byte_that_is_not_utf_8_is_refused_also_in_a_member_that_is_not_read() {
+        #[derive(Debug, Deserialize)]
+        struct Read {
+            #[serde(rename = "a")]
+            _a: u8,
+        }
+        let text = br#"{"a":1,"b":"2026-01"}"#;
+        assert!(from_slice::<Read>(text).is_ok() && from_slice_located::<Read>(text).is_ok());
+        let changed = text.map(|byte| if byte == b'-' { 0xb1 } else { byte });
+        assert!(serde_json::from_slice::<Read>(&changed).is_ok());
+        let error = from_slice::<Read>(&changed).expect_err("refused");
+        assert!(error.to_string().contains("utf-8"), "{error}");
+        let located = from_slice_located::<Read>(&changed).expect_err("refused");
+        assert_eq!(located.pointer, "");
     }
 
     #[test]
