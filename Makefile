@@ -46,11 +46,10 @@ bench: ## Speed next to floors and peers of the same run: ratios, target/bench/ 
 	e2e/dependencies/provide.sh mongod redis-server daprd etcd wrk peer-modules >/dev/null
 	exec $(TARGET)/release/bench
 
-# Coverage-guided, on stable; what fails is written to fuzz/tests/__fuzz__/TARGET/crashes, and `make test` repeats it.
-MINUTES := 20
-fuzz: ## The fuzz targets for longer: every decoder with bytes that a peer may choose: MINUTES=20
+# Guided by coverage, on stable; what fails is written to fuzz/tests/__fuzz__/TARGET/crashes, and `make test` repeats it.
+fuzz: ## Every decoder with bytes that a peer may choose: MINUTES=20, or INPUTS=10000000 [ONLY=image,feed]
 	cargo install --quiet --debug --locked --root $(PARTS)/tools cargo-bolero@0.13.5
-	PATH=$(PARTS)/tools/bin:$$PATH fuzz/run.sh $(MINUTES)
+	PATH=$(PARTS)/tools/bin:$$PATH fuzz/run.sh
 
 check: format lint commits docs dependencies ## Format, lints, commit messages, documentation, dependencies and their licences
 

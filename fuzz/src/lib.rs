@@ -5,6 +5,8 @@
 //! read agree, and what is shown has no secret. The engine that chooses the bytes is in
 //! `tests/targets.rs`. Nothing here is part of a service.
 
+#[cfg(feature = "services")]
+mod callers;
 mod credentials;
 mod disk;
 mod events;
@@ -13,6 +15,8 @@ mod requests;
 mod services;
 mod texts;
 
+#[cfg(feature = "services")]
+pub use callers::{authorization, claims, credential_files, issuer_keys};
 pub use credentials::{audit, keys};
 pub use disk::{image, image_proven, keyring, sealed};
 pub use events::event_data;
@@ -20,11 +24,14 @@ pub use requests::{
     change_set, check_in, dead_letter, feed, history, problem, rollback, schema, snapshot,
 };
 #[cfg(feature = "services")]
-pub use services::{authorization, cloud_event, redis_channel};
+pub use services::{cloud_event, redis_channel};
 pub use texts::{canonical, escaped, names, secret_url};
 
 use std::fmt::Debug;
 
+// With coverage every binary needs libFuzzer to be linked, also the one of the tests of this library.
+#[cfg(test)]
+use bolero as _;
 use contract::objects;
 use serde::{Serialize, de::DeserializeOwned};
 

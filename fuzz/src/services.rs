@@ -1,12 +1,8 @@
-//! The decoders of services: the request of a sidecar, the name of a channel, the header of a caller.
+//! The decoders of services: the request of a sidecar, the name of a channel.
 
-use std::{io, path::Path, sync::LazyLock};
-
-use auth::{Anonymous, Authenticator, Files, Presented, Setup};
 use broker::Names;
 use replica::fuzz_support::{ReadEvent, read_event};
 use state::SignedChange;
-use tokio::runtime::{Builder, Runtime};
 
 /// A request of a sidecar: the first line is the media type, the rest is the body. What the fast path
 /// reads, the other path reads as the same change.
@@ -44,53 +40,4 @@ pub fn redis_channel(bytes: &[u8]) {
         forms.iter().any(|form| form == channel),
         "{channel:?} is not one of {forms:?}"
     );
-}
-
-const ISSUERS: &str = r#"{"issuers":[{"name":"a","issuer":"https://issuer.example","audience":"confcast",
-    "algorithms":["RS256","ES256","EdDSA"],"jwksFile":"keys","grants":[]}]}"#;
-
-fn file(path: &Path, _most: u64) -> io::Result<Vec<u8>> {
-    if path == Path::new("issuers") {
-        Ok(ISSUERS.into())
-    } else {
-        Err(io::ErrorKind::NotFound.into())
-    }
-}
-
-fn no_client(_authorities: Option<&Path>) -> Result<reqwest::Client, String> {
-    Err("there is no client".to_owned())
-}
-
-/// A header `Authorization`: nobody knows a key or a token, so nobody is known.
-pub fn authorization(bytes: &[u8]) {
-    static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
-        let setup = Setup {
-            anonymous: Anonymous::Refused,
-            files: Files {
-                issuers: Some("issuers".into()),
-                ..Files::default()
-            },
-            read: file,
-            http: no_client,
-        };
-        Authenticator::new(setup).expect("an authenticator")
-    });
-    static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
-        let runtime = Builder::new_current_thread().enable_time().build();
-        runtime.expect("a runtime")
-    });
-    let Ok(text) = str::from_utf8(bytes) else {
-        return;
-    };
-    let bearer = format!("Bearer {text}");
-    for authorization in [text, &bearer] {
-        let presented = Presented {
-            authorization: Some(authorization),
-            ..Presented::default()
-        };
-        let decided = RUNTIME.block_on(AUTHENTICATOR.authenticate(presented));
-        if let Ok(identity) = decided {
-            panic!("{text:?} is taken for {identity:?}");
-        }
-    }
 }

@@ -40,4 +40,7 @@ targets! {
     cloud_event
     redis_channel
     authorization
+    claims
+    credential_files
+    issuer_keys
 }
