@@ -157,14 +157,23 @@ impl Credentials {
         if matches!(self.token, Token::None) {
             return Ok(());
         }
-        let origin = || base.origin().ascii_serialization();
         if !base.username().is_empty() || base.password().is_some() {
-            return Err(CredentialError::TwoCredentials(origin()));
+            let origin = base.origin().ascii_serialization();
+            return Err(CredentialError::TwoCredentials(origin));
         }
+        self.check_privacy(base)
+    }
+
+    /// Whether requests to this base URL may carry a token of any kind.
+    ///
+    /// # Errors
+    /// [`CredentialError::Plaintext`].
+    pub fn check_privacy(&self, base: &Url) -> Result<(), CredentialError> {
         if base.scheme() == "https" || is_loopback(base) || self.allow_plaintext_token {
             Ok(())
         } else {
-            Err(CredentialError::Plaintext(origin()))
+            let origin = base.origin().ascii_serialization();
+            Err(CredentialError::Plaintext(origin))
         }
     }
 
@@ -225,6 +234,7 @@ pub(crate) fn is_loopback(base: &Url) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{PublisherClient, Timeouts};
 
     fn credentials(allow_plaintext_token: bool) -> Credentials {
         let token = TokenSource::Text("cct_hunter2".to_owned());
@@ -260,6 +270,31 @@ mod tests {
         let both: Url = "https://user:hunter2@publisher".parse().expect("a URL");
         let error = credentials(true).check(&both).expect_err("two");
         assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn the_token_of_a_sidecar_on_another_host_needs_tls_as_well() {
+        let client = |base: &str, allow_plaintext_token| {
+            let credentials = Credentials {
+                allow_plaintext_token,
+                ..Credentials::default()
+            };
+            let token = Some(HeaderValue::from_static("hunter2"));
+            let bases = [base.parse().expect("a URL")];
+            PublisherClient::new(&bases, Timeouts::REPLICA, &credentials, token)
+        };
+        let invoked = "http://sidecar:3500/v1.0/invoke/api/method";
+        let refused = client(invoked, false);
+        assert!(matches!(refused, Err(CredentialError::Plaintext(_))));
+        assert!(client(invoked, true).is_ok());
+        for base in [
+            "https://sidecar:3500/v1.0/invoke/api/method",
+            "http://127.0.0.1:3500/v1.0/invoke/api/method",
+            // It gets no such token.
+            "http://publisher:8080",
+        ] {
+            assert!(client(base, false).is_ok(), "{base}");
+        }
     }
 
     #[tokio::test]

@@ -130,12 +130,16 @@ impl Endpoint {
         sidecar_token: Option<HeaderValue>,
     ) -> Result<Self, CredentialError> {
         credentials.check(base)?;
+        let invoked = base.path().starts_with(INVOCATION);
+        if invoked && sidecar_token.is_some() {
+            credentials.check_privacy(base)?;
+        }
         let text = base.as_str().trim_end_matches('/');
         Ok(Self {
             shown: secret_url::redacted(text),
             base: SecretUrl::of_parsed(text.to_owned()),
             name: base.origin().ascii_serialization(),
-            invoked: base.path().starts_with(INVOCATION),
+            invoked,
             clients,
             timeouts,
             credentials,

@@ -51,7 +51,7 @@ pub struct CheckIn {
         feature = "utoipa",
         schema(
             max_length = 256,
-            pattern = r"^http://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?$"
+            pattern = r"^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?$"
         )
     )]
     pub base_url: Option<String>,

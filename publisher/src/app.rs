@@ -479,7 +479,7 @@ fn sidecar(events: &Events) -> SidecarAccess {
         },
         TransportSettings::Local { api_token, .. } => SidecarAccess {
             pubsub_name: None,
-            token: api_token.clone(),
+            token: api_token.as_ref().map(|token| token.text.clone()),
         },
         TransportSettings::Redis { .. } => SidecarAccess::default(),
     }

@@ -19,8 +19,12 @@ use service::{
 
 pub use self::arguments::Args;
 use crate::{
-    audit::AuditSettings, decide::schemas::SchemaMap, outbox::retention::RetentionPolicy,
-    policy::Broadcast, store::StoreUrl, transport::signer::EventSigner,
+    audit::AuditSettings,
+    decide::schemas::SchemaMap,
+    outbox::retention::RetentionPolicy,
+    policy::Broadcast,
+    store::StoreUrl,
+    transport::{direct::trust::SubscriberToken, signer::EventSigner},
 };
 
 mod arguments;
@@ -107,7 +111,7 @@ pub enum TransportSettings {
         /// Hosts besides loopback whose replicas get events, `host` or `host:port` in lower case.
         allowed: BTreeSet<String>,
         /// The token that they expect.
-        api_token: Option<String>,
+        api_token: Option<SubscriberToken>,
         /// Which of them are trusted by TLS, and the certificate that they are shown.
         tls: ClientFiles,
     },

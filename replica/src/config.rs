@@ -37,9 +37,10 @@ pub struct Config {
     /// The API token of the sidecar; sent to publishers behind a Dapr invocation URL and to no
     /// other. Mark it sensitive, so that it is never shown.
     pub sidecar_token: Option<HeaderValue>,
-    /// The token that callers of this replica's event route must send as `dapr-api-token`. Every
-    /// check-in carries it, so that a publisher which posts events itself can tell a subscriber
-    /// from any other process that opened a port. Mark it sensitive.
+    /// The token that callers of this replica's event route must send as `dapr-api-token`. Where a
+    /// publisher may post the events, every check-in carries it, so that the publisher can tell a
+    /// subscriber from any other process that opened a port; it then needs `https://` to other hosts,
+    /// as [`Config::credentials`]. Mark it sensitive.
     pub app_token: Option<HeaderValue>,
     /// The public keys of the publishers. With them an event that no publisher has signed changes
     /// nothing. What publishers answer is not checked with them: that comes over a connection of
@@ -100,6 +101,12 @@ impl Events {
 }
 
 impl Config {
+    /// What check-ins carry of [`Config::app_token`]: nothing where no publisher posts events.
+    pub(crate) fn token_of_check_ins(&self) -> Option<&HeaderValue> {
+        let by_publisher = matches!(self.events, Events::Posted | Events::Local);
+        self.app_token.as_ref().filter(|_token| by_publisher)
+    }
+
     /// The base URL as check-ins and status name it.
     pub(crate) fn named_url(&self) -> Option<String> {
         let url = self.base_url.as_ref()?;

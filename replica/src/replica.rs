@@ -90,6 +90,11 @@ impl Replica {
             &config.credentials,
             config.sidecar_token.clone(),
         )?;
+        if config.token_of_check_ins().is_some() {
+            for publisher in &config.publishers {
+                config.credentials.check_privacy(publisher.expose())?;
+            }
+        }
         let source = Arc::new(source.named(&config.instance));
         let config = Arc::new(config);
         let boot_id = format!("{:032x}", rand::random::<u128>());

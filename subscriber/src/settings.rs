@@ -128,8 +128,8 @@ pub struct Options {
     #[arg(hide_env_values = true)]
     token: String,
 
-    /// Whether the token may be sent by `http://` to another host: true or false. Set it only where a
-    /// mesh encrypts.
+    /// Whether a token may be sent by `http://` to another host: true or false. Set it only where a
+    /// mesh encrypts. It holds for `APP_API_TOKEN` and `DAPR_API_TOKEN` as well.
     #[arg(long, env = "AURA_CONFIGURATION_ALLOW_PLAINTEXT_TOKEN", value_name = "BOOLEAN", default_value = ALLOW_PLAINTEXT_TOKEN)]
     allow_plaintext_token: String,
 

@@ -35,6 +35,8 @@ pub(super) const FORGET_REPLICAS_SECONDS: &str = "3600";
 pub(super) const SCRUB_ROWS_PER_SECOND: &str = "200";
 pub(super) const LOADS: &str = "8";
 pub(super) const LOCAL_SUBSCRIBERS: &str = "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS";
+pub(super) const ALLOW_PLAINTEXT_TOKEN: &str = "AURA_CONFIGURATION_ALLOW_PLAINTEXT_TOKEN";
+pub(super) const ALLOW_PLAINTEXT: &str = "false";
 pub(super) const SIGNING_KEY_FILE: &str = "AURA_CONFIGURATION_SIGNING_KEY_FILE";
 pub(super) const ID_ONLY_COLLECTIONS: &str = "AURA_CONFIGURATION_ID_ONLY_COLLECTIONS";
 pub(super) const NO_TOPIC_COLLECTIONS: &str = "AURA_CONFIGURATION_NO_TOPIC_COLLECTIONS";
@@ -243,7 +245,7 @@ pub struct Args {
 
     /// LOCAL: base URLs of subscribers, separated by commas.
     ///
-    /// `http://` only; a service mesh adds TLS. Needed only for subscribers that do not check in or
+    /// `http://` or `https://`. Needed only for subscribers that do not check in or
     /// that are on another host; replicas on this machine are found when they check in.
     #[arg(long, env = LOCAL_SUBSCRIBERS, default_value = "", hide_default_value = true, hide_env_values = true)]
     pub(super) local_subscribers: String,
@@ -367,6 +369,12 @@ pub struct Args {
         hide_env_values = true
     )]
     pub(super) app_api_token: String,
+
+    /// LOCAL: whether `APP_API_TOKEN` may be sent by `http://` to another host: true or false.
+    ///
+    /// Set it only where a mesh encrypts.
+    #[arg(long, env = ALLOW_PLAINTEXT_TOKEN, value_name = "BOOLEAN", default_value = ALLOW_PLAINTEXT)]
+    pub(super) allow_plaintext_token: String,
 
     #[command(flatten)]
     pub(super) limits: LimitsArgs,

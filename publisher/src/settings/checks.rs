@@ -16,13 +16,13 @@ use service::{
 use super::{
     Events, Settings, TransportSettings,
     arguments::{
-        AUDIT, AUDIT_KEEP_DAYS, AUDIT_KEEP_MEGABYTES, Args, COLLECTIONS, DAPR_DEAD_LETTERS,
-        DAPR_GRPC_PORT, DAPR_PUBSUB_NAME, DOCUMENT_LIMIT_BYTES, EVENT_DATA_LIMIT_BYTES,
-        EVENT_TTL_SECONDS, EVENTS_ENABLED, EVENTS_MANAGER, FORGET_REPLICAS_SECONDS,
-        ID_ONLY_COLLECTIONS, LISTEN, LOADS, LOCAL_SUBSCRIBERS, LOG_KEEP_CHANGES, LOG_KEEP_HOURS,
-        LOG_TRIM_SECONDS, NO_TOPIC_COLLECTIONS, REDIS_DOCUMENT_CHANNELS, REDIS_STREAM_MAX_LENGTH,
-        SCHEMAS_DIR, SCRUB_ROWS_PER_SECOND, SECRET_KEYS, SECRET_KEYS_FILE, SIGNING_KEY_FILE,
-        STORE_URL,
+        ALLOW_PLAINTEXT, ALLOW_PLAINTEXT_TOKEN, AUDIT, AUDIT_KEEP_DAYS, AUDIT_KEEP_MEGABYTES, Args,
+        COLLECTIONS, DAPR_DEAD_LETTERS, DAPR_GRPC_PORT, DAPR_PUBSUB_NAME, DOCUMENT_LIMIT_BYTES,
+        EVENT_DATA_LIMIT_BYTES, EVENT_TTL_SECONDS, EVENTS_ENABLED, EVENTS_MANAGER,
+        FORGET_REPLICAS_SECONDS, ID_ONLY_COLLECTIONS, LISTEN, LOADS, LOCAL_SUBSCRIBERS,
+        LOG_KEEP_CHANGES, LOG_KEEP_HOURS, LOG_TRIM_SECONDS, NO_TOPIC_COLLECTIONS,
+        REDIS_DOCUMENT_CHANNELS, REDIS_STREAM_MAX_LENGTH, SCHEMAS_DIR, SCRUB_ROWS_PER_SECOND,
+        SECRET_KEYS, SECRET_KEYS_FILE, SIGNING_KEY_FILE, STORE_URL,
     },
 };
 use crate::{
@@ -32,7 +32,10 @@ use crate::{
     policy::{Broadcast, IdOnly},
     schema_folder,
     store::StoreUrl,
-    transport::signer::EventSigner,
+    transport::{
+        direct::trust::{Refusal, SubscriberToken},
+        signer::EventSigner,
+    },
 };
 
 /// Largest document that any setting allows, in bytes.
@@ -360,11 +363,27 @@ impl Args {
         let subscribers = subscribers(checks, &self.local_subscribers);
         let allowed = allowed(checks, &self.local_allow);
         let api_token = token(checks, "APP_API_TOKEN", &self.app_api_token);
+        let plaintext = or(&self.allow_plaintext_token, ALLOW_PLAINTEXT);
+        let allow_plaintext = checks.check(ALLOW_PLAINTEXT_TOKEN, plaintext, boolean(plaintext));
         let tls = self.client_tls.check(checks);
+        let subscribers = subscribers?;
+        let allow_plaintext = allow_plaintext?;
+        let api_token = api_token?.map(|text| SubscriberToken {
+            text,
+            allow_plaintext,
+        });
+        if let Some(token) = &api_token
+            && !subscribers
+                .iter()
+                .all(|base| token.may_go_to(base.expose()))
+        {
+            checks.error(LOCAL_SUBSCRIBERS, Refusal::Plaintext);
+            return None;
+        }
         Some(TransportSettings::Local {
-            subscribers: subscribers?.into_iter().collect(),
+            subscribers: subscribers.into_iter().collect(),
             allowed: allowed?,
-            api_token: api_token?,
+            api_token,
             tls: tls?,
         })
     }

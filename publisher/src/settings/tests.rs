@@ -28,7 +28,7 @@ fn settings_are_shown_without_a_secret() {
         &[
             "--store-url=mongodb://user:hunter2@a:1,b:2/conf",
             "--events-manager=LOCAL",
-            "--local-subscribers=http://user:hunter2@host:1/,http://hunter2@other",
+            "--local-subscribers=https://user:hunter2@host:1/,https://hunter2@other",
             "--app-api-token=hunter2",
         ][..],
         &["--events-manager=DAPR", "--dapr-api-token=hunter2"],
@@ -59,13 +59,38 @@ fn a_token_is_trimmed_or_refused() {
             _ => panic!("LOCAL is the default"),
         }
     };
-    assert_eq!(token(" tok\n"), Ok(Some("tok".to_owned())));
+    let text = token(" tok\n").map(|token| token.map(|token| token.text));
+    assert_eq!(text, Ok(Some("tok".to_owned())));
     assert_eq!(token(""), Ok(None));
     for wrong in ["\n", "a\nb", "sécret", "a\u{200b}b"] {
         let SettingsError(mistakes) = token(wrong).expect_err(wrong);
         assert!(mistakes[0].starts_with("APP_API_TOKEN="), "{mistakes:?}");
         assert!(!mistakes[0].contains("cret"), "{mistakes:?}");
     }
+}
+
+#[test]
+fn the_token_of_subscribers_goes_to_another_host_inside_of_tls_only_unless_that_is_allowed() {
+    let token = "--app-api-token=hunter2";
+    let read = |subscribers: &str, more: &[&str]| {
+        Settings::read(&[&["--local-subscribers", subscribers], more].concat())
+    };
+    for base in [
+        "https://other:1",
+        "http://127.0.0.1:1",
+        "http://localhost:1",
+    ] {
+        read(base, &[token]).expect(base);
+    }
+    let SettingsError(mistakes) = read("http://other:1", &[token]).expect_err("readable");
+    let named = |text: &str| mistakes.iter().any(|mistake| mistake.contains(text));
+    assert!(
+        named("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS") && named("ALLOW_PLAINTEXT_TOKEN=true"),
+        "{mistakes:?}"
+    );
+    assert!(!named("hunter2"), "{mistakes:?}");
+    read("http://other:1", &[token, "--allow-plaintext-token=true"]).expect("allowed");
+    read("http://other:1", &[]).expect("no token");
 }
 
 #[test]

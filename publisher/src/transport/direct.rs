@@ -380,7 +380,10 @@ mod tests {
         let base = format!("http://user:hunter2@{address}")
             .parse()
             .expect("a URL");
-        let token = Some("hunter2".to_owned());
+        let token = Some(trust::SubscriberToken {
+            text: "hunter2".to_owned(),
+            allow_plaintext: false,
+        });
         let subscribers = SubscriberRegistry::new(vec![base], BTreeSet::new(), token);
         let settings = Settings::read(&[]).expect("the defaults");
         let encoder = envelopes(&settings.events.expect("events"));

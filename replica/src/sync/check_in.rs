@@ -117,7 +117,7 @@ impl CheckIns {
         let claims = self.claims.take();
         let requested_at = Instant::now();
         let report = self.report(&view, requested_at);
-        let token = self.config.app_token.as_ref();
+        let token = self.config.token_of_check_ins();
         let answer = match self.source.check_in(view.root(), &report, token).await {
             Ok(answer) => answer,
             Err(error) => {

@@ -102,6 +102,27 @@ async fn the_token_of_the_replica_is_the_default() {
     }
 }
 
+#[test]
+fn the_token_of_the_replica_leaves_the_host_inside_of_tls_only_and_not_at_all_with_a_sidecar() {
+    let replica = |publisher: &str, events: Events| {
+        Replica::new(Config {
+            app_token: Some(crate::HeaderValue::from_static("sesame")),
+            events,
+            ..settings(vec![publisher.parse().expect("a URL")])
+        })
+    };
+    for (publisher, events, is_allowed) in [
+        ("http://other:1", Events::Local, false),
+        ("http://other:1", Events::Posted, false),
+        ("http://other:1", Events::Dapr, true),
+        ("https://other:1", Events::Local, true),
+        ("http://127.0.0.1:1", Events::Local, true),
+    ] {
+        let built = replica(publisher, events.clone());
+        assert_eq!(built.is_ok(), is_allowed, "{publisher} {events:?}");
+    }
+}
+
 /// Also in a service that bounds no bodies itself.
 #[actix_web::test]
 async fn large_events_wait_for_a_place_and_small_ones_do_not() {

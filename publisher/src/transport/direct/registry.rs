@@ -15,7 +15,7 @@ use tracing::info;
 
 use super::{
     breaker::CircuitBreaker,
-    trust::{Peer, Refusal, Trust},
+    trust::{Peer, Refusal, SubscriberToken, Trust},
 };
 use crate::store::replicas::CheckInSource;
 
@@ -50,7 +50,7 @@ impl SubscriberRegistry {
     pub fn new(
         configured: Vec<SecretUrl>,
         allowed: BTreeSet<String>,
-        token: Option<String>,
+        token: Option<SubscriberToken>,
     ) -> Self {
         let all: Vec<_> = configured
             .into_iter()
@@ -449,7 +449,10 @@ mod tests {
             SubscriberRegistry::new(
                 vec![url("http://set:1").into()],
                 BTreeSet::from(["friend".to_owned()]),
-                token.map(str::to_owned),
+                token.map(|text| SubscriberToken {
+                    text: text.to_owned(),
+                    allow_plaintext: true,
+                }),
             )
         };
         let open = registry(None);

@@ -30,11 +30,44 @@ pub struct Peer<'a> {
     pub token: Option<&'a [u8]>,
 }
 
+/// The token that subscribers expect (`APP_API_TOKEN`).
+#[derive(Clone, PartialEq, Eq)]
+pub struct SubscriberToken {
+    /// The token.
+    pub text: String,
+    /// Whether it may be sent by `http://` to another host, where a mesh encrypts.
+    pub allow_plaintext: bool,
+}
+
+/// Without the token.
+impl std::fmt::Debug for SubscriberToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SubscriberToken(…)")
+    }
+}
+
+impl SubscriberToken {
+    /// Whether it may be sent to a URL: nobody on the way must be able to read it.
+    pub fn may_go_to(&self, base: &Url) -> bool {
+        self.allow_plaintext || base.scheme() == "https" || is_loopback(base)
+    }
+}
+
+/// Whether the host of a URL is this one.
+fn is_loopback(base: &Url) -> bool {
+    let host = base.host_str().unwrap_or_default();
+    host == "localhost"
+        || host
+            .trim_matches(['[', ']'])
+            .parse()
+            .is_ok_and(|address: IpAddr| address.to_canonical().is_loopback())
+}
+
 /// The rule by which a URL is trusted.
 pub(super) struct Trust {
     /// `host` or `host:port`, in lower case.
     allowed: BTreeSet<String>,
-    token: Option<String>,
+    token: Option<SubscriberToken>,
     /// Names the loopback of this process; see [`loopback_id`].
     loopback: String,
 }
@@ -51,7 +84,7 @@ impl std::fmt::Debug for Trust {
 
 impl Trust {
     /// `allowed` are `host` or `host:port`, in lower case.
-    pub(super) fn new(allowed: BTreeSet<String>, token: Option<String>) -> Self {
+    pub(super) fn new(allowed: BTreeSet<String>, token: Option<SubscriberToken>) -> Self {
         Self {
             allowed,
             token,
@@ -60,7 +93,7 @@ impl Trust {
     }
 
     pub(super) fn token(&self) -> Option<&str> {
-        self.token.as_deref()
+        self.token.as_ref().map(|token| token.text.as_str())
     }
 
     /// What the store keeps about a caller.
@@ -69,7 +102,7 @@ impl Trust {
             .address
             .is_some_and(|address| address.to_canonical().is_loopback());
         // Without a token of its own a publisher cannot say whether the given one is right.
-        let has_token = match (&self.token, peer.token) {
+        let has_token = match (self.token(), peer.token) {
             (Some(expected), Some(given)) => expected.as_bytes().ct_eq(given).into(),
             _ => false,
         };
@@ -97,14 +130,16 @@ impl Trust {
         let is_allowed = [bare_host, host, &host_and_port]
             .into_iter()
             .any(|name| self.allowed.contains(name));
-        let is_loopback = bare_host == "localhost"
-            || bare_host
-                .parse()
-                .is_ok_and(|address: IpAddr| address.is_loopback());
+        let is_loopback = is_loopback(base);
         let is_here = is_loopback && source.loopback.as_ref() == Some(&self.loopback);
         let token_fits = self.token.is_none() || source.token;
         if is_allowed || is_here {
-            (!token_fits).then_some(Refusal::OtherToken)
+            let is_private = (self.token.as_ref()).is_none_or(|token| token.may_go_to(base));
+            if !token_fits {
+                Some(Refusal::OtherToken)
+            } else {
+                (!is_private).then_some(Refusal::Plaintext)
+            }
         } else if is_loopback && source.loopback.is_some() {
             Some(Refusal::OtherLoopback)
         } else {
@@ -115,7 +150,7 @@ impl Trust {
 
 /// Why a subscriber that checked in gets no events of this publisher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+pub enum Refusal {
     /// Its host is not of the settings.
     #[error("its host is not in AURA_CONFIGURATION_LOCAL_ALLOW of this publisher")]
     NotAllowed,
@@ -125,6 +160,13 @@ pub(super) enum Refusal {
     /// Its check-in did not carry the token.
     #[error("its check-in did not carry the APP_API_TOKEN of this publisher: both need the same")]
     OtherToken,
+    /// The token would be readable on the way to it.
+    #[error(
+        "APP_API_TOKEN is not sent to an http:// URL of another host, because everyone on the way \
+         could read it: give the subscriber TLS, or set AURA_CONFIGURATION_ALLOW_PLAINTEXT_TOKEN=true \
+         where a mesh encrypts"
+    )]
+    Plaintext,
 }
 
 /// A name that all processes with the same loopback share, and no other process: the boot of the
@@ -145,6 +187,13 @@ mod tests {
 
     fn covers(trust: &Trust, base: &str, source: &CheckInSource) -> bool {
         trust.covers(&base.parse().expect("a URL"), source)
+    }
+
+    fn token(allow_plaintext: bool) -> SubscriberToken {
+        SubscriberToken {
+            text: "secret".to_owned(),
+            allow_plaintext,
+        }
     }
 
     fn from(peer: &str) -> Peer<'static> {
@@ -242,11 +291,8 @@ mod tests {
 
     #[test]
     fn the_token_is_sent_only_to_a_replica_that_has_it() {
-        let trust = Trust::new(
-            BTreeSet::from(["any".to_owned()]),
-            Some("secret".to_owned()),
-        );
-        for base in ["http://any:1", "http://127.0.0.1:1"] {
+        let trust = Trust::new(BTreeSet::from(["any".to_owned()]), Some(token(false)));
+        for base in ["https://any:1", "http://127.0.0.1:1"] {
             let with = |token| {
                 trust.identify(Peer {
                     token,
@@ -275,5 +321,23 @@ mod tests {
             "a publisher without a token cannot check one"
         );
         assert!(!format!("{trust:?}").contains("secret"));
+    }
+
+    #[test]
+    fn the_token_is_sent_to_another_host_inside_of_tls_only_unless_that_is_allowed() {
+        let refusal = |allow_plaintext, base: &str| {
+            let allowed = ["any", "127.0.0.1"].map(str::to_owned);
+            let trust = Trust::new(allowed.into(), Some(token(allow_plaintext)));
+            let source = trust.identify(Peer {
+                token: Some(b"secret"),
+                ..from("10.0.0.8")
+            });
+            trust.refusal(&base.parse().expect("a URL"), &source)
+        };
+        for base in ["https://any:1", "http://127.0.0.1:1"] {
+            assert_eq!(refusal(false, base), None, "{base}");
+        }
+        assert_eq!(refusal(false, "http://any:1"), Some(Refusal::Plaintext));
+        assert_eq!(refusal(true, "http://any:1"), None);
     }
 }
