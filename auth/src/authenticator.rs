@@ -246,6 +246,15 @@ impl Authenticator {
         Some(digests.collect())
     }
 
+    /// SHA-256 of the key set of each issuer that is in force, by the name of the issuer. It does not
+    /// wait; a set that an issuer replaced in between is not in it.
+    pub fn issuer_keys(&self) -> Vec<(String, Sha256)> {
+        let issuers = self.issuers.load();
+        let keys = issuers.keys_in_force();
+        keys.map(|(name, digest)| (name.to_owned(), digest))
+            .collect()
+    }
+
     /// Who presents this.
     ///
     /// # Errors

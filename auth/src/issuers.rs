@@ -223,6 +223,12 @@ impl Issuers {
         None
     }
 
+    /// SHA-256 of the key set of each issuer that is in force, by the name of the issuer.
+    pub(crate) fn keys_in_force(&self) -> impl Iterator<Item = (&str, Sha256)> {
+        let all = self.all.iter();
+        all.filter_map(|issuer| Some((issuer.name.as_str(), issuer.keys.digest()?)))
+    }
+
     /// Reads keys that are old.
     pub(crate) async fn refresh(&self) {
         join_all(self.all.iter().map(|issuer| issuer.keys.refresh())).await;

@@ -14,7 +14,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use event::{AuditEvent, AuditedChange, Refusal, WriteDetail};
+pub use event::{AuditEvent, AuditedChange, AuditedOperation, Refusal, WriteDetail};
 
 use crate::{
     canonical::{CanonicalJson, JsonError},

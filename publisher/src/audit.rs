@@ -374,7 +374,12 @@ pub async fn watch_configuration(
                 purpose: "signing".to_owned(),
                 id: signer.id().to_string(),
             });
-            let now: Vec<_> = files.chain(key).collect();
+            let issuers = authenticator.issuer_keys().into_iter();
+            let issuers = issuers.map(|(issuer, digest)| AuditEvent::AccessConfigured {
+                source: format!("issuer-keys {issuer}"),
+                digest,
+            });
+            let now: Vec<_> = files.chain(issuers).chain(key).collect();
             for event in now.iter().filter(|event| !known.contains(*event)) {
                 audit.record(Entry::done(Utc::now(), PUBLISHER, event.clone()));
             }

@@ -184,6 +184,11 @@ impl KeySource {
         self.usable().map(|current| Arc::clone(&current.keys))
     }
 
+    /// SHA-256 of the set that the issuer gave last, if it is in force.
+    pub(super) fn digest(&self) -> Option<Sha256> {
+        self.usable().map(|current| current.digest)
+    }
+
     fn usable(&self) -> Option<Arc<Current>> {
         let current = self.current.load_full();
         current.filter(|current| current.since.elapsed() <= self.max_age)

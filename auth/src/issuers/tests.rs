@@ -467,8 +467,11 @@ async fn the_signature_of_a_token_is_checked_once_until_its_keys_are_withdrawn()
     // The issuer gives the same keys again.
     issuers.find(&other.token()).await.expect_err("unknown key");
     assert!(issuers.knows(&valid));
+    let keys = || issuers.keys_in_force().map(|(_name, digest)| digest).next();
+    let before = keys();
     served.answer(set(&[&other]));
     issuers.find(&other.token()).await.expect("a valid token");
+    assert!(keys().is_some() && keys() != before);
     assert!(!issuers.knows(&valid));
     issuers.find(&valid).await.expect_err("a withdrawn key");
 }

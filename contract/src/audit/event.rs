@@ -79,6 +79,15 @@ pub enum AuditEvent {
         /// SHA-256 of its content.
         digest: Sha256,
     },
+    /// An operator asked for something that is not in one transaction with its record. Before it is done:
+    /// its own record follows if it was done, unless the publisher was killed in between.
+    Requested {
+        /// What.
+        operation: AuditedOperation,
+        /// What it is about, where that is one thing.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        target: Option<String>,
+    },
     /// A new epoch was declared.
     EpochDeclared {
         /// The epoch from here on.
@@ -137,6 +146,22 @@ pub enum AuditEvent {
         /// How many.
         count: u64,
     },
+}
+
+/// An operation of [`AuditEvent::Requested`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AuditedOperation {
+    /// A new epoch is declared.
+    DeclareEpoch,
+    /// A named snapshot is made.
+    CreateSnapshot,
+    /// A named snapshot is deleted.
+    DeleteSnapshot,
+    /// A dead letter is sent again.
+    ReplayDeadLetter,
+    /// Dead letters are discarded.
+    DiscardDeadLetters,
 }
 
 /// The changes of one write.

@@ -5,7 +5,7 @@ use actix_web::{
 };
 use contract::{
     access::Identity,
-    audit::{AuditEvent, Entry, PAGE, Tips},
+    audit::{AuditEvent, AuditedOperation, Entry, PAGE, Tips},
 };
 use serde::Deserialize;
 use service::http::{
@@ -112,6 +112,19 @@ pub(super) async fn before(api: &Api, author: &Author, event: AuditEvent) -> Res
     }
     let recorded = api.audit.record_now(entry(author, event)).await;
     recorded.map_err(store_failed)
+}
+
+/// As [`before`], of an operation whose own record follows when it is done.
+///
+/// # Errors
+/// As [`before`].
+pub(super) async fn requested(
+    api: &Api,
+    author: &Author,
+    operation: AuditedOperation,
+    target: Option<String>,
+) -> Result<(), ApiError> {
+    before(api, author, AuditEvent::Requested { operation, target }).await
 }
 
 /// What an author does. The user is the one that an [`Author`] may name.

@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use contract::{
     JsonError, Problem, ProblemKind,
     access::{Right, Target},
-    audit::AuditEvent,
+    audit::{AuditEvent, AuditedOperation},
     dead_letter::{
         DeadLetter, DeadLetterAccepted, DeadLetterId, DeadLetterReport, DeadLettersDiscarded,
         Original, PAGE, ReplayRequest,
@@ -136,6 +136,8 @@ pub(super) async fn discard(
 ) -> Result<HttpResponse, ApiError> {
     let author = Author::of_service(&caller, &request)?;
     let id = letter_id(&id)?;
+    let target = Some(id.to_string());
+    audit::requested(&api, &author, AuditedOperation::DiscardDeadLetters, target).await?;
     api.dead_letters.discard(id).await?;
     info!(
         dead_letter = %id, caller = %Escaped(&caller.identity().name),
@@ -165,6 +167,7 @@ pub(super) async fn discard_all(
         let detail = "Nothing was discarded: give a filter, or all=true for all dead letters";
         return Err(ProblemError::bad_request("all", detail).into());
     }
+    audit::requested(&api, &author, AuditedOperation::DiscardDeadLetters, None).await?;
     let discarded = api.dead_letters.discard_all(&filter).await;
     let discarded = discarded?;
     info!(
@@ -189,6 +192,10 @@ pub(super) async fn replay(
     let author = Author::of_service(&caller, &http)?;
     let request: ReplayRequest = optional_request(&body, r#""dryRun": true|false"#)?;
     let id = letter_id(&id)?;
+    if !request.dry_run {
+        let target = Some(id.to_string());
+        audit::requested(&api, &author, AuditedOperation::ReplayDeadLetter, target).await?;
+    }
     let mut replayed = api.dead_letters.replay(id, request).await?;
     if !request.dry_run {
         info!(

@@ -3,7 +3,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use contract::{
-    audit::AuditEvent,
+    audit::{AuditEvent, AuditedOperation},
     fleet::{MAX_CHECK_IN, REPLICA_PAGE},
     sidecar::TOKEN_HEADER,
     text::Escaped,
@@ -80,6 +80,7 @@ pub(super) async fn declare(
         &body,
         r#""adopt": "<lineage>", "counter": <number>, "renew": true|false"#,
     )?;
+    audit::requested(&api, &author, AuditedOperation::DeclareEpoch, None).await?;
     let declared = api.fleet.declare(request).await?;
     info!(
         epoch = %declared.epoch, caller = %Escaped(&caller.identity().name),

@@ -5,7 +5,7 @@ use chrono::Utc;
 use contract::{
     Context, Problem, ProblemKind,
     access::{Right, Target},
-    audit::AuditEvent,
+    audit::{AuditEvent, AuditedOperation},
     history::SnapshotName,
     named_snapshot::{NamedSnapshot, NamedSnapshots},
 };
@@ -26,6 +26,8 @@ pub(super) async fn create(
     let name = parsed(&name)?;
     let author = Author::of_service(&caller, &request)?;
     let context = &author.context;
+    let target = Some(name.to_string());
+    audit::requested(&api, &author, AuditedOperation::CreateSnapshot, target).await?;
     let event = AuditEvent::SnapshotCreated { name: name.clone() };
     let made = api
         .store
@@ -84,6 +86,8 @@ pub(super) async fn delete(
     let name = parsed(&name)?;
     let author = Author::of_service(&caller, &request)?;
     let context = &author.context;
+    let target = Some(name.to_string());
+    audit::requested(&api, &author, AuditedOperation::DeleteSnapshot, target).await?;
     if api
         .store
         .delete_snapshot(&name)

@@ -77,6 +77,24 @@ async fn writes_and_acts_of_operators_are_in_the_log_with_their_caller() -> Outc
             "{rollbacks:?}"
         );
         ensure!(of("snapshot-created").len() == 1 && of("snapshot-deleted").len() == 1);
+        // A process that is killed before the record of what it did leaves this one.
+        let place = |kind: &str, operation: &str| {
+            let is_it = |record: &AuditRecord| {
+                record.kind == kind
+                    && (operation.is_empty() || record.detail["operation"] == operation)
+            };
+            all.iter().position(is_it)
+        };
+        let places = [
+            place("requested", "create-snapshot"),
+            place("snapshot-created", ""),
+            place("requested", "delete-snapshot"),
+            place("snapshot-deleted", ""),
+        ];
+        ensure!(
+            places.is_sorted() && places[0].is_some(),
+            "{places:?} {all:?}"
+        );
         let refusals = of("refusal");
         ensure!(refusals.len() == 1, "{refusals:?}");
         ensure!(
