@@ -32,7 +32,7 @@ impl IdOnlyCollections {
     }
 
     /// Whether no publisher sends id-only events of a collection; `false` while that is not known.
-    fn excludes(&self, collection: &CollectionName) -> bool {
+    pub(crate) fn excludes(&self, collection: &CollectionName) -> bool {
         let names = self.0.load();
         names
             .as_deref()

@@ -224,6 +224,9 @@ async fn changed(replica: &Replica, collection: &str) -> EventOutcome {
 async fn an_id_only_event_of_a_collection_that_has_none_is_not_proven_and_reads_nothing() {
     let publisher = Publisher::with_id_only(7, &["B"]);
     with(&publisher, key(1).public(), async |replica| {
+        // The answer was sent, and may not have arrived.
+        let told = || replica.check_ins().id_only.excludes(&name("A"));
+        eventually("told", told).await;
         let before = publisher.check_ins.load(Ordering::Relaxed);
         for _forged in 0..500 {
             assert_eq!(reason(changed(&replica, "A").await), "unsigned");
