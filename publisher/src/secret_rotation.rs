@@ -29,7 +29,7 @@ use crate::{
     audit::Audit,
     decide::{Action, DocumentKey, Write, WriteError},
     metrics::Metrics,
-    store::{Store, integrity::is_damage},
+    store::{Store, integrity::is_damage, secret_keys::TOLD_FOR},
     write::queue::Writer,
 };
 
@@ -38,7 +38,7 @@ mod search;
 /// Time between two looks at the file of the keys.
 const POLL: Duration = Duration::from_secs(3);
 /// Time between two exchanges of the active key with other publishers: they forget it after
-/// [`TOLD_FOR`](crate::store::secret_keys::TOLD_FOR).
+/// [`TOLD_FOR`].
 const EXCHANGE: Duration = Duration::from_secs(30);
 /// Time from one complete pass to the next.
 const PASS: Duration = Duration::from_secs(3_600);
@@ -236,20 +236,12 @@ impl SecretRotation {
             if work.others.is_some() {
                 info!(active, "all publishers have the active secret key {active}");
             }
-            // Others may have sealed documents since the last search.
-            work.search_at = Instant::now();
         } else {
-            let named: Vec<_> = others.iter().map(String::as_str).collect();
-            warn!(
-                active,
-                "other publishers of this store have another active secret key: {}, and this one {active}; \
-                 no document is wrapped by another key until all of them have the same one: give them the \
-                 same keys",
-                named.join(", ")
-            );
             work.todo.clear();
             work.after = None;
         }
+        // Others may have sealed documents since the last search.
+        work.search_at = Instant::now();
         work.others = Some(others);
         Ok(())
     }
@@ -266,6 +258,18 @@ impl SecretRotation {
         }
         let number = i64::try_from(found.number).unwrap_or(i64::MAX);
         self.metrics.secrets_to_rewrap.set(number);
+        if let Some(others) = work.others.as_ref().filter(|others| !others.is_empty()) {
+            let active = keys.active().as_str();
+            let others: Vec<_> = others.iter().map(String::as_str).collect();
+            warn!(
+                active,
+                "other publishers of this store have another active secret key: {}, and this one {active}; \
+                 no document is wrapped by another key until all of them have the same one: give them the \
+                 same keys (one that stopped counts for {} s)",
+                others.join(", "),
+                TOLD_FOR.as_secs()
+            );
+        }
         if found.unknown > 0 {
             warn!(
                 "{} documents have secrets that are wrapped by keys that this publisher does not have: \
