@@ -13,6 +13,7 @@ use chrono::Utc;
 use contract::{
     access::{Grant, Identity},
     sha256::Sha256,
+    text::paths::ShownPath,
     token::{PREFIX, TokenName, TokenRecord},
 };
 use tokio::time::{MissedTickBehavior, interval};
@@ -80,6 +81,17 @@ pub struct Files {
     pub certificates: Option<PathBuf>,
 }
 
+/// What a file with credentials is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// Records of tokens.
+    Tokens,
+    /// Issuers of JSON Web Tokens.
+    Issuers,
+    /// Names in client certificates.
+    Certificates,
+}
+
 impl Files {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
@@ -102,8 +114,10 @@ pub struct Setup {
 
 /// A file with credentials that cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {reason}", path.display())]
+#[error("{}: {reason}", ShownPath(path))]
 pub struct FileError {
+    /// What the file is for.
+    pub kind: FileKind,
     /// The file.
     pub path: PathBuf,
     /// The fault in words; it has no part of the file that may be secret.
@@ -142,6 +156,7 @@ pub struct Authenticator {
 
 /// What the files are, in the order of [`Authenticator::paths`].
 const SOURCES: [&str; 3] = ["tokens-file", "issuers-file", "certificates-file"];
+const KINDS: [FileKind; 3] = [FileKind::Tokens, FileKind::Issuers, FileKind::Certificates];
 
 #[derive(Debug, Default)]
 struct Seen {
@@ -193,22 +208,29 @@ impl Authenticator {
     /// Reads the files. It blocks for as long as reading takes; no issuer is asked yet.
     ///
     /// # Errors
-    /// The first file that cannot be used.
-    pub fn new(setup: Setup) -> Result<Self, FileError> {
+    /// Every file that cannot be used.
+    pub fn new(setup: Setup) -> Result<Self, Vec<FileError>> {
         let new = Self::empty(setup);
+        let mut wrong = Vec::new();
         let mut seen = new.seen.lock().unwrap_or_else(PoisonError::into_inner);
         for (index, path) in new.paths().into_iter().enumerate() {
             let Some(path) = path else { continue };
-            let failed = |reason| FileError {
-                path: path.clone(),
-                reason,
-            };
-            let content = new.content(path).map_err(failed)?;
-            new.take(index, &content).map_err(failed)?;
-            seen[index].content = content;
+            let read = new.content(path);
+            match read.and_then(|content| new.take(index, &content).map(|()| content)) {
+                Ok(content) => seen[index].content = content,
+                Err(reason) => wrong.push(FileError {
+                    kind: KINDS[index],
+                    path: path.clone(),
+                    reason,
+                }),
+            }
         }
         drop(seen);
-        Ok(new)
+        if wrong.is_empty() {
+            Ok(new)
+        } else {
+            Err(wrong)
+        }
     }
 
     /// Accepts the tokens of a store as well, from now on. Only the first store counts.
@@ -304,7 +326,11 @@ impl Authenticator {
             return found;
         }
         let Some(store) = self.store.get() else {
-            let detail = format!("the token {} is not known here", hash.id());
+            let detail = format!(
+                "the token {} is not known here: this service knows the tokens of its file \
+                 (AURA_CONFIGURATION_TOKENS_FILE) alone, not those of the store of a publisher",
+                hash.id()
+            );
             return Err(Refused::Invalid(detail));
         };
         match store.0.load().as_deref() {
@@ -374,7 +400,7 @@ impl Authenticator {
                     Err(error)
                 }
             };
-            let file = path.display();
+            let file = ShownPath(path);
             match content.and_then(|content| self.take(index, &content).map(|()| content)) {
                 Ok(content) => {
                     info!(%file, "a file with credentials changed: it is in force from now on");
@@ -411,6 +437,13 @@ impl Authenticator {
         match index {
             0 => {
                 let tokens = TokenTable::read(text).map_err(|error| error.to_string())?;
+                if !tokens.has_valid(Utc::now()) {
+                    let file = self.setup.files.tokens.as_deref().unwrap_or(Path::new(""));
+                    warn!(
+                        file = %ShownPath(file),
+                        "the file of tokens has no token that is valid: it lets no caller in"
+                    );
+                }
                 self.tokens.store(Arc::new(tokens));
             }
             1 => {

@@ -23,7 +23,8 @@ mod token;
 use std::{io, path::Path};
 
 pub use authenticator::{
-    Anonymous, Authenticator, FileError, Files, Presented, Refused, Session, Setup, StoreTokens,
+    Anonymous, Authenticator, FileError, FileKind, Files, Presented, Refused, Session, Setup,
+    StoreTokens,
 };
 pub use contract::access::Identity;
 pub use table::RecordsError;

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use contract::{
     access::{Grant, Identity},
     objects,
-    token::{InvalidToken, MAX_TOKENS, TokenHash, TokenName, TokenRecord},
+    token::{InvalidToken, MAX_TOKENS, PREFIX, TokenHash, TokenName, TokenRecord},
 };
 
 use crate::{Refused, token};
@@ -64,8 +64,22 @@ impl TokenTable {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let record: TokenRecord =
-                objects::from_str(line).map_err(|error| line_of(error.to_string()))?;
+            if line.starts_with(PREFIX) {
+                return Err(line_of(
+                    "it is a token: expected its record, a JSON object. `confcast token create \
+                     --offline` prints the token and writes the record"
+                        .to_owned(),
+                ));
+            }
+            let record: TokenRecord = objects::from_str(line)
+                // The parser sees one line, so the line that it names says nothing.
+                .map_err(|error| {
+                    line_of(
+                        error
+                            .to_string()
+                            .replace(" at line 1 column ", " at column "),
+                    )
+                })?;
             record
                 .check()
                 .map_err(|error: InvalidToken| line_of(error.to_string()))?;
@@ -78,6 +92,14 @@ impl TokenTable {
             }
         }
         Ok(Self(found))
+    }
+
+    /// Whether a token of it is accepted now.
+    pub(crate) fn has_valid(&self, now: DateTime<Utc>) -> bool {
+        let mut records = self.0.values().map(|entry| &entry.record);
+        records.any(|record| {
+            record.revoked_at.is_none() && record.expires_at.is_none_or(|end| end > now)
+        })
     }
 
     /// The holder of a token; `None` when it is not here.
@@ -153,6 +175,29 @@ pub(crate) mod tests {
 
     fn line(record: &TokenRecord) -> String {
         serde_json::to_string(record).expect("JSON")
+    }
+
+    #[test]
+    fn a_token_in_place_of_its_record_is_named_and_not_shown() {
+        let token = SecretToken::generate();
+        for (text, said) in [
+            (
+                token.expose().to_owned(),
+                "line 1: it is a token: expected its record",
+            ),
+            (
+                format!("# a\n\n{}x", token.expose()),
+                "line 3: it is a token",
+            ),
+            ("{\"id\": \"1\"}".to_owned(), "at column"),
+        ] {
+            let error = TokenTable::read(&text).expect_err(said).to_string();
+            assert!(
+                error.contains(said) && !error.contains(token.expose()),
+                "{error}"
+            );
+            assert_eq!(error.matches("line ").count(), 1, "{error}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use anyhow::Context;
-use contract::json_file;
+use contract::{json_file, text::paths::ShownPath};
 use tokio::{
     fs::File,
     io::{AsyncRead, AsyncReadExt},
@@ -17,7 +17,7 @@ pub(crate) async fn open(path: &Path) -> anyhow::Result<Box<dyn AsyncRead + Unpi
         return Ok(Box::new(tokio::io::stdin()));
     }
     Ok(Box::new(File::open(path).await.with_context(|| {
-        format!("cannot open {}", path.display())
+        format!("cannot open {}", ShownPath(path))
     })?))
 }
 
@@ -26,18 +26,18 @@ pub(crate) async fn object(path: &Path) -> anyhow::Result<String> {
     let mut bytes = Vec::new();
     let mut file = open(path).await?;
     let read = file.read_to_end(&mut bytes).await;
-    read.with_context(|| format!("cannot read {}", path.display()))?;
+    read.with_context(|| format!("cannot read {}", ShownPath(path)))?;
     text(path, &bytes)
 }
 
 /// The text of a file that is one JSON object, for code that reads folders.
 pub(crate) fn object_now(path: &Path) -> anyhow::Result<String> {
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", ShownPath(path)))?;
     text(path, &bytes)
 }
 
 fn text(path: &Path, bytes: &[u8]) -> anyhow::Result<String> {
     let text =
-        json_file::object(bytes).with_context(|| format!("cannot use {}", path.display()))?;
+        json_file::object(bytes).with_context(|| format!("cannot use {}", ShownPath(path)))?;
     Ok(text.to_owned())
 }

@@ -8,6 +8,7 @@
 use std::fmt::{self, Display, Write};
 
 pub mod nearest;
+pub mod paths;
 
 /// Whether a character is not shown as itself: a control (C0, DEL, C1), a line or paragraph
 /// separator, a control of the direction of text, or a character without width.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use contract::text::paths::ShownPath;
 use tls::regular_file;
 use zeroize::Zeroizing;
 
@@ -36,7 +37,7 @@ pub enum KeyProvider {
 impl std::fmt::Debug for KeyProvider {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::File(path) => write!(f, "File({})", path.display()),
+            Self::File(path) => write!(f, "File({})", ShownPath(path)),
             Self::Environment(_) => f.write_str("Environment"),
         }
     }
@@ -46,7 +47,7 @@ impl std::fmt::Debug for KeyProvider {
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     /// The file cannot be read.
-    #[error("the file of secret keys {path}: {error}")]
+    #[error("the file of secret keys {}: {error}", ShownPath(path))]
     File {
         /// The file.
         path: PathBuf,
@@ -68,6 +69,16 @@ pub enum KeysError {
 pub struct SecretKeys {
     provider: KeyProvider,
     keys: ArcSwap<Keyring>,
+}
+
+impl KeysError {
+    /// What is wrong, without the place that the keys come from.
+    pub fn reason(&self) -> &dyn std::error::Error {
+        match self {
+            Self::File { error, .. } => error,
+            Self::Keyring { error, .. } => error,
+        }
+    }
 }
 
 impl SecretKeys {
@@ -134,7 +145,7 @@ impl KeyProvider {
                     path: path.clone(),
                     error,
                 })?;
-                (path.display().to_string(), text)
+                (ShownPath(path).to_string(), text)
             }
         };
         Keyring::parse(&text).map_err(|error| KeysError::Keyring { from, error })

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use contract::text::paths::ShownPath;
 use tracing::{info, warn};
 
 use crate::{TlsError, regular_file};
@@ -130,9 +131,8 @@ impl Files {
     }
 
     fn names(&self) -> String {
-        let names: Vec<_> = self.paths.iter().map(|path| path.display()).collect();
-        let names: Vec<_> = names.iter().map(ToString::to_string).collect();
-        names.join(", ")
+        let names = self.paths.iter().map(|path| ShownPath(path).to_string());
+        Vec::from_iter(names).join(", ")
     }
 }
 

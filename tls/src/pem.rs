@@ -16,9 +16,14 @@ pub(crate) fn certified_key(
     (key_file, key): (&Path, &[u8]),
 ) -> Result<Arc<CertifiedKey>, TlsError> {
     let chain = certificates(certificate_file, certificate)?;
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_malformed| TlsError::Form {
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_malformed| TlsError::Key {
         path: key_file.to_owned(),
-        expected: "a private key in PEM form",
+        reason: if is_encrypted(key) {
+            "the private key is encrypted: expected one without a passphrase (`openssl pkey -in \
+             ENCRYPTED -out PLAIN` writes it)"
+        } else {
+            "expected a private key in PEM form"
+        },
     })?;
     let pair = CertifiedKey::from_der(chain, key, provider());
     pair.map(Arc::new).map_err(|error| TlsError::Pair {
@@ -31,6 +36,12 @@ pub(crate) fn certified_key(
             error => error.to_string(),
         },
     })
+}
+
+/// Whether a PEM text has an encrypted key: of PKCS #8, or of the older form with a header.
+fn is_encrypted(text: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(text);
+    text.contains("BEGIN ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED")
 }
 
 /// The authorities of a file; every certificate in it counts.

@@ -6,11 +6,21 @@
 use std::{
     fs::OpenOptions,
     io::{self, Read},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
 use rustix::fs::OFlags;
+
+/// The bits of a mode that let every user of the host read or change a file.
+const OTHERS: u32 = 0o006;
+
+/// The mode of a file that every user of the host can read or change; `None` for any other file. A
+/// private key should be in no such file.
+pub fn open_to_all(path: &Path) -> Option<u32> {
+    let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
+    (mode & OTHERS != 0).then_some(mode)
+}
 
 /// Reads a regular file of at most `most` bytes. A symbolic link is followed.
 ///

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    fmt,
     path::PathBuf,
     str::FromStr,
     sync::Arc,
@@ -9,6 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use contract::text::paths::ShownPath;
 use rustls::{
     ServerConfig,
     server::{NoServerSessionStorage, WebPkiClientVerifier},
@@ -97,7 +99,19 @@ impl FromStr for ClientCertMode {
     }
 }
 
+impl fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = ShownPath(self.0.files.path(0));
+        f.debug_tuple("ServerTls").field(&file).finish()
+    }
+}
+
 impl ServerTls {
+    /// Whether clients are asked for a certificate.
+    pub fn asks_for_certificates(&self) -> bool {
+        self.0.clients != ClientCertificates::None
+    }
+
     /// Reads the files.
     ///
     /// # Errors
@@ -159,18 +173,19 @@ impl ServerTls {
         });
     }
 
-    fn report_expiry(&self, warned: &mut Option<Instant>) {
+    /// Reports a certificate that expires soon: once an hour, and each one at once.
+    fn report_expiry(&self, warned: &mut Option<(Instant, Option<Lifetime>)>) {
         let lifetime = self.0.current.load().lifetime;
         let remaining = lifetime.map(|lifetime| lifetime.remaining(SystemTime::now()));
         if matches!(remaining, None | Some(Remaining::Enough)) {
             *warned = None;
             return;
         }
-        if warned.is_some_and(|at| at.elapsed() < WARN) {
+        if warned.is_some_and(|(at, of)| of == lifetime && at.elapsed() < WARN) {
             return;
         }
-        *warned = Some(Instant::now());
-        let file = self.0.files.path(0).display();
+        *warned = Some((Instant::now(), lifetime));
+        let file = ShownPath(self.0.files.path(0));
         match remaining {
             Some(Remaining::Little(left)) => warn!(
                 %file,

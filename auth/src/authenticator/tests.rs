@@ -194,8 +194,9 @@ fn a_start_with_a_broken_file_is_refused() {
                 read,
                 http: no_client,
             };
-            let error = Authenticator::new(setup).expect_err("a broken file");
-            assert_eq!(error.path, path);
+            let errors = Authenticator::new(setup).expect_err("a broken file");
+            assert_eq!(errors.len(), 1);
+            assert_eq!((&errors[0].path, errors[0].kind), (&path, KINDS[index]));
         }
     }
 }

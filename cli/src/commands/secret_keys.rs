@@ -14,6 +14,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
+use contract::text::paths::ShownPath;
 use secrets::{KeyId, KeyProvider, Keyring, SecretKeys, system_entropy};
 use serde::Serialize;
 
@@ -260,7 +261,7 @@ impl KeyFile {
         let file = path.canonicalize().with_context(|| {
             format!(
                 "{}: `confcast secret-keys create` makes a file of keys",
-                path.display()
+                ShownPath(path)
             )
         })?;
         let about = fs::metadata(&file)?;
