@@ -23,7 +23,7 @@
 
 use std::{future::Future, net::SocketAddr, sync::Arc};
 
-use ::tls::{ClientTls, ServerTls};
+use ::tls::ServerTls;
 use actix_web::{App, dev::Server, web};
 use anyhow::{Context, ensure};
 use auth::{Authenticator, StoreTokens};
@@ -100,8 +100,7 @@ impl Publisher {
         let listen = settings.listen;
         let guard = settings.guard.clone();
         let limits = settings.limits;
-        let tls = settings.tls.clone().map(ServerTls::open).transpose();
-        let tls = tls.context("the TLS files of the HTTP API")?;
+        let tls = settings.tls.clone();
         let mut publisher = Self::without_http(settings).await?;
         publisher.listen(listen, guard, limits, tls)?;
         Ok(publisher)
@@ -515,7 +514,6 @@ fn transport(
         } => {
             let subscribers =
                 SubscriberRegistry::new(subscribers, allowed, api_token).at_most(max_found);
-            let tls = ClientTls::open(tls).context("the TLS files for subscribers")?;
             Transport::Direct(DirectTransport::new(subscribers, encoder, tls)?)
         }
         TransportSettings::Redis {

@@ -1,11 +1,11 @@
 //! Settings: environment variables, each also a flag, all checked before anything starts.
 //!
 //! [`Args`] are the texts and their help, [`Settings`] the checked values. Secrets are never shown.
-//! Nothing here connects, and only the folder of schemas is read.
+//! Nothing here connects. The folder of schemas and the files that settings name are read.
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use ::tls::{ClientFiles, ServerFiles};
+use ::tls::{ClientTls, ServerTls};
 use auth::Authenticator;
 use contract::{CollectionName, SecretUrl};
 use secrets::SecretKeys;
@@ -42,7 +42,7 @@ pub struct Settings {
     /// Decides who a caller of the HTTP API is.
     pub authenticator: Arc<Authenticator>,
     /// TLS of the HTTP API; `None` without.
-    pub tls: Option<ServerFiles>,
+    pub tls: Option<ServerTls>,
     /// The collections, without those that have only a schema.
     pub collections: BTreeSet<CollectionName>,
     /// Whether a collection whose schema is added while the publisher runs is served: not where the
@@ -113,7 +113,7 @@ pub enum TransportSettings {
         /// The token that they expect.
         api_token: Option<SubscriberToken>,
         /// Which of them are trusted by TLS, and the certificate that they are shown.
-        tls: ClientFiles,
+        tls: ClientTls,
     },
     /// `REDIS`: Redis itself.
     Redis {

@@ -9,11 +9,10 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use ::tls::ServerTls;
 use actix_web::{App as HttpApp, dev::Server};
 use anyhow::Context;
 use projection::Projection;
-use replica::{Config, Credentials, Events, Replica, SecretUrl, Url};
+use replica::{Config, Events, Replica, SecretUrl, Url};
 use service::{
     http::{connections::Connections, guard::warn_when_open, server, stream_slots::StreamSlots},
     runtime::tasks::Supervisor,
@@ -50,8 +49,7 @@ impl App {
             )
         })?;
         let address = listener.local_addr().context("cannot read the port")?;
-        let tls = settings.tls.clone().map(ServerTls::open).transpose();
-        let tls = tls.context("the TLS files of the HTTP API")?;
+        let tls = settings.tls.clone();
         let scheme = if tls.is_some() { "https" } else { "http" };
         let instance = match &settings.instance {
             Some(instance) => instance.clone(),
@@ -70,8 +68,7 @@ impl App {
             events: settings.events.clone(),
             snapshot_dir: settings.snapshot_dir.clone(),
             event_keys: settings.event_keys.clone(),
-            credentials: Credentials::open(settings.credentials.clone())
-                .context("the credentials for publishers")?,
+            credentials: settings.credentials.clone(),
             sidecar_token: settings.sidecar_token.clone(),
             app_token: settings
                 .app_api_token

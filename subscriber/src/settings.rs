@@ -5,13 +5,13 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use ::tls::ServerFiles;
+use ::tls::ServerTls;
 use auth::Authenticator;
 use clap::Parser;
 use contract::{CollectionName, DocumentId, SecretUrl};
 use projection::ProjectionConfig;
 use replica::{
-    CredentialSettings, EventKeys, Events, Follow, HeaderValue, Url, broker::settings as redis,
+    Credentials, EventKeys, Events, Follow, HeaderValue, Url, broker::settings as redis,
 };
 use service::{
     http::{
@@ -23,7 +23,9 @@ use service::{
     runtime::settings::{SettingChecks, SettingsError, boolean, or, positive},
 };
 
-use self::values::{base_url, bearer, check_in_seconds, collections, instance, publishers, token};
+use self::values::{
+    base_url, bearer, check_in_seconds, collections, credentials, instance, publishers, token,
+};
 
 mod values;
 
@@ -168,9 +170,9 @@ pub struct Options {
     )]
     instance: String,
 
-    /// URL at which publishers and operators reach this replica, `http://HOST:PORT`. It is sent with
-    /// every check-in. When it is not set, the listen address is sent, unless that stands for all
-    /// addresses of the host.
+    /// URL at which publishers and operators reach this replica, `http://HOST:PORT`, or
+    /// `https://HOST:PORT` where it has a certificate. It is sent with every check-in. When it is not
+    /// set, the listen address is sent, unless that stands for all addresses of the host.
     #[arg(
         long,
         env = "AURA_CONFIGURATION_BASE_URL",
@@ -285,9 +287,9 @@ pub struct Settings {
     /// Decides who a caller of the HTTP API is.
     pub authenticator: Arc<Authenticator>,
     /// TLS of the HTTP API; `None` without.
-    pub tls: Option<ServerFiles>,
+    pub tls: Option<ServerTls>,
     /// What publishers are shown, and which of them are trusted.
-    pub credentials: CredentialSettings,
+    pub credentials: Credentials,
     /// URLs of publishers, in the order in which they are tried.
     pub publishers: Vec<SecretUrl>,
     /// Collections to follow.
@@ -339,6 +341,9 @@ impl Options {
         let guard = self.guard.check(&mut checks);
         let authenticator = self.access.check(&mut checks, listen);
         let tls = self.tls.check(&mut checks);
+        if let Some(tls) = &tls {
+            self.access.check_certificates(&mut checks, tls.as_ref());
+        }
         let client_tls = self.client_tls.check(&mut checks);
         let bearer = bearer(&mut checks, &self.token, &self.token_file);
         let plaintext = or(&self.allow_plaintext_token, ALLOW_PLAINTEXT_TOKEN);
@@ -348,6 +353,14 @@ impl Options {
             boolean(plaintext),
         );
         let publishers = publishers(&mut checks, or(&self.api_url, API_URL));
+        // Without a wrong file of TLS, so that the token is checked in any case.
+        let credentials = credentials(
+            &mut checks,
+            client_tls.clone().unwrap_or_default(),
+            bearer,
+            allow_plaintext_token,
+            publishers.as_deref().unwrap_or_default(),
+        );
         let collections = collections(&mut checks, or(&self.collections, COLLECTIONS));
         let seconds = or(&self.check_in_seconds, CHECK_IN_SECONDS);
         let seconds = checks.check(
@@ -405,11 +418,7 @@ impl Options {
                 },
                 authenticator: authenticator?,
                 tls: tls?,
-                credentials: CredentialSettings {
-                    tls: client_tls?,
-                    token: bearer?,
-                    allow_plaintext_token: allow_plaintext_token?,
-                },
+                credentials: client_tls.and(credentials)?,
                 publishers: publishers?,
                 collections: collections?,
                 follow: if self.collections.trim().is_empty() {

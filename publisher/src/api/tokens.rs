@@ -111,7 +111,10 @@ pub(super) async fn revoke(
             .await
             .map_err(store_failed)?;
     if !revoked {
-        let detail = format!("There is no token {id} that the caller may manage");
+        let detail = format!(
+            "There is no token {id} of the store that the caller may manage; a token of a file is revoked \
+             by removing its line from the file"
+        );
         return Err(Problem::new(ProblemKind::NoToken, detail)
             .field("id")
             .into());

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 use contract::{CollectionName, SecretUrl};
 use secrets::{KeyProvider, SecretKeys};
 use service::runtime::settings::{
-    SettingChecks, SettingsError, boolean, listed, or, positive, token,
+    SettingChecks, SettingsError, boolean, listed, or, positive, token, warn_of_open_key,
 };
 use service::{
     http::{access::sidecar_needs_token, tls::REDIS_CA_FILE},
@@ -78,6 +78,9 @@ impl Args {
         let guard = self.guard.check(checks);
         let authenticator = self.access.check(checks, listen);
         let tls = self.tls.check(checks);
+        if let Some(tls) = &tls {
+            self.access.check_certificates(checks, tls.as_ref());
+        }
         let collections = list(
             checks,
             "AURA_CONFIGURATION_COLLECTIONS",
@@ -226,7 +229,10 @@ impl Args {
     fn secret_keys(&self, checks: &mut SettingChecks) -> Option<Option<Arc<SecretKeys>>> {
         let (name, provider) = match (&*self.secret_keys_file, &*self.secret_keys) {
             ("", "") => return Some(None),
-            (file, "") => (SECRET_KEYS_FILE, KeyProvider::File(file.into())),
+            (file, "") => {
+                warn_of_open_key(SECRET_KEYS_FILE, file.as_ref());
+                (SECRET_KEYS_FILE, KeyProvider::File(file.into()))
+            }
             ("", text) => (
                 SECRET_KEYS,
                 KeyProvider::Environment(text.to_owned().into()),
@@ -239,7 +245,11 @@ impl Args {
         match SecretKeys::read(provider) {
             Ok(keys) => Some(Some(Arc::new(keys))),
             Err(error) => {
-                checks.error(name, error);
+                let reason = error.reason();
+                if name == SECRET_KEYS_FILE {
+                    return checks.check(name, &self.secret_keys_file, Err(reason));
+                }
+                checks.error(name, format_args!("…: {reason}"));
                 None
             }
         }

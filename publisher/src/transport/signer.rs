@@ -5,9 +5,11 @@
 
 use std::{
     io,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,6 +17,7 @@ use arc_swap::ArcSwap;
 use contract::{
     Change, EventData,
     signature::{KeyError, KeyId, PublicKeys, SigningKey, UnprovenEvent},
+    text::paths::ShownPath,
 };
 use service::runtime::{log_rate::LogRate, regular_file};
 use tokio_util::sync::CancellationToken;
@@ -25,14 +28,14 @@ const PERIOD: Duration = Duration::from_secs(5);
 const MAX_FILE: u64 = 16 << 10;
 /// Keys that are remembered, at most.
 const KNOWN: usize = 4;
-/// The bits of a mode that let every user of the host read or change a file.
-const OTHERS: u32 = 0o006;
 
 /// Signs events. Cloning shares the key.
 #[derive(Debug, Clone)]
 pub struct EventSigner {
     keys: Arc<ArcSwap<Keys>>,
     file: PathBuf,
+    /// Whether a log line says that the file cannot be used.
+    is_reported: Arc<AtomicBool>,
 }
 
 /// The keys of one moment.
@@ -75,6 +78,7 @@ impl EventSigner {
                 signing: key,
             })),
             file: file.to_owned(),
+            is_reported: Arc::default(),
         })
     }
 
@@ -126,12 +130,19 @@ impl EventSigner {
                 let known = key.public().with(before).first(KNOWN);
                 let signing = key;
                 self.keys.store(Arc::new(Keys { signing, known }));
+                self.is_reported.store(false, Ordering::Relaxed);
             }
-            Ok(_same) => {}
+            Ok(_same) => {
+                if self.is_reported.swap(false, Ordering::Relaxed) {
+                    let (file, id) = (ShownPath(&self.file), self.id());
+                    tracing::info!(%id, "the signing key {file} can be used again: it is the key {id}");
+                }
+            }
             Err(error) => {
                 static LINES: LogRate = LogRate::new();
                 if let Some(left_out) = LINES.due() {
-                    let (file, id) = (self.file.display(), self.id());
+                    self.is_reported.store(true, Ordering::Relaxed);
+                    let (file, id) = (ShownPath(&self.file), self.id());
                     tracing::warn!(
                         %id,
                         "the signing key {file} cannot be used, events are still signed with the key \
@@ -149,16 +160,19 @@ impl EventSigner {
 /// As [`EventSigner::from_file`].
 fn read(path: &Path) -> Result<SigningKey, SignerError> {
     let bytes = regular_file::read(path, MAX_FILE)?;
-    let mode = std::fs::metadata(path)?.permissions().mode() & 0o777;
-    if mode & OTHERS != 0 {
+    let text = std::str::from_utf8(&bytes).map_err(io::Error::other)?;
+    // First: the mode of a file that has no private key says nothing.
+    let key = SigningKey::from_pem(text)?;
+    if let Some(mode) = ::tls::regular_file::open_to_all(path) {
         return Err(SignerError::Open(mode));
     }
-    let text = std::str::from_utf8(&bytes).map_err(io::Error::other)?;
-    Ok(SigningKey::from_pem(text)?)
+    Ok(key)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]

@@ -7,6 +7,8 @@ mod browsers;
 mod credentials;
 mod dead_letters;
 mod faults;
+#[path = "../../../service/tests/file_settings/mod.rs"]
+mod file_settings;
 mod http;
 mod id_only;
 #[path = "../../../service/tests/life/mod.rs"]

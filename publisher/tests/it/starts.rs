@@ -6,7 +6,7 @@ use std::{net::TcpListener, time::Duration};
 use anyhow::{Context, ensure};
 use tokio::process::Command;
 
-use super::{Outcome, life::Life};
+use super::{Outcome, file_settings, life::Life};
 
 const PUBLISHER: &str = env!("CARGO_BIN_EXE_publisher");
 /// Much less than an orderly end may take: nothing has to be finished.
@@ -103,7 +103,7 @@ async fn a_publisher_that_asks_for_credentials_needs_the_token_of_its_sidecar() 
     ];
     let (code, log) = start(&store, &dapr)?.ended(AT_ONCE).await?;
     ensure!(
-        code == Some(64) && log.contains("APP_API_TOKEN=…: it is not set"),
+        code == Some(64) && log.contains("APP_API_TOKEN is not set"),
         "{log}"
     );
     for more in ["--app-api-token=secret", "--anonymous=loopback"] {
@@ -181,4 +181,17 @@ async fn the_signal_of_a_limit_of_file_sizes_ends_no_publisher() -> Outcome {
         "{code:?}\n{log}"
     );
     Ok(())
+}
+
+/// Lines of a log are shipped and kept, and the content of a file is easily given in place of its path.
+#[test]
+fn the_content_of_a_file_is_never_shown_where_its_path_is_expected() {
+    let start = || {
+        let mut publisher = std::process::Command::new(PUBLISHER);
+        // With it the start ends after the checks.
+        publisher.env("AURA_CONFIGURATION_LISTEN", "nowhere");
+        publisher
+    };
+    let settings = file_settings::settings(start());
+    file_settings::no_content_is_shown(start, &settings, "wrong setting: NAME=…");
 }

@@ -1,11 +1,15 @@
 //! Settings of TLS, the same at both services: the files of the server, and those of the clients inside
-//! of it. Only the command line parser reads the environment; no file is opened here.
+//! of it. The files are read here, so that one that cannot be used is a wrong setting as any other.
+//! Only the command line parser reads the environment.
 
 use std::path::PathBuf;
 
-use tls::{ClientCertificates, ClientFiles, ServerFiles, server::ClientCertMode};
+use tls::{
+    ClientCertificates, ClientFiles, ClientTls, FileUse, ServerFiles, ServerTls, TlsError,
+    server::ClientCertMode,
+};
 
-use crate::runtime::settings::{SettingChecks, or};
+use crate::runtime::settings::{SettingChecks, or, warn_of_open_key};
 
 /// Name of the setting with the certificate of the server.
 pub const CERT_FILE: &str = "AURA_CONFIGURATION_TLS_CERT_FILE";
@@ -19,6 +23,10 @@ pub const CLIENT_CERT: &str = "AURA_CONFIGURATION_TLS_CLIENT_CERT";
 pub const CA_FILE: &str = "AURA_CONFIGURATION_CA_FILE";
 /// Name of the setting with the authorities of Redis.
 pub const REDIS_CA_FILE: &str = "AURA_REDIS_CA_FILE";
+/// Name of the setting with the certificate that Redis is shown.
+const REDIS_CERT_FILE: &str = "AURA_REDIS_CERT_FILE";
+/// Name of the setting with its key.
+const REDIS_KEY_FILE: &str = "AURA_REDIS_KEY_FILE";
 /// Name of the setting with the certificate that is shown to servers.
 pub const CLIENT_CERT_FILE: &str = "AURA_CONFIGURATION_CLIENT_CERT_FILE";
 /// Name of the setting with its key.
@@ -79,7 +87,7 @@ pub struct RedisTlsArgs {
     /// REDIS: file with the certificate that Redis is shown, in PEM form.
     #[arg(
         long,
-        env = "AURA_REDIS_CERT_FILE",
+        env = REDIS_CERT_FILE,
         value_name = "FILE",
         default_value = "",
         hide_default_value = true
@@ -89,7 +97,7 @@ pub struct RedisTlsArgs {
     /// REDIS: file with the private key of that certificate, in PEM form.
     #[arg(
         long,
-        env = "AURA_REDIS_KEY_FILE",
+        env = REDIS_KEY_FILE,
         value_name = "FILE",
         default_value = "",
         hide_default_value = true
@@ -105,20 +113,33 @@ impl RedisTlsArgs {
             &self.redis_cert_file,
             &self.redis_key_file,
         ];
-        let [ca, certificate, key] = files.map(|text| path(text));
-        let missing = match certificate {
-            Some(_) => "AURA_REDIS_KEY_FILE",
-            None => "AURA_REDIS_CERT_FILE",
-        };
-        ClientFiles::new(ca, certificate, key)
-            .map_err(|error| checks.error(missing, format_args!("it is not set: {error}")))
-            .ok()
+        let names = [REDIS_CA_FILE, REDIS_CERT_FILE, REDIS_KEY_FILE];
+        // Redis reads them again for each connection, so what was opened is not kept.
+        client(checks, names, files.map(String::as_str)).map(|(files, _opened)| files)
     }
 }
 
 impl TlsArgs {
-    /// Checks the settings: `Some(None)` without TLS, `None` when an error was recorded.
-    pub fn check(&self, checks: &mut SettingChecks) -> Option<Option<ServerFiles>> {
+    /// Checks the settings, and reads the files: `Some(None)` without TLS, `None` when an error was
+    /// recorded.
+    pub fn check(&self, checks: &mut SettingChecks) -> Option<Option<ServerTls>> {
+        let Some(files) = self.files(checks)? else {
+            return Some(None);
+        };
+        warn_of_open_key(KEY_FILE, &files.key);
+        let opened = ServerTls::open(files).map_err(|error| {
+            let paths = [
+                &self.tls_cert_file,
+                &self.tls_key_file,
+                &self.tls_client_ca_file,
+            ];
+            let names = [CERT_FILE, KEY_FILE, CLIENT_CA_FILE];
+            checks.error(name_of(&error, names, paths.map(|text| path(text))), error);
+        });
+        opened.ok().map(Some)
+    }
+
+    fn files(&self, checks: &mut SettingChecks) -> Option<Option<ServerFiles>> {
         let ca = path(&self.tls_client_ca_file);
         let default = if ca.is_some() { "optional" } else { "none" };
         let mode = checks.parse::<ClientCertMode>(CLIENT_CERT, or(&self.tls_client_cert, default));
@@ -131,10 +152,7 @@ impl TlsArgs {
                 } else {
                     CERT_FILE
                 };
-                checks.error(
-                    missing,
-                    "it is not set: a certificate needs its key, and a key its certificate",
-                );
+                checks.missing(missing, HALF);
                 return None;
             }
         };
@@ -143,16 +161,13 @@ impl TlsArgs {
             (ClientCertMode::Optional, Some(ca)) => ClientCertificates::Optional(ca),
             (ClientCertMode::Required, Some(ca)) => ClientCertificates::Required(ca),
             (_, None) => {
-                checks.error(
-                    CLIENT_CA_FILE,
-                    format_args!("it is not set, and {CLIENT_CERT} needs it"),
-                );
+                checks.missing(CLIENT_CA_FILE, format_args!("{CLIENT_CERT} needs it"));
                 return None;
             }
         };
         let Some((certificate, key)) = pair else {
             if clients != ClientCertificates::None {
-                checks.error(CERT_FILE, "it is not set: client certificates need TLS");
+                checks.missing(CERT_FILE, "client certificates need TLS");
                 return None;
             }
             return Some(None);
@@ -166,20 +181,63 @@ impl TlsArgs {
 }
 
 impl ClientTlsArgs {
-    /// Checks the settings; `None` when an error was recorded.
-    pub fn check(&self, checks: &mut SettingChecks) -> Option<ClientFiles> {
-        let [ca, certificate, key] =
-            [&self.ca_file, &self.client_cert_file, &self.client_key_file].map(|text| path(text));
-        let missing = if certificate.is_some() {
-            CLIENT_KEY_FILE
-        } else {
-            CLIENT_CERT_FILE
-        };
-        ClientFiles::new(ca, certificate, key)
-            .map_err(|error| checks.error(missing, format_args!("it is not set: {error}")))
-            .ok()
+    /// Checks the settings, and reads the files; `None` when an error was recorded.
+    pub fn check(&self, checks: &mut SettingChecks) -> Option<ClientTls> {
+        let names = [CA_FILE, CLIENT_CERT_FILE, CLIENT_KEY_FILE];
+        let files = [&self.ca_file, &self.client_cert_file, &self.client_key_file];
+        client(checks, names, files.map(String::as_str)).map(|(_files, opened)| opened)
     }
 }
+
+/// The files of a client, and what they have; `None` when an error was recorded. `names` and `texts`
+/// are those of the authorities, the certificate and its key.
+fn client(
+    checks: &mut SettingChecks,
+    names: [&str; 3],
+    texts: [&str; 3],
+) -> Option<(ClientFiles, ClientTls)> {
+    let [ca, certificate, key] = texts.map(path);
+    let by_use = |[ca, certificate, key]: [_; 3]| [certificate, key, ca];
+    let missing = if certificate.is_some() {
+        names[2]
+    } else {
+        names[1]
+    };
+    let files = ClientFiles::new(ca, certificate, key)
+        .map_err(|_half| checks.missing(missing, HALF))
+        .ok()?;
+    if let Some((_certificate, key)) = &files.identity {
+        warn_of_open_key(names[2], key);
+    }
+    let opened = ClientTls::open(files.clone()).map_err(|error| {
+        let name = name_of(&error, by_use(names), by_use(texts).map(path));
+        checks.error(name, error);
+    });
+    Some((files, opened.ok()?))
+}
+
+/// The setting of the file that an error is about. `names` and `paths` are those of the certificate,
+/// its key and the authorities.
+fn name_of<'a>(
+    error: &TlsError,
+    [certificate, key, ca]: [&'a str; 3],
+    paths: [Option<PathBuf>; 3],
+) -> &'a str {
+    let [of_certificate, of_key, of_authorities] = &paths;
+    let files = [
+        (FileUse::Certificate, of_certificate.as_deref()),
+        (FileUse::Key, of_key.as_deref()),
+        (FileUse::Authorities, of_authorities.as_deref()),
+    ];
+    match error.concerns(&files) {
+        FileUse::Certificate => certificate,
+        FileUse::Key => key,
+        FileUse::Authorities => ca,
+    }
+}
+
+/// Why a setting is missed where only one of a pair is set.
+const HALF: &str = "a certificate needs its key, and a key its certificate";
 
 fn path(text: &str) -> Option<PathBuf> {
     (!text.is_empty()).then(|| text.into())
@@ -191,7 +249,7 @@ mod tests {
 
     fn check(args: TlsArgs) -> Result<Option<ServerFiles>, String> {
         let mut checks = SettingChecks::default();
-        let files = args.check(&mut checks);
+        let files = args.files(&mut checks);
         checks.finish(files).map_err(|errors| errors.to_string())
     }
 
@@ -232,6 +290,53 @@ mod tests {
         ] {
             let error = check(args(files, mode)).expect_err(missing);
             assert!(error.contains(missing), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_a_wrong_setting() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).expect("written");
+            path.display().to_string()
+        };
+        let authority = tls::testing::Authority::new();
+        let [one, two] = ["one", "two"].map(|name| authority.issue(&[name]));
+        let certificate = file("one.pem", &one.certificate);
+        let [key, other] = [file("one.key", &one.key), file("two.key", &two.key)];
+        let none = file("none.pem", "no PEM");
+        let sealed = file("sealed.key", "-----BEGIN ENCRYPTED PRIVATE KEY-----");
+        for (files, wrong) in [
+            (["/no/file", &key, ""], CERT_FILE),
+            ([&certificate, "/no/file", ""], KEY_FILE),
+            ([&key, &certificate, ""], CERT_FILE),
+            ([&certificate, &certificate, ""], KEY_FILE),
+            ([&certificate, &other, ""], KEY_FILE),
+            ([&certificate, &sealed, ""], KEY_FILE),
+            ([&certificate, &key, &none], CLIENT_CA_FILE),
+        ] {
+            let mut checks = SettingChecks::default();
+            let found = args(files, "").check(&mut checks);
+            let error = checks.finish(found).expect_err(wrong).to_string();
+            assert!(error.contains(&format!("  {wrong}=")), "{error}");
+            assert_eq!(error.contains("is encrypted"), files[1] == sealed);
+        }
+        let mut checks = SettingChecks::default();
+        let clients = ClientTlsArgs {
+            ca_file: none.clone(),
+            ..ClientTlsArgs::default()
+        };
+        assert!(clients.check(&mut checks).is_none());
+        let redis = RedisTlsArgs {
+            redis_cert_file: certificate,
+            redis_key_file: other,
+            ..RedisTlsArgs::default()
+        };
+        assert!(redis.check(&mut checks).is_none());
+        let error = checks.finish::<()>(None).expect_err("two").to_string();
+        for name in [CA_FILE, REDIS_KEY_FILE] {
+            assert!(error.contains(&format!("  {name}=")), "{error}");
         }
     }
 }

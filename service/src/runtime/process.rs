@@ -100,7 +100,7 @@ async fn run<O: Parser, S, R>(
             None
         }
     };
-    warn_of_misspelt_names();
+    report_unread_names::<O>(name);
     let settings = match settings {
         Some(settings) if wrong.is_empty() => settings,
         _ => refuse(name, &wrong),
@@ -152,11 +152,25 @@ fn refuse(name: &str, wrong: &[String]) -> ! {
     std::process::exit(EXIT_USAGE);
 }
 
-/// Without these lines the setting of a misspelt name would have its default unnoticed.
-fn warn_of_misspelt_names() {
-    for (name, _value) in std::env::vars_os() {
-        if let Some(warning) = environment::warning(&name.to_string_lossy()) {
+/// Without these lines the setting of a misspelt name, or of another program, would have no effect
+/// unnoticed.
+fn report_unread_names<O: Parser>(program: &str) {
+    let command = O::command();
+    for (variable, value) in std::env::vars_os() {
+        if let Some(warning) = environment::warning(&variable.to_string_lossy()) {
             warn!("{warning}");
+            continue;
+        }
+        let is_read = command
+            .get_arguments()
+            .any(|argument| argument.get_env() == Some(&variable));
+        let is_known = variable
+            .to_str()
+            .is_some_and(|variable| environment::NAMES.contains(&variable));
+        if is_known && !is_read && !value.is_empty() {
+            // Programs may share one file of variables, so it is no warning.
+            let variable = variable.display();
+            info!("the environment variable {variable} is set, and the {program} does not read it");
         }
     }
 }

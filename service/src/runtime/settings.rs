@@ -3,16 +3,22 @@
 //! Programs take every setting as text. [`read`] has clap read flags and environment, trims every
 //! text, and refuses those that no setting can have. The program then hands each text to
 //! [`SettingChecks`], which continues after the first error. No value that the caller marks as
-//! secret is printed, and nothing is opened.
+//! secret is printed, and none of the setting of a file that may be the content of the file. Nothing
+//! is opened.
 
-use std::{ffi::OsString, fmt, str::FromStr};
+use std::{ffi::OsString, fmt, path::Path, str::FromStr};
 
+use ::tls::regular_file;
 use clap::{ArgMatches, Parser, parser::ValueSource};
-use contract::text::is_hidden;
+use contract::text::{is_hidden, paths::ShownPath};
+use tracing::warn;
 
 mod text_parser;
 
 use self::text_parser::TrimmedText;
+
+/// How the name of a setting ends whose value is the path of a file.
+const FILE_SETTING: &str = "_FILE";
 
 /// Collects errors while settings are read.
 #[derive(Debug, Default)]
@@ -21,7 +27,8 @@ pub struct SettingChecks {
     errors: Vec<String>,
 }
 
-/// Every setting that is wrong, as one line each: `NAME="value": what was expected`.
+/// Every setting that is wrong, as one line each: `NAME="value": what was expected`, or `NAME is not
+/// set: why it is needed`.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub struct SettingsError(pub Vec<String>);
 
@@ -51,6 +58,16 @@ pub fn read<O: Parser, S>(
     check: impl FnOnce(O) -> Result<S, SettingsError>,
 ) -> Result<S, ReadError> {
     let command = O::command().mut_args(|argument| {
+        // `--help` shows the values of variables, and this one may be the content of the file.
+        let is_file = argument.get_env().is_some_and(|name| {
+            name.to_str()
+                .is_some_and(|name| name.ends_with(FILE_SETTING))
+        });
+        let argument = if is_file {
+            argument.hide_env_values(true)
+        } else {
+            argument
+        };
         if argument.get_action().takes_values() {
             argument.value_parser(TrimmedText)
         } else {
@@ -67,7 +84,7 @@ pub fn read<O: Parser, S>(
         let variable = argument.get_env().and_then(|name| name.to_str());
         let name = variable.unwrap_or(argument.get_id().as_str());
         errors.push(format!("{name}=…: {wrong}"));
-        refused.push(format!("{name}="));
+        refused.extend([format!("{name}="), format!("{name} is not set")]);
     }
     let options = O::from_arg_matches_mut(&mut matches)?;
     let SettingsError(further) = match check(options) {
@@ -134,7 +151,14 @@ impl SettingChecks {
         result: Result<T, E>,
     ) -> Option<T> {
         result
-            .map_err(|error| self.error(name, format_args!("{given:?}: {error}")))
+            .map_err(|error| {
+                if name.ends_with(FILE_SETTING) {
+                    let path = ShownPath(Path::new(given));
+                    self.error(name, format_args!("{path}: {error}"));
+                } else {
+                    self.error(name, format_args!("{given:?}: {error}"));
+                }
+            })
             .ok()
     }
 
@@ -143,6 +167,11 @@ impl SettingChecks {
     /// Use it for rules that concern several settings; [`SettingChecks::check`] is for one value.
     pub fn error(&mut self, name: &str, what: impl fmt::Display) {
         self.errors.push(format!("{name}={what}"));
+    }
+
+    /// Records that a setting is missing that another one needs.
+    pub fn missing(&mut self, name: &str, reason: impl fmt::Display) {
+        self.errors.push(format!("{name} is not set: {reason}"));
     }
 
     /// The settings, when no error was recorded. `settings` may be `None` only after an error.
@@ -158,6 +187,18 @@ impl SettingChecks {
                 Err(SettingsError(self.errors))
             }
         }
+    }
+}
+
+/// Logs a warning when every user of the host can read or change a file with a private key. It is no
+/// error: in a container a mounted file has the mode of the mount, and other users are not there.
+pub fn warn_of_open_key(name: &str, path: &Path) {
+    if let Some(mode) = regular_file::open_to_all(path) {
+        let path = ShownPath(path);
+        warn!(
+            "{name}={path}: every user of this host can read or change this private key (mode \
+             {mode:03o}): chmod 640, or defaultMode: 0440 for a Kubernetes Secret"
+        );
     }
 }
 

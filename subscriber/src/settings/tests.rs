@@ -151,3 +151,67 @@ fn no_form_of_the_settings_shows_the_password_of_a_publisher() {
         assert!(!errors.contains("hunter"), "{errors}");
     }
 }
+
+#[test]
+fn credentials_are_checked_with_all_other_settings() {
+    let errors = check(&[
+        "--api-url=https://a,http://192.0.2.2:1",
+        "--token=hunter2",
+        "--tls-key-file=/no/key",
+        "--ca-file=/no/file",
+        "--certificates-file=/no/names",
+        "--loads=0",
+    ]);
+    let errors = errors.expect_err("five are wrong");
+    for begin in [
+        "AURA_CONFIGURATION_CERTIFICATES_FILE=/no/names: ",
+        "AURA_CONFIGURATION_TLS_CERT_FILE is not set: ",
+        "AURA_CONFIGURATION_CA_FILE=/no/file: ",
+        "AURA_CONFIGURATION_API_URL=http://192.0.2.2:1/: a token is not sent",
+        "AURA_CONFIGURATION_LOADS=",
+    ] {
+        let named = errors.iter().filter(|error| error.starts_with(begin));
+        assert_eq!(named.count(), 1, "{begin}: {errors:?}");
+    }
+    assert_eq!(errors.len(), 5, "{errors:?}");
+    assert!(!format!("{errors:?}").contains("hunter2"));
+    for (flags, begin) in [
+        (
+            &["--token-file=/no/token"][..],
+            "AURA_CONFIGURATION_TOKEN_FILE=/no/token: ",
+        ),
+        (
+            &["--token=Bearer hunter2"],
+            "AURA_CONFIGURATION_TOKEN=…: expected the token alone",
+        ),
+        (
+            &["--token=a", "--token-file=b"],
+            "AURA_CONFIGURATION_TOKEN=…: ",
+        ),
+    ] {
+        let errors = check(flags).expect_err(begin);
+        assert!(
+            errors.len() == 1 && errors[0].starts_with(begin),
+            "{errors:?}"
+        );
+        assert!(!errors[0].contains("hunter2"), "{errors:?}");
+    }
+}
+
+#[test]
+fn names_in_client_certificates_need_a_port_that_asks_for_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("names.json");
+    std::fs::write(&path, "{\"certificates\": []}").expect("a file");
+    let errors = check(&[
+        "--app-api-token=a",
+        "--certificates-file",
+        path.to_str().expect("UTF-8"),
+    ]);
+    let errors = errors.expect_err("no certificate can come");
+    assert!(
+        errors.len() == 1
+            && errors[0].starts_with("AURA_CONFIGURATION_TLS_CLIENT_CA_FILE is not set: "),
+        "{errors:?}"
+    );
+}

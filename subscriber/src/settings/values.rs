@@ -3,12 +3,14 @@
 
 use std::collections::BTreeSet;
 
+use ::tls::ClientTls;
 use contract::{CollectionName, DocumentId, SecretUrl};
-use replica::{HeaderValue, TokenSource, Url};
+use replica::{CredentialError, Credentials, HeaderValue, TokenSource, Url};
 use service::runtime::settings::{self, SettingChecks, listed, positive};
 
 use super::{TOKEN, TOKEN_FILE};
 
+const API_URL_NAME: &str = "AURA_CONFIGURATION_API_URL";
 /// Longest base URL that a publisher accepts, in bytes.
 const MAX_BASE_URL: usize = 256;
 /// With a longer interval, a replica that receives no events would be out of date for too long.
@@ -64,6 +66,29 @@ pub(super) fn bearer(checks: &mut SettingChecks, text: &str, file: &str) -> Opti
     }
 }
 
+/// What publishers are shown; `None` when an error was recorded. The token must not be readable on the
+/// way to any of the publishers.
+pub(super) fn credentials(
+    checks: &mut SettingChecks,
+    tls: ClientTls,
+    token: Option<TokenSource>,
+    allow_plaintext_token: Option<bool>,
+    publishers: &[SecretUrl],
+) -> Option<Credentials> {
+    let opened = Credentials::of(tls, token?, allow_plaintext_token?);
+    let credentials = opened.map_err(|error| match error {
+        CredentialError::File(error) => checks.error(TOKEN_FILE, error),
+        error => checks.error(TOKEN, format_args!("…: {error}")),
+    });
+    let credentials = credentials.ok()?;
+    for publisher in publishers {
+        if let Err(error) = credentials.check(publisher.expose()) {
+            checks.error(API_URL_NAME, format_args!("{publisher}: {error}"));
+        }
+    }
+    Some(credentials)
+}
+
 /// The URL of the replica; `None` when an error was recorded. The error does not contain the URL,
 /// which may have a password.
 pub(super) fn base_url(checks: &mut SettingChecks, text: &str) -> Option<Option<Url>> {
@@ -112,7 +137,7 @@ pub(super) fn collections(
 
 /// URLs of publishers. A URL may contain a password, so an error names the position in the list.
 pub(super) fn publishers(checks: &mut SettingChecks, text: &str) -> Option<Vec<SecretUrl>> {
-    let name = "AURA_CONFIGURATION_API_URL";
+    let name = API_URL_NAME;
     let mut read = Vec::new();
     for (index, item) in listed(text).enumerate() {
         match SecretUrl::http_base(item) {

@@ -26,6 +26,8 @@ mod browsers;
 mod chain;
 mod credentials;
 mod events;
+#[path = "../../../service/tests/file_settings/mod.rs"]
+mod file_settings;
 mod http;
 #[path = "../../../service/tests/life/mod.rs"]
 mod life;

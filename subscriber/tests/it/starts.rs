@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::life::Life;
+use super::{file_settings, life::Life};
 
 const SUBSCRIBER: &str = env!("CARGO_BIN_EXE_subscriber");
 /// Much less than an orderly end may take: nothing has to be finished.
@@ -87,7 +87,7 @@ async fn a_subscriber_that_asks_for_credentials_needs_a_token_for_events_that_ar
             &[&flags[..], &[with_keys.as_str()]].concat()[..],
         ] {
             let (code, log) = start(flags).ended(AT_ONCE).await.expect("an end");
-            let named = log.contains("APP_API_TOKEN=…: it is not set");
+            let named = log.contains("APP_API_TOKEN is not set");
             assert!(code == Some(64) && named, "{log}");
         }
         let mut subscriber = start(&[&flags[..], &["--app-api-token=secret"]].concat());
@@ -108,4 +108,17 @@ async fn wrong_names_and_origins_are_refused_before_the_port_is_opened() {
         assert!(log.contains(mistake), "{mistake}\n{log}");
     }
     assert!(!log.contains("listens on"), "{log}");
+}
+
+/// Lines of a log are shipped and kept, and the content of a file is easily given in place of its path.
+#[test]
+fn the_content_of_a_file_is_never_shown_where_its_path_is_expected() {
+    let start = || {
+        let mut subscriber = std::process::Command::new(SUBSCRIBER);
+        // With it the start ends after the checks.
+        subscriber.env("AURA_CONFIGURATION_LISTEN", "nowhere");
+        subscriber
+    };
+    let settings = file_settings::settings(start());
+    file_settings::no_content_is_shown(start, &settings, "wrong setting: NAME=…");
 }

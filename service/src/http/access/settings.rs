@@ -3,9 +3,13 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-use auth::{Anonymous, Authenticator, Files, Setup};
+use ::tls::ServerTls;
+use auth::{Anonymous, Authenticator, FileKind, Files, Setup};
 
-use crate::runtime::settings::{SettingChecks, boolean};
+use crate::{
+    http::tls::CLIENT_CA_FILE,
+    runtime::settings::{SettingChecks, boolean},
+};
 
 const TOKENS_FILE: &str = "AURA_CONFIGURATION_TOKENS_FILE";
 const ISSUERS_FILE: &str = "AURA_CONFIGURATION_ISSUERS_FILE";
@@ -98,21 +102,34 @@ impl AccessArgs {
         }
         let setup = Setup {
             anonymous,
-            files: files.clone(),
+            files,
             read: crate::runtime::regular_file::read,
             http: super::issuer_client,
         };
         match Authenticator::new(setup) {
             Ok(authenticator) => Some(Arc::new(authenticator)),
-            Err(error) => {
-                let name = match Some(&error.path) {
-                    path if path == files.tokens.as_ref() => TOKENS_FILE,
-                    path if path == files.issuers.as_ref() => ISSUERS_FILE,
-                    _ => CERTIFICATES_FILE,
-                };
-                checks.error(name, error);
+            Err(wrong) => {
+                for error in wrong {
+                    let name = match error.kind {
+                        FileKind::Tokens => TOKENS_FILE,
+                        FileKind::Issuers => ISSUERS_FILE,
+                        FileKind::Certificates => CERTIFICATES_FILE,
+                    };
+                    checks.error(name, error);
+                }
                 None
             }
+        }
+    }
+
+    /// Records an error where names in client certificates have grants, and no handshake asks for a
+    /// certificate.
+    pub fn check_certificates(&self, checks: &mut SettingChecks, tls: Option<&ServerTls>) {
+        if !self.certificates_file.is_empty() && !tls.is_some_and(ServerTls::asks_for_certificates)
+        {
+            let reason =
+                format_args!("{CERTIFICATES_FILE} needs client certificates, which need TLS");
+            checks.missing(CLIENT_CA_FILE, reason);
         }
     }
 }
@@ -121,10 +138,10 @@ impl AccessArgs {
 /// publisher that posts events itself, has no other. Call it when `APP_API_TOKEN` is not set.
 pub fn sidecar_needs_token(checks: &mut SettingChecks, authenticator: &Authenticator) {
     if authenticator.anonymous() == Anonymous::Refused {
-        checks.error(
+        checks.missing(
             "APP_API_TOKEN",
-            "…: it is not set, so no event is accepted: callers need a credential here, and this is \
-             the one of a sidecar and of a publisher with LOCAL. Give both sides the same",
+            "no event is accepted without it: callers need a credential here, and this is the one of \
+             a sidecar and of a publisher with LOCAL. Give both sides the same",
         );
     }
 }
