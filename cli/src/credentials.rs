@@ -3,7 +3,19 @@
 
 use std::path::PathBuf;
 
-use client::{ClientFiles, CredentialSettings, Credentials, TokenSource};
+use anyhow::anyhow;
+use client::{
+    ClientFiles, ClientTls, CredentialError, Credentials, FileUse, TlsError, TokenSource,
+};
+
+use crate::output;
+
+/// The variable with the token itself. No flag has it: everyone on the host can read a command line.
+const TOKEN: &str = "AURA_CONFIGURATION_TOKEN";
+const TOKEN_FILE: &str = "--token-file (AURA_CONFIGURATION_TOKEN_FILE)";
+const CA_FILE: &str = "--ca-file (AURA_CONFIGURATION_CA_FILE)";
+const CLIENT_CERT_FILE: &str = "--client-cert-file (AURA_CONFIGURATION_CLIENT_CERT_FILE)";
+const CLIENT_KEY_FILE: &str = "--client-key-file (AURA_CONFIGURATION_CLIENT_KEY_FILE)";
 
 /// Where the token is, as the command line names it.
 #[derive(Debug, Default, clap::Args)]
@@ -41,14 +53,6 @@ pub(crate) struct CredentialArgs {
         hide_env_values = true
     )]
     token_file: Option<PathBuf>,
-    // Only from the environment: everyone on the host can read a command line.
-    #[arg(
-        long,
-        env = "AURA_CONFIGURATION_TOKEN",
-        hide = true,
-        hide_env_values = true
-    )]
-    token: Option<String>,
     /// Send the token by http:// to other hosts too, where a mesh encrypts
     #[arg(
         long,
@@ -64,22 +68,48 @@ impl CredentialArgs {
         // An empty variable counts as unset.
         let file =
             |path: &Option<PathBuf>| path.clone().filter(|path| !path.as_os_str().is_empty());
-        let token = match (&self.token, file(&self.token_file)) {
-            (_, Some(path)) => TokenSource::File(path),
-            (Some(text), None) if !text.trim().is_empty() => {
-                TokenSource::Text(text.trim().to_owned())
+        let text = std::env::var(TOKEN).unwrap_or_default();
+        let token = match (text.trim(), file(&self.token_file)) {
+            ("", None) => TokenSource::None,
+            (text, None) => TokenSource::Text(text.to_owned()),
+            (text, Some(path)) => {
+                if !text.is_empty() {
+                    output::note(format_args!(
+                        "confcast: {TOKEN} is not used, because {TOKEN_FILE} is set"
+                    ));
+                }
+                TokenSource::File(path)
             }
-            _ => TokenSource::None,
         };
-        let tls = ClientFiles::new(
+        let files = ClientFiles::new(
             file(&self.ca_file),
             file(&self.client_cert_file),
             file(&self.client_key_file),
         )?;
-        Ok(Credentials::open(CredentialSettings {
-            tls,
-            token,
-            allow_plaintext_token: self.allow_plaintext_token,
-        })?)
+        let tls = ClientTls::open(files.clone()).map_err(|error| {
+            let name = name_of(&error, &files);
+            anyhow!(error).context(name)
+        })?;
+        Credentials::of(tls, token, self.allow_plaintext_token).map_err(|error| match error {
+            CredentialError::File(error) => anyhow!(error).context(TOKEN_FILE),
+            error => anyhow!(error).context(TOKEN),
+        })
+    }
+}
+
+/// The option of the file that an error is about.
+fn name_of(error: &TlsError, files: &ClientFiles) -> &'static str {
+    let identity = files.identity.as_ref();
+    let certificate = identity.map(|(certificate, _key)| certificate.as_path());
+    let key = identity.map(|(_certificate, key)| key.as_path());
+    let files = [
+        (FileUse::Certificate, certificate),
+        (FileUse::Key, key),
+        (FileUse::Authorities, files.ca.as_deref()),
+    ];
+    match error.concerns(&files) {
+        FileUse::Certificate => CLIENT_CERT_FILE,
+        FileUse::Key => CLIENT_KEY_FILE,
+        FileUse::Authorities => CA_FILE,
     }
 }

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use contract::text::paths::ShownPath;
 use reqwest::{Url, header::HeaderValue};
 use tls::{ClientFiles, ClientTls, TlsError, files::Files};
 use tokio::{task::spawn_blocking, time::timeout};
@@ -41,7 +42,7 @@ impl fmt::Debug for TokenSource {
         match self {
             Self::None => f.write_str("None"),
             Self::Text(_secret) => f.write_str("Text(…)"),
-            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::File(path) => f.debug_tuple("File").field(&ShownPath(path)).finish(),
         }
     }
 }
@@ -63,9 +64,9 @@ pub enum CredentialError {
     /// The files of TLS, or the file of the token.
     #[error(transparent)]
     File(#[from] TlsError),
-    /// A text that is no token.
-    #[error("a token has 1 to {MAX_TOKEN} visible ASCII characters")]
-    NoToken,
+    /// A text that is no token: what is expected.
+    #[error("expected {0}")]
+    NoToken(&'static str),
     /// The token would be readable on the way.
     #[error(
         "a token is not sent to {0}, because everyone on the way could read it: use https://, or \
@@ -92,6 +93,8 @@ pub struct Credentials {
 enum Token {
     #[default]
     None,
+    /// There is one, and it is not for this service.
+    Withheld,
     Text(HeaderValue),
     File(Arc<TokenFile>),
 }
@@ -105,6 +108,7 @@ impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::None => "None",
+            Self::Withheld => "Withheld",
             Self::Text(_) => "Text(…)",
             Self::File(_) => "File(…)",
         })
@@ -117,10 +121,23 @@ impl Credentials {
     /// # Errors
     /// When one cannot be read or used, or the token is none.
     pub fn open(settings: CredentialSettings) -> Result<Self, CredentialError> {
-        let token = match settings.token {
+        let tls = ClientTls::open(settings.tls)?;
+        Self::of(tls, settings.token, settings.allow_plaintext_token)
+    }
+
+    /// As [`Credentials::open`], where the files of TLS are read.
+    ///
+    /// # Errors
+    /// When the file of the token cannot be read or used, or the token is none.
+    pub fn of(
+        tls: ClientTls,
+        token: TokenSource,
+        allow_plaintext_token: bool,
+    ) -> Result<Self, CredentialError> {
+        let token = match token {
             TokenSource::None => Token::None,
             TokenSource::Text(text) => {
-                Token::Text(bearer(text.as_bytes()).ok_or(CredentialError::NoToken)?)
+                Token::Text(bearer(text.as_bytes()).map_err(CredentialError::NoToken)?)
             }
             TokenSource::File(path) => {
                 let (files, contents) = Files::open("the token", vec![path])?;
@@ -129,23 +146,46 @@ impl Credentials {
             }
         };
         Ok(Self {
-            tls: ClientTls::open(settings.tls)?,
+            tls,
             token,
-            allow_plaintext_token: settings.allow_plaintext_token,
+            allow_plaintext_token,
         })
     }
 
     /// Whether they tell a service who this client is.
     pub fn name_the_client(&self) -> bool {
-        !matches!(self.token, Token::None) || self.tls.has_identity()
+        self.has_token() || self.tls.has_identity()
     }
 
     /// The same without the token: for a URL that is not of the configuration.
     #[must_use]
     pub fn without_token(&self) -> Self {
         Self {
-            token: Token::None,
+            token: match self.token {
+                Token::None => Token::None,
+                _ => Token::Withheld,
+            },
             ..self.clone()
+        }
+    }
+
+    fn has_token(&self) -> bool {
+        matches!(self.token, Token::Text(_) | Token::File(_))
+    }
+
+    /// Why a service got no credential, and the remedy; `None` when it got one.
+    pub(crate) fn missing(&self) -> Option<&'static str> {
+        match self.token {
+            Token::Text(_) | Token::File(_) => None,
+            _ if self.tls.has_identity() => None,
+            Token::Withheld => Some(
+                "the token was not sent, because it is for services that you name and this address \
+                 is not one of them: name it with --subscriber",
+            ),
+            Token::None => Some(
+                "no token was sent: name the file that has one with AURA_CONFIGURATION_TOKEN_FILE, or \
+                 with --token-file of confcast",
+            ),
         }
     }
 
@@ -153,8 +193,8 @@ impl Credentials {
     ///
     /// # Errors
     /// [`CredentialError::Plaintext`] and [`CredentialError::TwoCredentials`].
-    pub(crate) fn check(&self, base: &Url) -> Result<(), CredentialError> {
-        if matches!(self.token, Token::None) {
+    pub fn check(&self, base: &Url) -> Result<(), CredentialError> {
+        if !self.has_token() {
             return Ok(());
         }
         if !base.username().is_empty() || base.password().is_some() {
@@ -181,7 +221,7 @@ impl Credentials {
     pub(crate) async fn fresh(&self) -> Option<HeaderValue> {
         self.tls.refresh().await;
         match &self.token {
-            Token::None => None,
+            Token::None | Token::Withheld => None,
             Token::Text(token) => Some(token.clone()),
             Token::File(file) => {
                 if file.files.is_due() {
@@ -207,18 +247,35 @@ impl TokenFile {
 }
 
 fn bearer_of(files: &Files, content: &[u8]) -> Result<HeaderValue, TlsError> {
-    bearer(content.trim_ascii()).ok_or_else(|| TlsError::Form {
+    bearer(content.trim_ascii()).map_err(|expected| TlsError::Form {
         path: files.path(0).to_owned(),
-        expected: "a token: visible ASCII characters on one line",
+        expected,
     })
 }
 
 /// The value of `Authorization` (RFC 6750 section 2.1).
-fn bearer(token: &[u8]) -> Option<HeaderValue> {
+///
+/// # Errors
+/// What is expected instead.
+fn bearer(token: &[u8]) -> Result<HeaderValue, &'static str> {
     let is_token = (1..=MAX_TOKEN).contains(&token.len()) && token.iter().all(u8::is_ascii_graphic);
-    let mut value = HeaderValue::from_bytes(&[b"Bearer ", token].concat()).ok()?;
-    value.set_sensitive(true);
-    is_token.then_some(value)
+    if token.starts_with(b"Bearer ") {
+        return Err("the token alone, without the word Bearer");
+    }
+    if token.starts_with(b"{") {
+        return Err(
+            "a token, and this is JSON: records of tokens are for AURA_CONFIGURATION_TOKENS_FILE of a \
+             service",
+        );
+    }
+    let value = HeaderValue::from_bytes(&[b"Bearer ", token].concat());
+    match value {
+        Ok(mut value) if is_token => {
+            value.set_sensitive(true);
+            Ok(value)
+        }
+        _ => Err("a token: 1 to 16384 visible ASCII characters on one line"),
+    }
 }
 
 /// Whether the host is this one. `localhost` is resolved nowhere else (RFC 6761 section 6.3).
@@ -327,12 +384,32 @@ mod tests {
 
     #[test]
     fn a_text_that_is_no_token_is_refused() {
-        for text in ["", "two words", "ümlaut", "a\nb"] {
+        for text in ["", "two words", "ümlaut", "a\nb", "Bearer a", "{\"id\":1}"] {
             let opened = Credentials::open(CredentialSettings {
                 token: TokenSource::Text(text.to_owned()),
                 ..CredentialSettings::default()
             });
-            assert!(matches!(opened, Err(CredentialError::NoToken)), "{text:?}");
+            assert!(
+                matches!(opened, Err(CredentialError::NoToken(_))),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_caller_that_sent_no_credential_is_told_where_to_name_one() {
+        let with_token = credentials(false);
+        assert_eq!(with_token.missing(), None);
+        let withheld = with_token.without_token();
+        assert!(!withheld.name_the_client());
+        let remedy = withheld.missing().expect("a remedy");
+        assert!(remedy.contains("--subscriber"), "{remedy}");
+        for none in [
+            Credentials::default(),
+            Credentials::default().without_token(),
+        ] {
+            let remedy = none.missing().expect("a remedy");
+            assert!(remedy.contains("AURA_CONFIGURATION_TOKEN_FILE"), "{remedy}");
         }
     }
 }

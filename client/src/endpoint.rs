@@ -7,7 +7,9 @@
 
 use std::{fmt::Display, time::Duration};
 
-use contract::{Problem, SecretUrl, secret_url, sidecar::TOKEN_HEADER, snapshot::INSTANCE};
+use contract::{
+    Problem, ProblemKind, SecretUrl, secret_url, sidecar::TOKEN_HEADER, snapshot::INSTANCE,
+};
 use reqwest::{
     Client, Method, RequestBuilder, Response, Url,
     header::{AUTHORIZATION, HeaderValue, RETRY_AFTER},
@@ -147,6 +149,11 @@ impl Endpoint {
             instance: None,
             write_options: WriteOptions::default(),
         })
+    }
+
+    /// Whether the base URL has user information, which is sent as a credential.
+    fn has_user(&self) -> bool {
+        Url::parse(self.base.expose()).is_ok_and(|base| !base.username().is_empty())
     }
 
     /// Whether the service knows from credentials who this client is.
@@ -363,7 +370,16 @@ impl Endpoint {
             .and_then(|value| value.to_str().ok()?.parse().ok());
         // A body that cannot be read says nothing, and the status is known already.
         let body = self.body(response, MAX_ANSWER).await.unwrap_or_default();
-        let problem: Option<Problem> = contract::objects::from_slice(&body).ok();
+        let mut problem: Option<Problem> = contract::objects::from_slice(&body).ok();
+        if let Some(problem) = &mut problem
+            && problem.kind == ProblemKind::Unauthenticated
+            && !self.has_user()
+            && let Some(remedy) = self.credentials.missing()
+        {
+            // The service cannot know where the user of this program names a token.
+            remedy.clone_into(&mut problem.detail);
+            problem.field = None;
+        }
         // A problem has a text of its own; any other body may be the page of a proxy.
         let excerpt = match &problem {
             Some(_) => String::new(),

@@ -14,7 +14,7 @@ use contract::{Problem, ProblemKind};
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No connection, or it was lost before the head of an answer arrived.
-    #[error("cannot reach {publisher} (is it running?): {}", causes(cause))]
+    #[error("cannot reach {publisher}{}: {}", question(cause), causes(cause))]
     Unreachable {
         /// Scheme, host and port.
         publisher: String,
@@ -154,6 +154,20 @@ impl ClientError {
     /// another kind. It has not the path, or not the method on the path.
     pub fn is_missing_route(&self) -> bool {
         self.status() == Some(405) || self.kind() == Some(ProblemKind::NoSuchRoute)
+    }
+}
+
+/// What to look at, between the name of a service that cannot be reached and the causes.
+fn question(cause: &reqwest::Error) -> &'static str {
+    let text = causes(cause);
+    if text.contains("UnknownIssuer") {
+        " (its certificate is not of an authority that is trusted: name the authorities with \
+         AURA_CONFIGURATION_CA_FILE, or with --ca-file of confcast)"
+    } else if text.contains("invalid peer certificate") {
+        // It runs, and the causes say what is wrong with the certificate.
+        ""
+    } else {
+        " (is it running?)"
     }
 }
 

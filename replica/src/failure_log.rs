@@ -122,6 +122,15 @@ impl FailureLog {
     pub(crate) fn failed(&mut self, error: &str, now: Instant) -> FailureLevel {
         let starting =
             !self.succeeded && now.saturating_duration_since(self.started) < START_PERIOD;
+        self.level(error, starting)
+    }
+
+    /// As [`FailureLog::failed`], for an error that lasts until somebody changes a setting.
+    pub(crate) fn failed_until_changed(&mut self, error: &str) -> FailureLevel {
+        self.level(error, false)
+    }
+
+    fn level(&mut self, error: &str, starting: bool) -> FailureLevel {
         let known = self.last.as_ref().filter(|last| last.error == error);
         let level = match known {
             // Known, and either warned of or not old enough to warn of.
@@ -173,6 +182,15 @@ mod tests {
         }
         let next = rate.due_at(start + rate.period).expect("it is due");
         assert!(next.to_string().contains("1000"), "{next}");
+    }
+
+    #[test]
+    fn a_failure_that_lasts_until_it_is_changed_is_a_warning_also_at_the_start() {
+        let start = Instant::now();
+        let mut log = FailureLog::new(start);
+        assert_eq!(log.failed("away", start), FailureLevel::Info);
+        assert_eq!(log.failed_until_changed("unknown"), FailureLevel::Warn);
+        assert_eq!(log.failed_until_changed("unknown"), FailureLevel::Debug);
     }
 
     #[test]

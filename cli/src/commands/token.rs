@@ -7,6 +7,7 @@ use anyhow::Context;
 use auth::SecretToken;
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::Subcommand;
+use client::Endpoint;
 use contract::{
     CollectionName,
     access::{Grant, Role},
@@ -70,6 +71,8 @@ struct Create {
 }
 
 /// List the tokens of the store that the caller may manage, without the tokens
+///
+/// Tokens of a file are not in the list: the file has their records.
 #[derive(Debug, clap::Args)]
 struct List {
     /// Print JSON
@@ -79,7 +82,9 @@ struct List {
     target: Target,
 }
 
-/// Revoke a token: every publisher of the store refuses it within seconds
+/// Revoke a token of the store: every publisher of it refuses the token within seconds
+///
+/// A token of a file is revoked by removing its line from the file.
 #[derive(Debug, clap::Args)]
 struct Revoke {
     /// Its id, as `confcast token list` shows it
@@ -136,6 +141,7 @@ impl Create {
 
     async fn run(self) -> anyhow::Result<()> {
         let publisher = self.target.endpoint()?;
+        note_unserved(&publisher, &self.collections).await;
         let created = publisher.create_token(&self.request()).await;
         let created = created.map_err(|error| explained(&publisher, error, "POST /v1/tokens"))?;
         if self.json {
@@ -178,6 +184,25 @@ impl Create {
         output::result(token.expose())?;
         output::note(created_note(&record.info()));
         Ok(())
+    }
+}
+
+/// Names collections that the publisher does not serve: they may be misspelt. It is no error, as a
+/// token may be made before its collection.
+async fn note_unserved(publisher: &Endpoint, collections: &[CollectionName]) {
+    if collections.is_empty() {
+        return;
+    }
+    // A caller may make tokens and see no collection; the answer to its request says what is wrong.
+    let Ok(served) = publisher.heads().await else {
+        return;
+    };
+    for name in collections {
+        if !served.iter().any(|head| head.collection == *name) {
+            output::note(format_args!(
+                "the publisher serves no collection {name} that you may read"
+            ));
+        }
     }
 }
 

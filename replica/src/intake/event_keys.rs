@@ -12,7 +12,10 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use contract::signature::{KeyError, KeyId, PublicKeys, UnprovenEvent};
+use contract::{
+    signature::{KeyError, KeyId, PublicKeys, UnprovenEvent},
+    text::paths::ShownPath,
+};
 use state::SignedChange;
 use tls::regular_file;
 
@@ -35,10 +38,10 @@ pub struct EventKeys {
 #[derive(Debug, thiserror::Error)]
 pub enum EventKeysError {
     /// It cannot be read.
-    #[error("the file of public keys {0} cannot be read: {1}")]
+    #[error("the file of public keys {} cannot be read: {}", ShownPath(.0), .1)]
     Unreadable(PathBuf, io::Error),
     /// What it has is no key.
-    #[error("the file of public keys {0} cannot be used: {1}")]
+    #[error("the file of public keys {} cannot be used: {}", ShownPath(.0), .1)]
     Invalid(PathBuf, KeyError),
 }
 

@@ -14,6 +14,7 @@ mod signals;
 
 pub(crate) use catch_up::CatchUp;
 pub(crate) use check_in::{CheckIns, IntakeMonitor};
+use contract::ProblemKind;
 pub(crate) use load::Loader;
 pub(crate) use run::SyncLoop;
 #[cfg(feature = "redis")]
@@ -32,4 +33,17 @@ pub(crate) enum SyncError {
     /// The answer would replace what is held by something older or foreign.
     #[error("the answer of the publisher is refused: {0}")]
     Install(#[from] InstallError),
+}
+
+impl SyncError {
+    /// Whether the publisher knows no caller by what this replica shows, which lasts until a setting
+    /// or a token is changed.
+    fn is_unauthenticated(&self) -> bool {
+        match self {
+            Self::Source(SourceError::Client(error)) => {
+                error.kind() == Some(ProblemKind::Unauthenticated)
+            }
+            _ => false,
+        }
+    }
 }

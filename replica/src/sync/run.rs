@@ -283,10 +283,16 @@ impl SyncLoop {
         };
         // The next request is a check-in, whatever failed: its answer says what is needed.
         schedule.back_off(Instant::now() + wait_after(&error));
+        let is_refused = error.is_unauthenticated();
         let error = error.to_string();
         // A publisher is another program, whose words may hold anything.
         let shown = Escaped(&error);
-        match failures.failed(&error, Instant::now()) {
+        let level = if is_refused {
+            failures.failed_until_changed(&error)
+        } else {
+            failures.failed(&error, Instant::now())
+        };
+        match level {
             FailureLevel::Info => {
                 tracing::info!("the replica waits for its publisher and tries again: {shown}");
             }
