@@ -7,7 +7,9 @@
 
 use std::sync::Arc;
 
-use contract::{Crc, Document, Expected, Revision, references::Reference};
+use contract::{
+    CanonicalJson, Crc, Document, Expected, Revision, references::Reference, secrets::SEALED_MEMBER,
+};
 
 use crate::decide::{
     Action, NewValue, Rules, Write, WriteError, check_expected, references::Searched,
@@ -93,6 +95,13 @@ impl Write {
             Action::Put(_) => self.expected != Expected::Absent,
             Action::Create(_) | Action::Replace(_) | Action::Delete | Action::Rewrap => false,
         }
+    }
+
+    /// Whether the check of the new value depends on the stored document: the value may be made of it,
+    /// or have secrets of it at other places.
+    pub fn checks_stored(&self) -> bool {
+        let has_sealed = |given: &CanonicalJson| given.as_str().contains(SEALED_MEMBER);
+        self.needs_stored() || matches!(&self.action, Action::Replace(given) if has_sealed(given))
     }
 }
 

@@ -244,21 +244,25 @@ impl Rules {
             moved.entry(text).or_default().push(pointer);
         }
         for pointer in places.of_value(&value) {
-            let Some(place) = value.pointer_mut(&pointer) else {
-                continue;
-            };
-            let Some(text) = sealed_text(place) else {
+            let Some(text) = value.pointer(&pointer).and_then(sealed_text) else {
                 continue;
             };
             // An element of an array may have another index than before.
             let before = moved.get(text).into_iter().flatten();
-            let before = before.filter(|before| same_shape(before, &pointer));
+            let before = before.filter(|before| {
+                stored
+                    .as_ref()
+                    .is_some_and(|stored| is_moved_element((stored, before), (&value, &pointer)))
+            });
             let tried = std::iter::once(&pointer).chain(before);
-            *place = self.opened_text(write, text, tried).map_err(|reason| {
+            let opened = self.opened_text(write, text, tried).map_err(|reason| {
                 let detail =
                     format!("the sealed value is refused: {reason}; give it in plain text");
                 violation(pointer.clone(), detail)
             })??;
+            if let Some(place) = value.pointer_mut(&pointer) {
+                *place = opened;
+            }
         }
         canonical_of(&value)
     }
@@ -350,22 +354,25 @@ impl Rules {
     }
 }
 
-/// Whether two pointers differ in the indexes of arrays only.
-fn same_shape(one: &str, other: &str) -> bool {
-    let is_index = |token: &str| token.bytes().all(|byte| byte.is_ascii_digit());
+/// Whether a place of the stored document and one of its new value differ in the indexes of arrays
+/// only.
+fn is_moved_element((stored, before): (&Value, &str), (given, now): (&Value, &str)) -> bool {
     let tokens = |pointer: &str| -> Vec<String> {
         let tokens = pointer.split('/').skip(1);
-        tokens
-            .map(|token| {
-                if is_index(token) {
-                    String::new()
-                } else {
-                    token.to_owned()
-                }
-            })
-            .collect()
+        tokens.map(|token| format!("/{token}")).collect()
     };
-    tokens(one) == tokens(other)
+    let (before, now) = (tokens(before), tokens(now));
+    let (mut stored, mut given) = (stored, given);
+    for (old, new) in before.iter().zip(&now) {
+        let (Some(inner), Some(new_inner)) = (stored.pointer(old), given.pointer(new)) else {
+            return false;
+        };
+        if old != new && !(stored.is_array() && given.is_array()) {
+            return false;
+        }
+        (stored, given) = (inner, new_inner);
+    }
+    before.len() == now.len()
 }
 
 fn violation(pointer: String, detail: String) -> WriteError {

@@ -176,7 +176,7 @@ impl Ahead {
     ) -> Result<(), WriteError> {
         let mut bytes = write.action.size();
         let mut stored = None;
-        if write.needs_stored() {
+        if write.checks_stored() {
             // Without a schema the rest of the check is small, unless a value is large; the
             // transaction then asks for this one.
             let schemas = &self.store.policy().rules.schemas;

@@ -1,5 +1,6 @@
 //! Values come back as they were written, on every way in and out, or are refused with a pointer.
 
+use anyhow::Context as _;
 use serde_json::json;
 
 use super::{
@@ -169,6 +170,46 @@ async fn an_older_value_is_written_back_exactly_and_its_change_says_by_whom_and_
         let unknown = [("confcast-write", "exactly")];
         let refused = testbed.send("PUT", &document("x"), &unknown, old).await?;
         assert_eq!(refused.0, 400, "{}", refused.1);
+        Ok(())
+    })
+    .await
+}
+
+/// What a caller without the right to read secrets reads, changes and writes back.
+#[tokio::test]
+async fn an_exact_value_may_have_the_sealed_elements_of_the_stored_one_in_another_order() -> Outcome
+{
+    let folder = tempfile::tempdir()?;
+    let schema = json!({"properties": {"l": {"type": "array", "items": {"x-secret": true}}}});
+    let path = folder.path().join(format!("{SKILLS}.schema.json"));
+    std::fs::write(path, schema.to_string())?;
+    let keys = folder.path().join("keys");
+    let key = format!("{}=", "A".repeat(43));
+    std::fs::write(
+        &keys,
+        json!({"active": "a", "keys": {"a": key}}).to_string(),
+    )?;
+    let (folder, keys) = (
+        folder.path().display().to_string(),
+        keys.display().to_string(),
+    );
+    let options = ["--schemas-dir", &folder, "--secret-keys-file", &keys];
+    with_publisher(&options, async |testbed| {
+        let create = [("if-none-match", "*")];
+        let created = testbed
+            .send("PUT", &document("x"), &create, r#"{"l":["one","two"]}"#)
+            .await?;
+        assert_eq!(created.0, 201, "{}", created.1);
+        let stored = testbed.send("GET", &document("x"), &[], "").await?.1;
+        let mut stored: serde_json::Value = serde_json::from_str(&stored)?;
+        let list = stored["configData"]["l"].as_array_mut().context("a list")?;
+        list.reverse();
+        let exact = [("confcast-write", "exact")];
+        let swapped = json!({ "l": list }).to_string();
+        let written = testbed
+            .send("PUT", &document("x"), &exact, &swapped)
+            .await?;
+        assert_eq!(written.0, 200, "{}", written.1);
         Ok(())
     })
     .await
