@@ -105,6 +105,19 @@ pub fn sealed_values(value: &Value) -> Vec<(String, &str)> {
     found
 }
 
+/// Pointers to the sealed values of a document that are at no place of these: their schema said
+/// `x-secret` there when they were written.
+pub fn misplaced(places: Option<&SecretPlaces>, document: &Value) -> Vec<String> {
+    let sealed = sealed_values(document);
+    if sealed.is_empty() {
+        return Vec::new();
+    }
+    let secrets = places.map_or_else(Vec::new, |places| places.of_value(document));
+    let mut pointers: Vec<_> = sealed.into_iter().map(|(pointer, _text)| pointer).collect();
+    pointers.retain(|pointer| !secrets.iter().any(|secret| is_within(pointer, secret)));
+    pointers
+}
+
 /// Pointers to all objects of a document that have a member of one of the two forms, right or not, in
 /// order.
 pub fn reserved_members(value: &Value) -> Vec<String> {

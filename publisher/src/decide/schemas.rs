@@ -18,7 +18,7 @@ use contract::{
     references::{Reference, ReferenceRules},
     secrets::{
         REF_MEMBER, SEALED_MEMBER, SECRET, SECRET_REF, SecretPlaces, SecretRef, is_of_sealing,
-        is_within, reserved_members, sealed_values,
+        is_within, misplaced, reserved_members, sealed_text, sealed_values,
     },
 };
 use jsonschema::{ValidationError, Validator, error::ValidationErrorKind};
@@ -213,8 +213,12 @@ impl Schema {
         })
     }
 
-    /// Whether a document as it is stored, with its secrets sealed, fits the schema.
+    /// Whether a document as it is stored, with its secrets sealed, fits the schema. A sealed value at
+    /// a place that is not secret does not: its service would read the sealed form.
     pub fn fits_stored(&self, document: &Value) -> bool {
+        if !misplaced(self.secrets.as_ref(), document).is_empty() {
+            return false;
+        }
         if self.validator.is_valid(document) {
             return true;
         }
@@ -259,6 +263,15 @@ impl Schema {
             return Violation {
                 pointer: secret.clone(),
                 detail: format!("the secret does not fit its schema ({keyword})"),
+            };
+        }
+        if sealed_text(fault.instance()).is_some() {
+            return Violation {
+                pointer: at,
+                detail:
+                    "a sealed secret is stored here and the schema does not say x-secret any more: \
+                         give the value in plain text, or the keyword back"
+                        .to_owned(),
             };
         }
         let text = fault.masked_with("the value").to_string();

@@ -16,7 +16,7 @@ use client::Endpoint;
 use contract::{
     CollectionName, DocumentId, Revision,
     references::{Reference, ReferenceRules},
-    secrets::{SecretPlaces, is_of_sealing, sealed_text, sealed_values},
+    secrets::{SecretPlaces, is_of_sealing, misplaced, sealed_text, sealed_values},
     snapshot::SnapshotItem,
 };
 use jsonschema::Validator;
@@ -284,6 +284,14 @@ impl Report {
             // private.
             why: fault.masked_with("the value").to_string(),
         }));
+        let misplaced = misplaced(rules.secrets.as_ref(), &document).into_iter();
+        self.faults.extend(misplaced.map(|pointer| Fault {
+            collection: collection.clone(),
+            id: id.clone(),
+            revision,
+            pointer,
+            why: "is a sealed secret where the schema does not say x-secret".to_owned(),
+        }));
         self.checked += 1;
         self.refused += u64::from(self.faults.len() > before);
         let plain = rules.plain_secrets(&document);
@@ -453,6 +461,10 @@ mod tests {
             ),
             ("plain", r#"{"password":"hunter2"}"#),
             (
+                "moved",
+                r#"{"password":{"$secret":"v1.a.1.b.c.d"},"old":{"$secret":"v1.a.1.b.c.d"}}"#,
+            ),
+            (
                 "bad",
                 r#"{"password":{"$secret":"v1.a.1.b.c.d"},"port":"x"}"#,
             ),
@@ -461,7 +473,12 @@ mod tests {
         let schema = r#"{"properties": {"password": {"type": "string", "x-secret": true}, "port": {"type": "integer"}}}"#;
         let (report, faults) = checked(&publisher, schema).await;
         let counts = (report.checked, report.refused, report.unsealed);
-        assert_eq!(counts, (3, 1, 1));
+        assert_eq!(counts, (4, 2, 1));
+        assert!(
+            faults
+                .iter()
+                .any(|fault| fault.starts_with("moved/old is a sealed"))
+        );
         assert!(faults.iter().any(|fault| fault.starts_with("bad/port ")));
         assert!(
             faults

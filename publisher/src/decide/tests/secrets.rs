@@ -39,6 +39,7 @@ fn secret_rules(secrets: Sealing) -> Rules {
                 "properties": {"user": {"type": "string"}}, "additionalProperties": false
             },
             "servers": {"items": {"properties": {"token": {"type": "string", "x-secret": true}}}},
+            "ports": {"additionalProperties": {"x-secret": true}},
             "port": {"type": "integer"},
             "vault": {"x-secret-ref": true},
         },
@@ -174,6 +175,21 @@ fn an_element_of_an_array_keeps_its_secret_when_it_moves() {
         let error = world.commit(put_of(&stolen), ahead).expect_err("refused");
         assert_eq!(error.kind(), ProblemKind::Schema);
         assert_eq!(error.pointer().as_deref(), Some("/servers/0/token"));
+    }
+}
+
+/// The keys of an object may be digits: they are names, as others are.
+#[test]
+fn a_secret_does_not_move_to_another_key_of_an_object() {
+    for ahead in [true, false] {
+        let mut world = World::new(keys(&["a"]));
+        let create = Action::Create(config(json!({"ports": {"80": "test", "443": CANARY}})));
+        let (first, _) = world.commit(create, ahead).expect("created");
+        for key in ["80", "9999"] {
+            let stolen = json!({"ports": {key: first["ports"]["443"]}});
+            let error = world.commit(put_of(&stolen), ahead).expect_err("refused");
+            assert_eq!(error.pointer(), Some(format!("/ports/{key}")));
+        }
     }
 }
 
@@ -409,4 +425,24 @@ fn a_stored_document_fits_the_schema_of_its_plain_values() {
     assert!(schema.fits_stored(&stored));
     stored["port"] = json!("x");
     assert!(!schema.fits_stored(&stored));
+}
+
+#[test]
+fn a_sealed_value_does_not_fit_a_schema_that_says_no_secret_there_and_the_refusal_says_so() {
+    let mut world = World::new(keys(&["a"]));
+    let create = Action::Create(config(json!({"password": CANARY, "port": 1})));
+    let (stored, _) = world.commit(create, true).expect("created");
+    let open = json!({"properties": {"password": {"type": "string"}}}).to_string();
+    let open = Schema::new(&name(), open.into(), None).expect("a schema");
+    assert!(!open.fits_stored(&stored));
+    world.rules.schemas = Schemas::new([(name(), Arc::new(open))].into());
+    for ahead in [true, false] {
+        let patch = Action::Patch(config(json!({"port": 2})));
+        let error = world.commit(patch, ahead).expect_err("refused");
+        assert_eq!(error.pointer().as_deref(), Some("/password"));
+        assert!(
+            error.to_string().contains("does not say x-secret"),
+            "{error}"
+        );
+    }
 }
