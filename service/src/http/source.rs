@@ -8,7 +8,10 @@ use std::{
     sync::Arc,
 };
 
-use actix_web::{HttpMessage, HttpRequest, http::header::HeaderMap};
+use actix_web::{
+    HttpMessage, HttpRequest,
+    http::header::{HeaderMap, HeaderName},
+};
 use contract::access::{ANONYMOUS, Identity};
 
 /// One source. Cloning is cheap.
@@ -37,12 +40,16 @@ pub fn address(request: &HttpRequest) -> IpAddr {
     network(peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
 }
 
-/// Headers that a proxy adds.
-const FORWARDING: [&str; 3] = ["forwarded", "via", "x-forwarded-for"];
+/// Headers that a proxy or a sidecar adds, and how others of them begin.
+const FORWARDING: [&str; 4] = ["forwarded", "via", "x-real-ip", "true-client-ip"];
+const FORWARDING_PREFIXES: [&str; 3] = ["x-forwarded-", "x-envoy-", "dapr-call"];
 
 /// Whether a proxy forwarded the request: the peer of the connection is not the caller then.
 pub fn is_forwarded(headers: &HeaderMap) -> bool {
-    FORWARDING.iter().any(|name| headers.contains_key(*name))
+    headers.keys().map(HeaderName::as_str).any(|name| {
+        let mut prefixes = FORWARDING_PREFIXES.iter();
+        FORWARDING.contains(&name) || prefixes.any(|prefix| name.starts_with(prefix))
+    })
 }
 
 /// What limits count as one address: an IPv4 address, or 64 bits of an IPv6 address, because a host
@@ -74,6 +81,23 @@ impl fmt::Display for Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_proxy_adds_shows_that_it_forwarded_the_request() {
+        let with = |name: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HeaderName::from_static(name), "x".parse().expect("a value"));
+            is_forwarded(&headers)
+        };
+        for name in ["via", "x-real-ip", "x-forwarded-host", "dapr-caller-app-id"] {
+            assert!(with(name), "{name}");
+        }
+        assert!(
+            !with("dapr-api-token"),
+            "a sidecar shows it to the service that it belongs to"
+        );
+        assert!(!with("traceparent"));
+    }
 
     #[test]
     fn a_host_with_many_addresses_of_one_network_is_one_caller() {

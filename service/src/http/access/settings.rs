@@ -45,7 +45,7 @@ pub struct AccessArgs {
     ///
     /// When it is not set, such a request may do everything while no file with credentials is set, and
     /// nothing otherwise. A proxy or a sidecar on this host makes requests of others local, unless it
-    /// adds `Forwarded`, `X-Forwarded-For` or `Via`.
+    /// adds `Forwarded`, `X-Forwarded-*`, `X-Real-IP` or `Via`.
     #[arg(long, env = ANONYMOUS, value_name = "WHERE", default_value = "", hide_default_value = true)]
     anonymous: String,
 
