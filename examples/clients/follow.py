@@ -1,5 +1,6 @@
 """Prints the documents of a collection, then every change: python3 follow.py http://127.0.0.1:8081 ChannelConfiguration"""
 import json
+import os
 import sys
 import time
 from http.client import HTTPException
@@ -7,10 +8,18 @@ from urllib.request import Request, urlopen
 
 base, collection = sys.argv[1:]
 url = f"{base}/v1/collections/{collection}"
+token_file = os.environ.get("AURA_CONFIGURATION_TOKEN_FILE")
+
+
+def get(address, headers, timeout):
+    if token_file:  # read for each request: it may be exchanged
+        with open(token_file) as token:
+            headers["Authorization"] = f"Bearer {token.read().strip()}"
+    return urlopen(Request(address, headers=headers), timeout=timeout)
 
 
 def documents():
-    with urlopen(f"{url}/documents", timeout=10) as answer:
+    with get(f"{url}/documents", {}, timeout=10) as answer:
         listed = json.load(answer)
     for item in listed["items"]:
         print("have", item["id"], item["revision"], flush=True)
@@ -19,7 +28,7 @@ def documents():
 
 def events(position):
     headers = {"Accept": "text/event-stream", "Last-Event-ID": position}
-    with urlopen(Request(f"{url}/changes", headers=headers), timeout=15) as answer:
+    with get(f"{url}/changes", headers, timeout=15) as answer:
         event = {}
         for line in answer:
             name, _, value = line.decode().rstrip("\n").partition(": ")

@@ -107,7 +107,7 @@ mod typed;
 pub use broker;
 pub use builder::{BuildError, Builder};
 pub use cache::{ChangeBuffer, View};
-pub use client::{CredentialError, CredentialSettings, Credentials, TokenSource};
+pub use client::{ClientFiles, CredentialError, CredentialSettings, Credentials, TokenSource};
 pub use config::{Config, Events, Follow};
 pub use contract::signature::PublicKeys;
 pub use contract::{DocumentId, Operation, SecretUrl, status::ReplicaState};

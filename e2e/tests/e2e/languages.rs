@@ -1,6 +1,6 @@
 //! Clients in other languages follow a subscriber: the files that docs/following.md shows.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use anyhow::{Context, ensure};
 use e2e::testbed::{
@@ -23,7 +23,8 @@ struct Pair {
 }
 
 impl Pair {
-    async fn start() -> anyhow::Result<Self> {
+    /// With `has_tokens` the subscriber asks for one, and the folder has it in `reader.token`.
+    async fn start(has_tokens: bool) -> anyhow::Result<Self> {
         let folder = folder()?;
         let publisher = Store::start(StoreKind::Embedded).await?.publisher()?;
         let mut subscriber = Service::subscriber("replica", &[publisher.url()])?
@@ -35,6 +36,13 @@ impl Pair {
             );
         let mut publisher =
             publisher.with("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", subscriber.url());
+        if has_tokens {
+            let records = make_token(folder.path())?;
+            subscriber.set("AURA_CONFIGURATION_TOKENS_FILE", records);
+            for service in [&mut publisher, &mut subscriber] {
+                service.set("APP_API_TOKEN", "app-token");
+            }
+        }
         publisher.start().await?;
         publisher
             .api()
@@ -90,6 +98,10 @@ impl Pair {
             .arg(self.example(name)?)
             .arg(self.subscriber.url())
             .arg(CHANNELS)
+            .env(
+                "AURA_CONFIGURATION_TOKEN_FILE",
+                self.folder.path().join("reader.token"),
+            )
             .env("NO_PROXY", "*");
         self.subscriber.stop().await?;
         let client = Process::start(name, self.folder.path(), &mut command)?;
@@ -130,6 +142,19 @@ impl Pair {
     }
 }
 
+/// Makes the token of a reader in a folder, and gives the path of its record.
+fn make_token(folder: &Path) -> anyhow::Result<String> {
+    let records = folder.join("tokens").display().to_string();
+    let output = Command::new(dependencies::own_program("confcast")?)
+        .args(["token", "create", "--offline", "--name", "reader"])
+        .args(["--role", "reader", "--collections", CHANNELS])
+        .args(["--expires", "never", "--record-file", &records])
+        .output()?;
+    ensure!(output.status.success(), "{output:?}");
+    std::fs::write(folder.join("reader.token"), output.stdout)?;
+    Ok(records)
+}
+
 async fn says(client: &Process, expected: &[String]) -> Outcome {
     eventually("the client prints the expected lines", async || {
         let output = client.output();
@@ -145,8 +170,8 @@ async fn says(client: &Process, expected: &[String]) -> Outcome {
 }
 
 #[tokio::test]
-async fn the_javascript_client_follows_a_subscriber() -> Outcome {
-    let mut pair = Pair::start().await?;
+async fn the_javascript_client_follows_a_subscriber_with_a_token() -> Outcome {
+    let mut pair = Pair::start(true).await?;
     // Node searches packages in the folder of the file.
     let modules = dependencies::path_of("CLIENT_MODULES")?.join("node_modules");
     std::os::unix::fs::symlink(modules, pair.folder.path().join("node_modules"))?;
@@ -155,8 +180,8 @@ async fn the_javascript_client_follows_a_subscriber() -> Outcome {
 }
 
 #[tokio::test]
-async fn the_python_client_follows_a_subscriber() -> Outcome {
-    Pair::start()
+async fn the_python_client_follows_a_subscriber_with_a_token() -> Outcome {
+    Pair::start(true)
         .await?
         .is_followed_by("follow.py", Command::new("python3"), None)
         .await
@@ -164,7 +189,7 @@ async fn the_python_client_follows_a_subscriber() -> Outcome {
 
 #[tokio::test]
 async fn the_curl_client_follows_a_subscriber() -> Outcome {
-    let pair = Pair::start().await?;
+    let pair = Pair::start(false).await?;
     let page = std::fs::read_to_string(dependencies::repository_root().join("docs/following.md"))?;
     let line = page
         .lines()
