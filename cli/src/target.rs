@@ -78,14 +78,11 @@ impl Subscribers {
     }
 }
 
-/// A client of one service.
+/// A client of one service. It waits where the service asks the caller to send less.
 pub(crate) fn endpoint(base: &SecretUrl, credentials: &CredentialArgs) -> anyhow::Result<Endpoint> {
     let credentials = credentials.open()?;
-    Ok(Endpoint::with_credentials(
-        base.expose(),
-        Timeouts::COMMAND,
-        &credentials,
-    )?)
+    let endpoint = Endpoint::with_credentials(base.expose(), Timeouts::COMMAND, &credentials)?;
+    Ok(endpoint.waiting_for_turns())
 }
 
 /// Parses an argument that may hold a password. An error never repeats the value, as one of clap

@@ -11,18 +11,19 @@ use contract::{
     Problem, ProblemKind, SecretUrl, secret_url, sidecar::TOKEN_HEADER, snapshot::INSTANCE,
 };
 use reqwest::{
-    Client, Method, RequestBuilder, Response, Url,
+    Client, Method, RequestBuilder, Response, StatusCode, Url,
     header::{AUTHORIZATION, HeaderValue, RETRY_AFTER},
     redirect,
 };
 use tls::ClientTls;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     ClientError, CredentialError, Credentials, RefusedError, Timeouts,
     answer::{MAX_ANSWER, RawAnswer},
     credentials::is_loopback,
     documents::WriteOptions,
+    turns::Turns,
 };
 
 /// How the path of a Dapr invocation URL begins.
@@ -53,6 +54,8 @@ pub struct Endpoint {
     instance: Option<HeaderValue>,
     /// How documents are written.
     pub(crate) write_options: WriteOptions,
+    /// Where a request beyond a rate waits; without them the refusal is the answer.
+    turns: Option<Turns>,
 }
 
 /// The builder of an HTTP client that trusts the authorities of the system. A builder of the library
@@ -148,12 +151,29 @@ impl Endpoint {
             sidecar_token,
             instance: None,
             write_options: WriteOptions::default(),
+            turns: None,
         })
     }
 
     /// Whether the base URL has user information, which is sent as a credential.
     fn has_user(&self) -> bool {
         Url::parse(self.base.expose()).is_ok_and(|base| !base.username().is_empty())
+    }
+
+    /// The same endpoint, whose requests wait when the service says that they are beyond the rate of
+    /// their caller (429), half a minute at most: for commands. A replica has other publishers instead.
+    #[must_use]
+    pub fn waiting_for_turns(mut self) -> Self {
+        self.turns = Some(Turns::default());
+        self
+    }
+
+    /// A client of another service, which waits if this one does.
+    fn waiting_alike(&self, other: Self) -> Self {
+        match self.turns {
+            Some(_) => other.waiting_for_turns(),
+            None => other,
+        }
     }
 
     /// Whether the service knows from credentials who this client is.
@@ -168,6 +188,7 @@ impl Endpoint {
     pub fn beside(&self, base: &Url) -> Result<Self, CredentialError> {
         let (timeouts, clients) = (self.timeouts, self.clients.clone());
         Self::with_clients(base, timeouts, clients, self.credentials.clone(), None)
+            .map(|other| self.waiting_alike(other))
     }
 
     /// A service whose URL was learned from a peer. It must be trusted by TLS where it is named by
@@ -184,6 +205,7 @@ impl Endpoint {
             self.credentials.without_token(),
             None,
         )
+        .map(|other| self.waiting_alike(other))
     }
 
     /// The same, for requests of the replica with this name: the other side gives each replica its
@@ -330,8 +352,28 @@ impl Endpoint {
         }
     }
 
-    /// Sends a request, and gives the answer whatever its status. Its head arrives within `limit`.
+    /// Sends a request, in its turn, and gives the answer whatever its status. The head of each answer
+    /// arrives within `limit`.
     async fn answer(
+        &self,
+        request: RequestBuilder,
+        limit: Duration,
+    ) -> Result<Response, ClientError> {
+        let Some(turns) = &self.turns else {
+            return self.attempt(request, limit).await;
+        };
+        let attempt = || {
+            let copy = request.try_clone();
+            async move {
+                let copy = copy.ok_or_else(|| self.unusable("a body that is a stream has no turn"));
+                self.attempt(copy?, limit).await
+            }
+        };
+        turns.send(attempt, due).await
+    }
+
+    /// Sends a request once.
+    async fn attempt(
         &self,
         mut request: RequestBuilder,
         limit: Duration,
@@ -363,11 +405,7 @@ impl Endpoint {
     /// The error of an answer that is not a success. It reads the body for the problem in it.
     async fn refused(&self, response: Response) -> ClientError {
         let status = response.status().as_u16();
-        // The other form of the header is a date, which this API never sends.
-        let seconds = response
-            .headers()
-            .get(RETRY_AFTER)
-            .and_then(|value| value.to_str().ok()?.parse().ok());
+        let retry_after = retry_after(&response);
         // A body that cannot be read says nothing, and the status is known already.
         let body = self.body(response, MAX_ANSWER).await.unwrap_or_default();
         let mut problem: Option<Problem> = contract::objects::from_slice(&body).ok();
@@ -391,7 +429,7 @@ impl Endpoint {
         ClientError::Refused(Box::new(RefusedError {
             publisher: self.name.clone(),
             status,
-            retry_after: seconds.map(Duration::from_secs),
+            retry_after,
             problem,
             excerpt,
         }))
@@ -413,4 +451,22 @@ impl Endpoint {
             cause: cause.without_url(),
         }
     }
+}
+
+/// The time that an answer asks to wait. The other form of the header is a date, which this API never
+/// sends.
+fn retry_after(response: &Response) -> Option<Duration> {
+    let value = response.headers().get(RETRY_AFTER)?;
+    Some(Duration::from_secs(value.to_str().ok()?.parse().ok()?))
+}
+
+/// When a request may be sent again that was beyond the rate of its caller; `None` for any other
+/// answer.
+fn due(response: &Response) -> Option<Instant> {
+    if response.status() != StatusCode::TOO_MANY_REQUESTS {
+        return None;
+    }
+    let wait = retry_after(response).unwrap_or(Duration::from_secs(1));
+    // A time beyond all clocks is one that no turn waits for.
+    Some(Instant::now() + wait.min(Duration::from_secs(3600)))
 }

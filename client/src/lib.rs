@@ -40,6 +40,7 @@ pub mod snapshot;
 pub mod status;
 pub mod timeouts;
 pub mod tokens;
+mod turns;
 
 pub use credentials::{CredentialError, CredentialSettings, Credentials, TokenSource};
 pub use endpoint::{Endpoint, http};

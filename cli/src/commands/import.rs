@@ -260,6 +260,8 @@ impl Outcome {
     /// Any other failure ends the import: the next write would fail in the same way.
     fn refuse(&mut self, line: usize, error: ClientError) -> Result<(), ClientError> {
         match error.status() {
+            // Not the document is refused, but more requests of this caller. The rest would be, too.
+            Some(429) => Err(error),
             Some(400..500) => {
                 self.refused.push((line, error.to_string()));
                 Ok(())

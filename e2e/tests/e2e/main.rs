@@ -21,6 +21,7 @@ mod mistake;
 mod one_document;
 mod openapi;
 mod projection;
+mod rates;
 mod reap;
 mod redis;
 mod repair;
