@@ -77,8 +77,11 @@ impl CertificateMap {
             prefixes.find_map(|(prefix, grants)| name.starts_with(prefix).then_some(grants))
         };
         let Some(grants) = self.exact.get(name).or_else(by_prefix) else {
-            let detail = "the name in the client certificate is not known here";
-            return Err(Refused::Invalid(detail.to_owned()));
+            // What a rule needs to have.
+            let shown = visible("cert", name)?;
+            let shown = shown.strip_prefix("cert:").unwrap_or_default();
+            let detail = format!("{shown}, the name in the client certificate, is not known here");
+            return Err(Refused::Invalid(detail));
         };
         Ok(Identity {
             name: visible("cert", name)?,
@@ -115,6 +118,15 @@ mod tests {
         assert_eq!(role("spiffe://b/ns/pay/sa"), None);
         let name = map.find("spiffe://a/ns/x").expect("known").name;
         assert_eq!(&*name, "cert:spiffe://a/ns/x");
+    }
+
+    #[test]
+    fn a_refusal_says_the_name_that_a_rule_must_have() {
+        let map = CertificateMap::default();
+        let Err(Refused::Invalid(detail)) = map.find("spiffe://a/ns/x\n") else {
+            panic!("there are no rules");
+        };
+        assert!(detail.starts_with("spiffe://a/ns/x%0A, "), "{detail}");
     }
 
     #[test]

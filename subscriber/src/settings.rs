@@ -20,7 +20,7 @@ use service::{
         limits::{LOADS as LOADS_NAME, LimitSettings, LimitsArgs},
         tls::{ClientTlsArgs, REDIS_CA_FILE, RedisTlsArgs, TlsArgs},
     },
-    runtime::settings::{SettingChecks, SettingsError, boolean, or, positive},
+    runtime::settings::{SettingChecks, SettingsError, boolean, listen_address, or, positive},
 };
 
 use self::values::{
@@ -337,7 +337,8 @@ impl Options {
         );
         let manager = or(&self.events_manager, EVENTS_MANAGER).to_ascii_uppercase();
         let events = self.events(&mut checks, &manager);
-        let listen = checks.parse("AURA_CONFIGURATION_LISTEN", or(&self.listen, LISTEN));
+        let listen = or(&self.listen, LISTEN);
+        let listen = checks.check("AURA_CONFIGURATION_LISTEN", listen, listen_address(listen));
         let guard = self.guard.check(&mut checks);
         let authenticator = self.access.check(&mut checks, listen);
         let tls = self.tls.check(&mut checks);

@@ -6,14 +6,14 @@
 //! time.
 
 use std::{
-    io,
+    fmt, io,
     path::PathBuf,
     sync::{Arc, Mutex as SyncMutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwapOption;
-use contract::sha256::Sha256;
+use contract::{secret_url, sha256::Sha256, text::Escaped};
 use futures_util::StreamExt;
 use reqwest::{Client, Url};
 use tokio::{
@@ -95,6 +95,16 @@ impl Place {
                 },
             ) => url == known && authorities == of_known,
             _ => false,
+        }
+    }
+}
+
+/// Without what a URL keeps secret.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => Escaped(path.display()).fmt(f),
+            Self::Url { url, .. } => f.write_str(&secret_url::redacted(url.as_str())),
         }
     }
 }
@@ -255,11 +265,17 @@ impl KeySource {
             Err(error) => {
                 let error = Some(error.to_string());
                 if *failure != error {
+                    let follows = match self.current.load().is_some() {
+                        true => format!(
+                            "those that are known stay in force for {} s",
+                            self.max_age.as_secs()
+                        ),
+                        false => "none are known, so no token of it is accepted".to_owned(),
+                    };
                     warn!(
                         issuer = self.issuer,
-                        "the keys of the issuer cannot be read, those that are known stay in force \
-                         for {} s: {}",
-                        self.max_age.as_secs(),
+                        "the keys of the issuer cannot be read from {}, {follows}: {}",
+                        self.place,
                         error.as_deref().unwrap_or_default()
                     );
                     *failure = error;

@@ -6,7 +6,8 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 use contract::{CollectionName, SecretUrl};
 use secrets::{KeyProvider, SecretKeys};
 use service::runtime::settings::{
-    SettingChecks, SettingsError, boolean, listed, or, positive, token, warn_of_open_key,
+    SettingChecks, SettingsError, boolean, listed, listen_address, or, positive, token,
+    warn_of_open_key,
 };
 use service::{
     http::{access::sidecar_needs_token, tls::REDIS_CA_FILE},
@@ -74,7 +75,8 @@ impl Args {
                 checks.error("AURA_CONFIGURATION_STORE_URL", format_args!("…: {reason}"));
             })
             .ok();
-        let listen = checks.parse("AURA_CONFIGURATION_LISTEN", or(&self.listen, LISTEN));
+        let listen = or(&self.listen, LISTEN);
+        let listen = checks.check("AURA_CONFIGURATION_LISTEN", listen, listen_address(listen));
         let guard = self.guard.check(checks);
         let authenticator = self.access.check(checks, listen);
         let tls = self.tls.check(checks);

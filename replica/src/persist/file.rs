@@ -12,6 +12,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use contract::text::Escaped;
 use state::{
     Image, Root,
     image::{ImageError, ImageMeta},
@@ -40,6 +41,11 @@ impl ImageFile {
             boot_id: boot_id.to_owned(),
             writing: Arc::default(),
         }
+    }
+
+    /// The directory, for messages.
+    pub(crate) fn folder(&self) -> String {
+        Escaped(self.directory.display()).to_string()
     }
 
     /// Reads the file; `None` when there is none. A damaged file is moved aside, and then there is

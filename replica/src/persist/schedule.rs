@@ -46,12 +46,14 @@ impl Persistence {
         let Some(file) = self.file.clone() else {
             return;
         };
+        let folder = file.folder();
         let image = match blocking(move || file.read()).await {
             Ok(Some(image)) => image,
             Ok(None) => return,
             Err(error) => {
                 tracing::warn!(
-                    "the last known good configuration cannot be read from disk, the replica starts without it: {error}"
+                    "the last known good configuration cannot be read from the folder {folder} \
+                     (AURA_CONFIGURATION_SNAPSHOT_DIR), the replica starts without it: {error}"
                 );
                 return;
             }
@@ -102,12 +104,13 @@ impl Persistence {
             confirmed_ms: confirmed_at(&view),
             cursors,
         };
-        let file = file.clone();
+        let (file, folder) = (file.clone(), file.folder());
         match blocking(move || file.write(view.root(), &meta)).await {
             Ok(()) => *saved = Some(current),
             Err(error) => {
                 tracing::warn!(
-                    "the last known good configuration cannot be written to disk, the file before it stays: {error}"
+                    "the last known good configuration cannot be written to the folder {folder} \
+                     (AURA_CONFIGURATION_SNAPSHOT_DIR), the file before it stays: {error}"
                 );
             }
         }

@@ -6,7 +6,7 @@
 //! secret is printed, and none of the setting of a file that may be the content of the file. Nothing
 //! is opened.
 
-use std::{ffi::OsString, fmt, path::Path, str::FromStr};
+use std::{ffi::OsString, fmt, net::SocketAddr, path::Path, str::FromStr};
 
 use ::tls::regular_file;
 use clap::{ArgMatches, Parser, parser::ValueSource};
@@ -234,6 +234,17 @@ pub fn listed(text: &str) -> impl Iterator<Item = &str> {
         .filter(|entry| !entry.is_empty())
 }
 
+/// Reads the address and port that a service listens on.
+///
+/// # Errors
+/// For any other text, also for the name of a host: it may have several addresses.
+pub fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_other| {
+        "expected an IP address and a port, for example 127.0.0.1:8080, or 0.0.0.0:8080 for every \
+         address of the host"
+    })
+}
+
 /// Reads `true` or `false`, in any case.
 ///
 /// # Errors
@@ -274,6 +285,15 @@ mod tests {
             errors[0].starts_with("PORT=") && errors[1].starts_with("TTL="),
             "{errors:?}"
         );
+    }
+
+    #[test]
+    fn an_address_to_listen_on_names_its_form() {
+        assert!(listen_address("[::1]:8080").is_ok());
+        for text in ["localhost:8080", ":8080", "0.0.0.0"] {
+            let error = listen_address(text).expect_err(text);
+            assert!(error.contains("0.0.0.0:8080"), "{text}: {error}");
+        }
     }
 
     #[derive(Parser)]
