@@ -2,7 +2,7 @@
 
 use contract::{
     CollectionName, DocumentId, Operation,
-    history::{DIGEST_HEADER, HistoryFilter, HistoryPage, Point},
+    history::{DIGEST_HEADER, HistoryFilter, HistoryPage, Point, REVISION_HEADER},
     listing::NDJSON,
 };
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -69,7 +69,7 @@ impl Endpoint {
         point: &Point,
     ) -> Result<StoredDocument, ClientError> {
         let response = self.get(&document_at_path(collection, id, point)).await?;
-        self.json(self.proven(response)?).await
+        self.json(self.of_past(response, REVISION_HEADER)?).await
     }
 
     /// One document as it was, as the service sends it.
@@ -83,7 +83,8 @@ impl Endpoint {
         point: &Point,
     ) -> Result<Vec<u8>, ClientError> {
         let response = self.get(&document_at_path(collection, id, point)).await?;
-        self.body(self.proven(response)?, MAX_ANSWER).await
+        self.body(self.of_past(response, REVISION_HEADER)?, MAX_ANSWER)
+            .await
     }
 
     /// The documents of a collection as they were, line by line.
@@ -103,17 +104,20 @@ impl Endpoint {
             .maintenance_request(Method::GET, &path)
             .header(ACCEPT, format!("{NDJSON}, */*"));
         let response = self.send_maintenance(request).await?;
-        Ok(ListReader::new(self, self.proven(response)?))
+        Ok(ListReader::new(
+            self,
+            self.of_past(response, DIGEST_HEADER)?,
+        ))
     }
 
-    /// An answer about the past, if it says of which state it is. A service that ignores the
-    /// parameters of the request answers the present.
-    fn proven(&self, response: Response) -> Result<Response, ClientError> {
-        if response.headers().contains_key(DIGEST_HEADER) {
+    /// An answer about the past, if it says in this header of which state it is. A service that ignores
+    /// the parameters of the request answers the present.
+    fn of_past(&self, response: Response, header: &str) -> Result<Response, ClientError> {
+        if response.headers().contains_key(header) {
             return Ok(response);
         }
         Err(self.unusable(format_args!(
-            "it has no {DIGEST_HEADER}, so it may be the present instead of the past"
+            "it has no {header}, so it may be the present instead of the past"
         )))
     }
 }

@@ -64,14 +64,14 @@ pub(super) async fn get(
         return Err(ProblemError::bad_request("reveal", detail).into());
     }
     let author = if reveal {
-        let author = Author::of(caller, &request)?;
+        let author = Author::of(caller.clone(), &request)?;
         author.require(&[Right::ReadSecrets], Target::Document(&collection, &id))?;
         Some(author)
     } else {
         None
     };
     if let Some(point) = point.point()? {
-        return past::document(&api, &request, (collection, id), &point).await;
+        return past::document(&api, &caller, &request, (collection, id), &point).await;
     }
     let document = api
         .store

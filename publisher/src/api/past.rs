@@ -3,11 +3,13 @@
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, http::header};
 use contract::{
     CollectionName, Problem, ProblemKind, Revision,
+    access::{Right, Target},
     history::{COUNT_HEADER, DIGEST_HEADER, Point, REVISION_HEADER},
     listing::ListFormat,
 };
 use serde::Deserialize;
 use service::http::{
+    caller::Caller,
     etag,
     problem::{self, ProblemError},
     snapshot_slots::SnapshotSlot,
@@ -83,16 +85,22 @@ pub(super) fn instant(
     })
 }
 
-/// One document as it was.
+/// One document as it was. A caller that may not see the head of the collection learns no count and
+/// no digest: they are over all documents, and those of two revisions tell what changed between them.
 pub(super) async fn document(
     api: &Api,
+    caller: &Caller,
     request: &HttpRequest,
     (collection, id): DocumentKey,
     point: &Point,
 ) -> Result<HttpResponse, ApiError> {
-    let past = api.store.resolve(&collection, point).await?;
+    let past = api.store.resolve(&collection, point).await;
+    let past = past.map_err(|error| refused(error, caller, &collection))?;
     let document = api.store.document_at(&past, &id).await?;
     let mut response = answer(point, &past);
+    if sees_head(caller, &collection) {
+        prove(&mut response, &past);
+    }
     let Some(document) = document else {
         let detail = format!(
             "{collection} with id: {id} did not exist at revision {}",
@@ -120,6 +128,7 @@ pub(super) async fn documents(
 ) -> Result<HttpResponse, ApiError> {
     let past = api.store.resolve(collection, point).await?;
     let mut response = answer(point, &past);
+    prove(&mut response, &past);
     response.insert_header((header::VARY, "Accept"));
     let etag = etag::of_list(&version(&past), format);
     if let Some(answered) = etag::conditional(request, &mut response, &etag) {
@@ -143,7 +152,29 @@ fn version(past: &PastPoint) -> String {
     format!("{epoch}-{revision}-{count}-{digest}-past")
 }
 
-/// An answer with the headers of the state that it shows.
+/// Whether a caller may see count, digest and bounds of a collection, and not only of its documents.
+fn sees_head(caller: &Caller, collection: &CollectionName) -> bool {
+    let target = Target::Collection(collection);
+    caller.may(Right::Read, target) || caller.may(Right::Observe, target)
+}
+
+/// The answer for a state that cannot be read, with as much of the collection as the caller may see.
+pub(super) fn refused(error: PastError, caller: &Caller, collection: &CollectionName) -> ApiError {
+    let is_shown = sees_head(caller, collection);
+    match error {
+        PastError::Ahead { .. } if !is_shown => {
+            let detail = format!("{collection} has no such revision yet");
+            Problem::new(ProblemKind::NoRevision, detail).into()
+        }
+        PastError::NotKept { .. } if !is_shown => {
+            let detail = format!("the state of {collection} is not kept");
+            Problem::new(ProblemKind::NotKept, detail).into()
+        }
+        error => error.into(),
+    }
+}
+
+/// An answer with the headers of the state that it shows, without its proof.
 fn answer(point: &Point, past: &PastPoint) -> HttpResponseBuilder {
     let caching = match point {
         // A restored database gives a revision another meaning, so not for long.
@@ -154,10 +185,15 @@ fn answer(point: &Point, past: &PastPoint) -> HttpResponseBuilder {
     let mut answer = HttpResponse::Ok();
     answer
         .insert_header((header::CACHE_CONTROL, caching))
-        .insert_header((REVISION_HEADER, format!("{}-{}", past.epoch, past.revision)))
+        .insert_header((REVISION_HEADER, format!("{}-{}", past.epoch, past.revision)));
+    answer
+}
+
+/// Adds the proof of a state: count and digest of all documents of the collection.
+fn prove(answer: &mut HttpResponseBuilder, past: &PastPoint) {
+    answer
         .insert_header((DIGEST_HEADER, past.digest.to_string()))
         .insert_header((COUNT_HEADER, past.count.to_string()));
-    answer
 }
 
 impl From<PastError> for ApiError {

@@ -2,7 +2,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use contract::{
-    Change, Expected, JsonError, Problem, ProblemKind,
+    Change, CollectionName, Expected, JsonError, Problem, ProblemKind,
     access::{MissingRight, Right, Target},
     context::MAX_LEN,
     history::Point,
@@ -14,7 +14,7 @@ use contract::{
 use service::http::{bodies::Body, caller::Caller, problem::ProblemError};
 
 use crate::{
-    api::{Api, body::optional_request, error::ApiError, origin::Author},
+    api::{Api, body::optional_request, error::ApiError, origin::Author, past},
     rollback::{Conflict, ExpectedRevision, Plan, Restriction, RollbackError, Rollbacks},
 };
 
@@ -56,8 +56,10 @@ pub(super) async fn of_document(
     let point = point(&rollback)?;
     let author = or_reason(author, &format!("rollback to {point}"));
     let _slot = api.history_slot(&request).await?;
+    let collection = key.0.clone();
     let plan = api.rollbacks().of_document(key, &point, &expected).await;
-    api.finish(plan, rollback.dry_run, &author).await
+    api.finish(plan, Some(&collection), rollback.dry_run, &author)
+        .await
 }
 
 pub(super) async fn of_collection(
@@ -110,7 +112,8 @@ pub(super) async fn of_collection(
         .rollbacks()
         .of_collection(&collection, &point, &restriction)
         .await;
-    api.finish(plan, rollback.dry_run, &author).await
+    api.finish(plan, Some(&collection), rollback.dry_run, &author)
+        .await
 }
 
 pub(super) async fn of_set(
@@ -130,12 +133,12 @@ pub(super) async fn of_set(
     let _slot = api.history_slot(&request).await?;
     let changes = api.store.set(&set).await.map_err(RollbackError::from)?;
     require_undo(&author, &set, &changes)?;
-    let serves = |name: &contract::CollectionName| {
+    let serves = |name: &CollectionName| {
         let found = api.policy.collections.find(name.as_str());
         found.map(drop)
     };
     let plan = api.rollbacks().of_set(&changes, serves).await;
-    api.finish(plan, dry_run, &author).await
+    api.finish(plan, None, dry_run, &author).await
 }
 
 /// Asks for the right to write each document of a set. To a caller that may read none of them, the
@@ -198,10 +201,11 @@ impl Api {
         }
     }
 
-    /// Shows or writes a plan.
+    /// Shows or writes a plan. `collection` is the one that goes back to a state of its past.
     async fn finish(
         &self,
         plan: Result<Plan, RollbackError>,
+        collection: Option<&CollectionName>,
         dry_run: bool,
         author: &Author,
     ) -> Result<HttpResponse, ApiError> {
@@ -211,6 +215,10 @@ impl Api {
             Err(RollbackError::Write { error, keys }) => {
                 Err(self.refusal(error, &keys, &author.caller).await)
             }
+            Err(RollbackError::Past(error)) => Err(match collection {
+                Some(collection) => past::refused(error, &author.caller, collection),
+                None => error.into(),
+            }),
             Err(error) => Err(error.into()),
         }
     }

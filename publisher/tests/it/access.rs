@@ -344,6 +344,60 @@ async fn every_route_is_for_the_roles_that_have_its_right_and_for_no_other() -> 
     .await
 }
 
+/// Count and digest of every revision would tell what others changed, and prove a guess.
+#[tokio::test]
+async fn an_id_prefix_gives_neither_count_nor_digest_nor_bounds_of_the_collection() -> Outcome {
+    let team = json!([{"role": "publisher", "collections": ["Skills"], "idPrefix": "team."}]);
+    let grants = [
+        ("all", json!([{"role": "publisher"}, {"role": "operator"}])),
+        ("team", team),
+    ];
+    on_both_stores(&grants, async |callers| {
+        for id in ["team.a", "other"] {
+            let line = format!("POST {SKILLS}");
+            callers.expect(201, "all", &line, json!({"id": id})).await?;
+        }
+        callers
+            .expect(201, "all", "PUT /v1/snapshots/one", Value::Null)
+            .await?;
+        let now = chrono::Utc::now().to_rfc3339().replace('+', "%2B");
+        for id in ["team.a", "team.none"] {
+            for point in ["revision=2", "snapshot=one", &format!("at={now}")] {
+                let url = format!("{}{SKILLS}/{id}?{point}", callers.url);
+                let headers = async |caller: &str| -> anyhow::Result<Vec<bool>> {
+                    let request = callers
+                        .client
+                        .get(&url)
+                        .bearer_auth(callers.tokens[caller].expose());
+                    let answer = request.send().await?;
+                    ensure!([200, 404].contains(&answer.status().as_u16()), "{answer:?}");
+                    let names = ["Confcast-Revision", "Confcast-Digest", "Confcast-Count"];
+                    Ok(names
+                        .map(|name| answer.headers().contains_key(name))
+                        .to_vec())
+                };
+                assert_eq!(headers("team").await?, [true, false, false], "{url}");
+                assert_eq!(headers("all").await?, [true, true, true], "{url}");
+            }
+        }
+        let ahead = format!("GET {SKILLS}/team.a?revision=99");
+        let undo = format!("POST {SKILLS}/team.a/rollback");
+        let together = "POST /v1/collections/Skills/rollback".to_owned();
+        for (line, body) in [
+            (ahead, Value::Null),
+            (undo, json!({"toRevision": 99})),
+            (together, json!({"toRevision": 99, "ids": ["team.a"]})),
+        ] {
+            let answer = callers.expect(404, "team", &line, body.clone()).await?;
+            assert_eq!(answer.body["detail"], "Skills has no such revision yet");
+            let answer = callers.expect(404, "all", &line, body).await?;
+            assert_eq!(answer.body["detail"], "the newest revision of Skills is 2");
+        }
+        Ok(())
+    })
+    .await
+}
+
 fn of_agents(role: &str) -> Value {
     json!([{"role": role, "collections": ["Agents"]}])
 }

@@ -30,12 +30,12 @@ pub(super) const STATE: &[ApiHeader] = &[
     },
     ApiHeader {
         name: DIGEST_HEADER,
-        description: "Digest of the collection at that revision; only of the past",
+        description: "Digest of the collection at that revision; only of the past, for a caller that may read all of it",
         pattern: "^[0-9a-f]{16}$",
     },
     ApiHeader {
         name: COUNT_HEADER,
-        description: "Number of documents of the collection at that revision; only of the past",
+        description: "Number of documents of the collection at that revision; only of the past, for a caller that may read all of it",
         pattern: "^[0-9]+$",
     },
 ];
