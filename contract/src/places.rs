@@ -8,9 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+mod overlap;
+mod pattern;
 mod reader;
 
+use pattern::Pattern;
 use reader::Reader;
+
+pub(crate) use overlap::overlap;
 
 /// Most subschemas that the places of a schema have.
 const MAX_NODES: usize = 10_000;
@@ -38,7 +43,9 @@ pub(crate) struct Node<M> {
     pub(crate) same: Vec<usize>,
     /// Those of the members of an object, by name.
     pub(crate) members: BTreeMap<String, Vec<usize>>,
-    /// Those of the members that `members` does not name.
+    /// Those of the members whose name fits a pattern.
+    pub(crate) pattern_members: Vec<(Pattern, Vec<usize>)>,
+    /// Those of the members that `members` does not name and no pattern fits.
     pub(crate) other_members: Vec<usize>,
     /// Those of any member.
     pub(crate) any_member: Vec<usize>,
@@ -61,7 +68,40 @@ impl<M> Node<M> {
         ];
         let listed = lists.into_iter().flatten();
         let listed = listed.chain(self.first_elements.iter().flatten());
-        listed.chain(self.members.values().flatten()).copied()
+        let listed = listed.chain(self.members.values().flatten());
+        let patterns = self.pattern_members.iter();
+        listed
+            .chain(patterns.flat_map(|(_pattern, inner)| inner))
+            .copied()
+    }
+
+    /// Those of the element at this position.
+    fn of_element(&self, at: usize) -> impl Iterator<Item = usize> + '_ {
+        let first = self.first_elements.get(at);
+        let other = match first {
+            Some(_by_position) => &[][..],
+            None => &self.other_elements,
+        };
+        let by_position = first.into_iter().flatten();
+        by_position.chain(other).chain(&self.any_element).copied()
+    }
+
+    /// Those of the member of this name.
+    fn of_member<'a>(&'a self, name: &'a str) -> impl Iterator<Item = usize> + 'a {
+        let named = self.members.get(name);
+        let patterns = self.pattern_members.iter();
+        let fitting = patterns.filter(|(pattern, _inner)| pattern.may_fit(name));
+        let is_other = named.is_none()
+            && !self
+                .pattern_members
+                .iter()
+                .any(|(pattern, _inner)| pattern.fits(name));
+        let other = self.other_members.iter().filter(move |_index| is_other);
+        let named = named.into_iter().flatten().chain(other);
+        named
+            .chain(fitting.flat_map(|(_pattern, inner)| inner))
+            .chain(&self.any_member)
+            .copied()
     }
 }
 
@@ -72,6 +112,7 @@ impl<M> Default for Node<M> {
             mark: None,
             same: Vec::new(),
             members: BTreeMap::new(),
+            pattern_members: Vec::new(),
             other_members: Vec::new(),
             any_member: Vec::new(),
             first_elements: Vec::new(),
@@ -93,6 +134,17 @@ pub enum PlacesError {
         pointer: String,
         /// What is wrong.
         reason: &'static str,
+    },
+    /// No value is found at this place of the schema, so the keyword would count for nothing.
+    #[error(
+        "{keyword} at {pointer} counts for no value of a document; say it where the value itself is \
+         described, as in properties or items"
+    )]
+    Lost {
+        /// The keyword.
+        keyword: &'static str,
+        /// Pointer to the keyword in the schema.
+        pointer: String,
     },
     /// Part of the schema cannot be found within it.
     #[error(
@@ -166,6 +218,9 @@ impl<M> Places<M> {
         for node in &mut self.nodes {
             // A name and a position stay: what is said of the others does not apply to them.
             node.members.values_mut().for_each(keep);
+            for (_pattern, inner) in &mut node.pattern_members {
+                keep(inner);
+            }
             for first in &mut node.first_elements {
                 *first = first.filter(|index| useful[*index]);
             }
@@ -204,26 +259,17 @@ impl<M> Places<M> {
         match value {
             Value::Object(members) => {
                 for (name, value) in members {
-                    let inner = here.iter().flat_map(|index| {
-                        let node = &self.nodes[*index];
-                        let by_name = node.members.get(name).unwrap_or(&node.other_members);
-                        by_name.iter().chain(&node.any_member).copied()
-                    });
+                    let inner = here
+                        .iter()
+                        .flat_map(|index| self.nodes[*index].of_member(name));
                     self.visit_inner(inner.collect(), value, name, pointer, found);
                 }
             }
             Value::Array(elements) => {
                 for (at, value) in elements.iter().enumerate() {
-                    let inner = here.iter().flat_map(|index| {
-                        let node = &self.nodes[*index];
-                        let first = node.first_elements.get(at);
-                        let other = match first {
-                            Some(_by_position) => &[][..],
-                            None => &node.other_elements,
-                        };
-                        let by_position = first.into_iter().flatten();
-                        by_position.chain(other).chain(&node.any_element).copied()
-                    });
+                    let inner = here
+                        .iter()
+                        .flat_map(|index| self.nodes[*index].of_element(at));
                     self.visit_inner(inner.collect(), value, &at.to_string(), pointer, found);
                 }
             }

@@ -98,7 +98,7 @@ pub type AppliedPlaces = BTreeSet<(String, String)>;
 
 /// Where the values of a schema hold references.
 #[derive(Debug)]
-pub struct ReferenceRules(Places<CollectionName>);
+pub struct ReferenceRules(pub(crate) Places<CollectionName>);
 
 impl ReferenceRules {
     /// Reads the rules of a schema; `None` when it has none.
@@ -199,6 +199,10 @@ impl ReferenceRules {
         if walk.steps > MAX_PATH_STEPS
             || walk.open.contains(&index)
             || !node.other_members.is_empty()
+            || node
+                .pattern_members
+                .iter()
+                .any(|(_, inner)| !inner.is_empty())
             || !node.any_member.is_empty()
         {
             return false;

@@ -15,7 +15,10 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::places::{Places, PlacesError};
+use crate::{
+    places::{Places, PlacesError, overlap},
+    references::ReferenceRules,
+};
 
 /// The keyword of a value that is sealed.
 pub const SECRET: &str = "x-secret";
@@ -58,6 +61,18 @@ impl SecretPlaces {
             _other => Err("is neither true nor false"),
         })?;
         Ok(places.map(Self))
+    }
+
+    /// Pointer to a value that refers to a document (`x-ref`) and is at or within one of these places,
+    /// of the same schema. Nothing checks such a reference. `*` stands for a name or a position that
+    /// the schema does not name.
+    pub fn with_reference(&self, references: &ReferenceRules) -> Option<String> {
+        overlap(&self.0, &references.0)
+    }
+
+    /// Pointer to a value that is secret and names an entry of a secret store, of the same schema.
+    pub fn with_secret_ref(&self, references: &Self) -> Option<String> {
+        overlap(&self.0, &references.0)
     }
 
     /// Pointers (RFC 6901) to the values at these places, in order. Of a place within another one
@@ -272,6 +287,126 @@ mod tests {
         );
         assert!(SecretPlaces::sealed(&json!({"x-secret": "yes"})).is_err());
         assert!(SecretPlaces::references(&schema).expect("valid").is_none());
+    }
+
+    #[test]
+    fn a_keyword_that_would_count_for_nothing_is_refused_with_its_place() {
+        let secret = json!({"x-secret": true});
+        let in_defs = json!({"pw": secret});
+        for (schema, place) in [
+            (
+                json!({"not": {"properties": {"p": secret}}}),
+                "/not/properties/p/x-secret",
+            ),
+            (
+                json!({"properties": {"p": {"contentSchema": secret}}}),
+                "/properties/p/contentSchema/x-secret",
+            ),
+            (json!({"propertyNames": secret}), "/propertyNames/x-secret"),
+            (
+                json!({"items": {}, "additionalItems": secret}),
+                "/additionalItems/x-secret",
+            ),
+            // Mistyped, or of a tool.
+            (json!({"propertes": {"p": secret}}), "/propertes/p/x-secret"),
+            // Also where another value is found by the same subschema.
+            (
+                json!({
+                    "$defs": in_defs, "properties": {"q": {"$ref": "#/$defs/pw"}},
+                    "not": {"properties": {"p": {"$ref": "#/$defs/pw"}}},
+                }),
+                "/$defs/pw/x-secret",
+            ),
+        ] {
+            let refused = SecretPlaces::sealed(&schema)
+                .expect_err("refused")
+                .to_string();
+            assert!(
+                refused.contains(&format!("x-secret at {place} counts for no")),
+                "{refused}"
+            );
+            let text = schema.to_string();
+            for (keyword, value) in [("x-secret-ref", "true"), ("x-ref", "\"A\"")] {
+                let text = text.replace("\"x-secret\":true", &format!("\"{keyword}\":{value}"));
+                let other = serde_json::from_str(&text).expect("a schema");
+                let is_refused = SecretPlaces::references(&other).is_err()
+                    || ReferenceRules::of_schema(&other).is_err();
+                assert!(is_refused, "{text}");
+            }
+        }
+        for fine in [
+            // Nothing refers to it; and data.
+            json!({"$defs": in_defs, "default": {"x-secret": 1}, "properties": {"p": secret}}),
+            json!({"shared": in_defs, "properties": {"p": {"$ref": "#/shared/pw"}}}),
+            json!({"properties": {"p": secret}, "not": {"properties": {"p": {"const": "x"}}}}),
+        ] {
+            let places = SecretPlaces::sealed(&fine)
+                .expect("taken")
+                .expect("a place");
+            assert_eq!(places.of_value(&json!({"p": 1})), ["/p"]);
+        }
+    }
+
+    #[test]
+    fn two_keywords_of_one_value_are_found_by_the_schema() {
+        let both = |schema: &Value| {
+            let secrets = SecretPlaces::sealed(schema).expect("valid").expect("some");
+            let references = ReferenceRules::of_schema(schema).expect("valid");
+            secrets.with_reference(&references.expect("some"))
+        };
+        let (secret, reference) = (json!({"x-secret": true}), json!({"x-ref": "A"}));
+        for (schema, place) in [
+            (
+                json!({"properties": {"p": {"x-secret": true, "x-ref": "A"}}}),
+                Some("/p"),
+            ),
+            (
+                json!({"properties": {"p": {"x-secret": true, "properties": {"q": reference}}}}),
+                Some("/p/q"),
+            ),
+            (
+                json!({
+                    "allOf": [{"properties": {"p": {"items": secret}}}],
+                    "properties": {"p": {"items": reference}},
+                }),
+                Some("/p/*"),
+            ),
+            (
+                json!({
+                    "properties": {"p": reference}, "additionalProperties": secret,
+                    "anyOf": [{"properties": {"q": secret}}, {"properties": {"q": reference}}],
+                }),
+                Some("/q"),
+            ),
+            (json!({"properties": {"p": secret, "q": reference}}), None),
+            (
+                json!({"properties": {"p": reference}, "additionalProperties": secret}),
+                None,
+            ),
+            (
+                json!({
+                    "$defs": {"node": {"properties": {
+                        "p": secret, "q": reference, "all": {"items": {"$ref": "#/$defs/node"}},
+                    }}},
+                    "$ref": "#/$defs/node",
+                }),
+                None,
+            ),
+        ] {
+            assert_eq!(both(&schema).as_deref(), place, "{schema}");
+        }
+    }
+
+    #[cfg(feature = "jsonschema")]
+    #[test]
+    fn a_pattern_counts_for_the_names_that_fit_it() {
+        let schema = json!({
+            "patternProperties": {"^p_": {"x-secret": true}, "^q_": {}},
+            "additionalProperties": {"properties": {"inner": {"x-secret": true}}},
+        });
+        let places = SecretPlaces::sealed(&schema).expect("valid").expect("some");
+        let value = json!({"p_1": 1, "id": "p_", "q_": {"inner": 1}, "other": {"inner": 1}});
+        assert_eq!(places.of_value(&value), ["/other/inner", "/p_1"]);
     }
 
     #[test]

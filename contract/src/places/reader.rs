@@ -2,11 +2,39 @@
 //!
 //! What is not in the schema itself is never fetched.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
-use super::{MAX_NODES, Node, PlacesError, ReadMark, push_token};
+use super::{MAX_NODES, Node, Pattern, PlacesError, ReadMark, push_token};
+
+/// Keywords whose subschemas are of the value itself, of its members or of its elements, and are
+/// followed.
+const FOLLOWED: [&str; 19] = [
+    "allOf",
+    "anyOf",
+    "oneOf",
+    "if",
+    "then",
+    "else",
+    "dependentSchemas",
+    "dependencies",
+    "properties",
+    "patternProperties",
+    "additionalProperties",
+    "unevaluatedProperties",
+    "prefixItems",
+    "items",
+    "contains",
+    "unevaluatedItems",
+    "$ref",
+    "$dynamicRef",
+    "$recursiveRef",
+];
+/// Keywords whose value is data and no schema.
+const DATA: [&str; 5] = ["const", "enum", "default", "examples", "example"];
+/// Keywords that keep subschemas for a `$ref`: one that nothing refers to is of no value.
+const DEFINITIONS: [&str; 3] = ["$defs", "definitions", "components"];
 
 /// Whether any object has the keyword, wherever it stands.
 fn has_keyword(schema: &Value, keyword: &str) -> bool {
@@ -18,6 +46,17 @@ fn has_keyword(schema: &Value, keyword: &str) -> bool {
         Value::Array(elements) => elements.iter().any(|inner| has_keyword(inner, keyword)),
         _scalar => false,
     }
+}
+
+/// Whether a keyword has data, or subschemas that count only where they are referred to.
+fn is_no_rule(name: &str) -> bool {
+    DATA.contains(&name) || DEFINITIONS.contains(&name)
+}
+
+/// What the keywords of a schema refer to.
+fn references(keywords: &Map<String, Value>) -> impl Iterator<Item = &str> {
+    let refer = ["$ref", "$dynamicRef", "$recursiveRef"].into_iter();
+    refer.filter_map(|keyword| keywords.get(keyword)?.as_str())
 }
 
 /// Reads the subschemas of a schema, each once.
@@ -58,6 +97,7 @@ impl<'a, M> Reader<'a, M> {
         while let Some((index, pointer)) = reader.waiting.pop() {
             reader.nodes[index] = reader.node(&pointer)?;
         }
+        reader.nothing_lost()?;
         Ok(Some(reader))
     }
 
@@ -89,10 +129,8 @@ impl<'a, M> Reader<'a, M> {
                 reason,
             })?;
         }
-        for keyword in ["$ref", "$dynamicRef", "$recursiveRef"] {
-            if let Some(reference) = keywords.get(keyword).and_then(Value::as_str)
-                && let Some(target) = self.resolve(reference)?
-            {
+        for reference in references(keywords) {
+            if let Some(target) = self.resolve(reference)? {
                 node.same.push(self.index(target));
             }
         }
@@ -100,6 +138,79 @@ impl<'a, M> Reader<'a, M> {
         self.members(keywords, pointer, &mut node);
         self.elements(keywords, pointer, &mut node);
         Ok(node)
+    }
+
+    /// Refuses the keyword below one that is not followed, such as `not`, or one that is mistyped: it
+    /// would count for nothing without a word.
+    fn nothing_lost(&self) -> Result<(), PlacesError> {
+        for pointer in self.indexes.keys() {
+            let Some(Value::Object(keywords)) = self.schema.pointer(pointer) else {
+                continue;
+            };
+            for (name, value) in keywords {
+                // Without a list in `items` it says nothing.
+                let is_followed = FOLLOWED.contains(&name.as_str())
+                    || (name == "additionalItems"
+                        && keywords.get("items").is_some_and(Value::is_array));
+                if is_followed || is_no_rule(name) {
+                    continue;
+                }
+                let mut seen = HashSet::new();
+                if let Some(pointer) = self.find(value, below(pointer, name), false, &mut seen)? {
+                    return Err(PlacesError::Lost {
+                        keyword: self.keyword,
+                        pointer,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Pointer to the keyword in a part of the schema, or in what the part refers to. What is followed
+    /// elsewhere is left out, unless the part refers to it.
+    fn find(
+        &self,
+        part: &Value,
+        pointer: String,
+        is_referred: bool,
+        seen: &mut HashSet<String>,
+    ) -> Result<Option<String>, PlacesError> {
+        if !is_referred && self.indexes.contains_key(&pointer) {
+            return Ok(None);
+        }
+        let inner: Vec<(String, &Value)> = match part {
+            Value::Object(members) => {
+                if members.contains_key(self.keyword) {
+                    return Ok(Some(below(&pointer, self.keyword)));
+                }
+                for reference in references(members) {
+                    if let Some(target) = self.resolve(reference)?
+                        && seen.insert(target.clone())
+                        && let Some(part) = self.schema.pointer(&target)
+                        && let Some(found) = self.find(part, target, true, seen)?
+                    {
+                        return Ok(Some(found));
+                    }
+                }
+                let rules = members.iter().filter(|(name, _value)| !is_no_rule(name));
+                rules.map(|(name, value)| (name.clone(), value)).collect()
+            }
+            Value::Array(elements) => {
+                let elements = elements.iter().enumerate();
+                elements
+                    .map(|(at, value)| (at.to_string(), value))
+                    .collect()
+            }
+            _scalar => Vec::new(),
+        };
+        for (token, value) in inner {
+            let found = self.find(value, below(&pointer, &token), is_referred, seen)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
     }
 
     /// Subschemas of the same value.
@@ -128,12 +239,13 @@ impl<'a, M> Reader<'a, M> {
         for (name, inner) in self.named(keywords, pointer, "properties") {
             node.members.entry(name).or_default().push(inner);
         }
-        for (_pattern, inner) in self.named(keywords, pointer, "patternProperties") {
+        for (pattern, inner) in self.named(keywords, pointer, "patternProperties") {
             self.conditional = true;
-            node.any_member.push(inner);
+            let pattern = Pattern::new(&pattern);
+            node.pattern_members.push((pattern, vec![inner]));
         }
         if let Some(inner) = self.single(keywords, pointer, "additionalProperties") {
-            // Not for members of a pattern, which is not compared here.
+            // A pattern may not be compared here.
             self.conditional |= keywords.contains_key("patternProperties");
             node.other_members.push(inner);
         }

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use contract::{
@@ -143,9 +143,11 @@ impl Schema {
             let places = secrets.of_value(&serde_json::json!({"id": ""}));
             ensure!(
                 places.is_empty(),
-                "{SECRET} is neither for a whole document nor for its id"
+                "{SECRET} is neither for a whole document nor for its id (describe id in properties, \
+                 where a rule is for all other members)"
             );
         }
+        check_overlaps(references.as_ref(), secrets.as_ref(), secret_refs.as_ref())?;
         let member = |keyword| {
             document
                 .get(keyword)
@@ -306,6 +308,32 @@ impl Schema {
             .map(|members| members.keys().cloned().collect())
             .unwrap_or_default()
     }
+}
+
+/// Refuses a schema with two of our keywords for one value, of which one would count for nothing: a
+/// secret refers to nothing, and a name in a secret store is neither an id nor a secret.
+fn check_overlaps(
+    references: Option<&ReferenceRules>,
+    secrets: Option<&SecretPlaces>,
+    secret_refs: Option<&SecretPlaces>,
+) -> anyhow::Result<()> {
+    for (keyword, places) in [(SECRET, secrets), (SECRET_REF, secret_refs)] {
+        let Some(places) = places else { continue };
+        let found = references.and_then(|references| places.with_reference(references));
+        if let Some(pointer) = found {
+            bail!(
+                "{keyword} and x-ref are for one value, at {pointer:?} of a document: choose one"
+            );
+        }
+    }
+    if let (Some(secrets), Some(secret_refs)) = (secrets, secret_refs)
+        && let Some(pointer) = secrets.with_secret_ref(secret_refs)
+    {
+        bail!(
+            "{SECRET} and {SECRET_REF} are for one value, at {pointer:?} of a document: choose one"
+        );
+    }
+    Ok(())
 }
 
 /// Refuses the forms of secrets where the schema has no place for them. Replicas open and resolve these

@@ -410,9 +410,43 @@ fn a_schema_cannot_make_a_whole_document_or_its_id_secret() {
     for schema in [
         json!({"x-secret": true}),
         json!({"properties": {"id": {"x-secret": true}}}),
+        json!({"patternProperties": {"^i": {"x-secret": true}}}),
     ] {
         let schema = Schema::new(&name(), schema.to_string().into(), None);
         assert!(schema.is_err());
+    }
+    // No member of this pattern is the id.
+    let schema = json!({"patternProperties": {"^p": {"x-secret": true}}});
+    Schema::new(&name(), schema.to_string().into(), None).expect("a schema");
+}
+
+#[test]
+fn a_schema_with_a_secret_that_would_not_be_sealed_or_a_reference_that_would_not_be_checked_is_refused()
+ {
+    for (schema, place) in [
+        (
+            json!({"not": {"properties": {"p": {"x-secret": true}}}}),
+            "/not/properties/p/x-secret",
+        ),
+        (
+            json!({"propertyNames": {"x-ref": "B"}}),
+            "/propertyNames/x-ref",
+        ),
+        (
+            json!({"properties": {"p": {"x-secret": true, "x-ref": "B"}}}),
+            "x-secret and x-ref",
+        ),
+        (
+            json!({"properties": {"p": {"x-secret-ref": true, "x-ref": "B"}}}),
+            "x-secret-ref and x-ref",
+        ),
+        (
+            json!({"properties": {"p": {"x-secret": true, "x-secret-ref": true}}}),
+            "x-secret and x-secret-ref",
+        ),
+    ] {
+        let refused = Schema::new(&name(), schema.to_string().into(), None).expect_err("refused");
+        assert!(refused.to_string().contains(place), "{refused:#}");
     }
 }
 
