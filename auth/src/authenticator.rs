@@ -11,7 +11,7 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use chrono::Utc;
 use contract::{
-    access::{Grant, Identity},
+    access::{ANONYMOUS, Grant, Identity},
     sha256::Sha256,
     text::paths::ShownPath,
     token::{PREFIX, TokenName, TokenRecord},
@@ -353,6 +353,37 @@ impl Authenticator {
             return Err(Refused::Invalid(detail.to_owned()));
         }
         issuers.find(token).await
+    }
+
+    /// The caller of this name ([`Identity::name`]) as it is known now, without its credential: whether a
+    /// credential of that name is valid. `None` where that is not known: the claims of a JSON Web Token are
+    /// in the token alone.
+    ///
+    /// # Errors
+    /// When no valid credential has the name.
+    pub fn named(&self, name: &str) -> Option<Result<Identity, Refused>> {
+        let ended = || Refused::Invalid("no valid credential has this name".to_owned());
+        if self.is_open() || (name == ANONYMOUS && self.setup.anonymous == Anonymous::Local) {
+            return Some(Ok(self.unrestricted.clone()));
+        }
+        match name.split_once(':') {
+            Some(("token", name)) => {
+                let now = Utc::now();
+                if let Some(found) = self.tokens.load().named(name, now) {
+                    return Some(Ok(found));
+                }
+                // Until the first read of the store it is not known.
+                let of_store = self.store.get().map(|store| store.0.load());
+                match of_store.as_deref() {
+                    Some(None) => None,
+                    Some(Some(table)) => Some(table.named(name, now).ok_or_else(ended)),
+                    None => Some(Err(ended())),
+                }
+            }
+            Some(("cert", name)) => Some(self.certificates.load().find(name)),
+            Some(("jwt", _subject)) => None,
+            _other => Some(Err(ended())),
+        }
     }
 
     /// Reads files that changed, and keys of issuers that are old, until it is dropped. A change counts

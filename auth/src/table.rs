@@ -17,7 +17,11 @@ use crate::{Refused, token};
 /// hash is compared is decided by SHA-256 of what the caller sent, so a caller cannot choose a hash
 /// that comes closer to a stored one, and from a hash no token can be found.
 #[derive(Debug, Default)]
-pub(crate) struct TokenTable(HashMap<TokenHash, Entry>);
+pub(crate) struct TokenTable {
+    tokens: HashMap<TokenHash, Entry>,
+    /// Several tokens have one name while one replaces another.
+    by_name: HashMap<TokenName, Vec<TokenHash>>,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -45,7 +49,16 @@ impl TokenTable {
     /// The records of a store. One that contradicts itself is left out.
     pub(crate) fn of(records: impl IntoIterator<Item = TokenRecord>) -> Self {
         let whole = records.into_iter().filter(|record| record.check().is_ok());
-        Self(whole.map(entry).collect())
+        Self::new(whole.map(entry).collect())
+    }
+
+    fn new(tokens: HashMap<TokenHash, Entry>) -> Self {
+        let mut by_name = HashMap::<_, Vec<_>>::new();
+        for (hash, entry) in &tokens {
+            let name = entry.record.name.clone();
+            by_name.entry(name).or_default().push(hash.clone());
+        }
+        Self { tokens, by_name }
     }
 
     /// The records of a file: one JSON object in each line. Empty lines, and lines that begin with
@@ -91,7 +104,7 @@ impl TokenTable {
                 return Err(RecordsError::TooMany);
             }
         }
-        Ok(Self(found))
+        Ok(Self::new(found))
     }
 
     /// Whether a token of it is accepted now.
@@ -111,7 +124,7 @@ impl TokenTable {
         hash: &TokenHash,
         now: DateTime<Utc>,
     ) -> Option<Result<Identity, Refused>> {
-        let entry = self.0.get(hash)?;
+        let entry = self.tokens.get(hash)?;
         let ended = |how: &str| Refused::Invalid(format!("the token {} {how}", hash.id()));
         Some(if entry.record.revoked_at.is_some() {
             Err(ended("was revoked"))
@@ -122,9 +135,16 @@ impl TokenTable {
         })
     }
 
+    /// The holder of a valid token of this name; `None` when there is none.
+    pub(crate) fn named(&self, name: &str, now: DateTime<Utc>) -> Option<Identity> {
+        let name: TokenName = name.parse().ok()?;
+        let mut hashes = self.by_name.get(&name)?.iter();
+        hashes.find_map(|hash| self.find(hash, now)?.ok())
+    }
+
     /// As [`TokenRecord::keeps_from`], for any of them.
     pub(crate) fn keeps_from(&self, name: &TokenName, grants: &[Grant]) -> bool {
-        let mut records = self.0.values().map(|entry| &entry.record);
+        let mut records = self.tokens.values().map(|entry| &entry.record);
         records.any(|record| record.keeps_from(name, grants))
     }
 }

@@ -126,6 +126,7 @@ impl Publisher {
                     events,
                     policy.clone(),
                     settings.publisher_limits.limit_local_subscribers,
+                    &settings.authenticator,
                 )
                 .context("the transport")?,
             )),
@@ -488,6 +489,7 @@ fn transport(
     events: Events,
     policy: Arc<PublisherPolicy>,
     max_found: usize,
+    authenticator: &Arc<Authenticator>,
 ) -> anyhow::Result<Transport> {
     info!(transport = ?events.transport, "events are enabled");
     let encoder = EventEncoder {
@@ -512,8 +514,9 @@ fn transport(
             api_token,
             tls,
         } => {
-            let subscribers =
-                SubscriberRegistry::new(subscribers, allowed, api_token).at_most(max_found);
+            let subscribers = SubscriberRegistry::new(subscribers, allowed, api_token)
+                .at_most(max_found)
+                .asking(Arc::clone(authenticator));
             Transport::Direct(DirectTransport::new(subscribers, encoder, tls)?)
         }
         TransportSettings::Redis {

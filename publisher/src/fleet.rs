@@ -9,6 +9,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use auth::Session;
 use chrono::Utc;
 use contract::{
     CollectionName,
@@ -114,7 +115,8 @@ impl Fleet {
     }
 
     /// A replica reports its position, in the body of its request. `instance` is the name in the
-    /// path. The caller is answered about the collections that it may follow.
+    /// path. The caller is answered about the collections that it may follow. `session` is what it
+    /// presented: it is asked again before an event goes to the caller.
     ///
     /// # Errors
     /// [`FleetError::InvalidInstance`] and [`FleetError::InvalidCheckIn`] when the report is not
@@ -126,7 +128,9 @@ impl Fleet {
         body: &[u8],
         peer: Peer<'_>,
         caller: &Identity,
+        session: Session,
     ) -> Result<CheckInAnswer, FleetError> {
+        let session = Arc::new(session);
         let bytes = u32::try_from(body.len()).map_err(|_too_long| FleetError::Busy)?;
         let _memory = self
             .memory
@@ -137,7 +141,7 @@ impl Fleet {
         leave_out_forbidden(&mut check_in, caller)?;
         // Before the read, so that the replica gets events even if the store cannot be read.
         let known = self.registry.known();
-        let is_own = self.note(&check_in, body.len(), peer, caller);
+        let is_own = self.note(&check_in, body.len(), peer, caller, &session);
         if !is_own {
             report_foreign_name(&check_in.instance, caller);
         }
@@ -158,14 +162,21 @@ impl Fleet {
         if !unproven.is_empty() && is_own {
             // The list of replicas shows nothing that was never committed.
             let check_in = without_claims(check_in, &unproven);
-            self.note(&check_in, body.len(), peer, caller);
+            self.note(&check_in, body.len(), peer, caller, &session);
         }
         Ok(answer)
     }
 
     /// Keeps the report, and the address of the replica where events go straight to it. `false`, and
     /// nothing is kept, when the name is another caller's.
-    fn note(&self, check_in: &CheckIn, bytes: usize, peer: Peer<'_>, caller: &Identity) -> bool {
+    fn note(
+        &self,
+        check_in: &CheckIn,
+        bytes: usize,
+        peer: Peer<'_>,
+        caller: &Identity,
+        session: &Arc<Session>,
+    ) -> bool {
         let mut source = match &self.subscribers {
             Some(subscribers) => subscribers.identify(peer),
             // Events go through a broker: nothing is sent to the address of the caller.
@@ -191,7 +202,7 @@ impl Fleet {
             && let Some(subscribers) = &self.subscribers
             && let Some(url) = registry::base_url(check_in)
         {
-            subscribers.add(url, &source);
+            subscribers.add(url, &source, session);
         }
         is_own
     }

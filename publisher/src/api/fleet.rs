@@ -9,7 +9,7 @@ use contract::{
     text::Escaped,
 };
 use serde::Deserialize;
-use service::http::{bodies::Body, caller::Caller, source::is_forwarded};
+use service::http::{access::session, bodies::Body, caller::Caller, source::is_forwarded};
 use tracing::info;
 
 use crate::{
@@ -28,9 +28,11 @@ pub(super) async fn check_in(
     request: HttpRequest,
     Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
+    // Nothing of a request is kept where no credential is asked for.
+    let session = session(&api.authenticator, &request);
     let answer = api
         .fleet
-        .check_in(&instance, &body, peer(&request), caller.identity())
+        .check_in(&instance, &body, peer(&request), caller.identity(), session)
         .await;
     match answer {
         Ok(answer) => Ok(HttpResponse::Ok().json(answer)),

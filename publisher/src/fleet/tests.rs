@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use auth::{Authenticator, Presented};
 use contract::{CanonicalJson, CollectionName, Digest, Epoch, Expected, Head, Revision};
 use serde_json::json;
 use tempfile::TempDir;
@@ -150,6 +151,7 @@ impl Testbed {
                 body.to_string().as_bytes(),
                 Peer::default(),
                 &Identity::unrestricted(),
+                open_session(),
             )
             .await
             .expect("checked in")
@@ -187,6 +189,11 @@ impl Testbed {
             .await
             .expect("declared in time")
     }
+}
+
+/// What a caller presents where no credential is asked for.
+fn open_session() -> Session {
+    Session::new(Arc::new(Authenticator::open()), Presented::default())
 }
 
 fn follows(epoch: Epoch, other: Epoch) -> bool {

@@ -36,6 +36,7 @@ use self::{
 use crate::transport::{Deliveries, cloudevent::EventEncoder, original::OriginalEvent};
 
 mod breaker;
+mod callers;
 mod registry;
 pub mod trust;
 
@@ -75,7 +76,7 @@ enum Outcome {
     Dropped,
     /// It does not have the route that its subscriptions name.
     NoRoute,
-    /// It does not subscribe to the collection.
+    /// It does not subscribe to the collection, or its caller may not get it.
     NotSubscribed,
     /// It did not take the event.
     Failed,
@@ -170,6 +171,14 @@ impl DirectTransport {
         subject: Subject<'_>,
         event: &Bytes,
     ) -> Outcome {
+        // Before the permit: it says nothing about the state of the subscriber.
+        if !self
+            .subscribers
+            .may_send(subscriber, subject.collection)
+            .await
+        {
+            return Outcome::NotSubscribed;
+        }
         let breaker = &subscriber.breaker;
         let Some(permit) = breaker.acquire() else {
             // The breaker has counted the event as missed; the replica catches up on it later.

@@ -143,7 +143,7 @@ pub async fn authenticate(
     if has_token || WITHOUT_CREDENTIAL.contains(&request.path()) {
         return next.call(request).await;
     }
-    let session = session(&layer.authenticator, &request);
+    let session = session(&layer.authenticator, request.request());
     if let Err(exceeded) = check_invalid(&request)
         && session.must_verify()
     {
@@ -203,8 +203,8 @@ fn bad_credentials(request: &ServiceRequest) -> Option<(&BadCredentials, IpAddr)
     Some((bad, request.peer_addr()?.ip()))
 }
 
-/// What a request presents.
-fn session(authenticator: &Arc<Authenticator>, request: &ServiceRequest) -> Session {
+/// What a request presents, for as long as something is done for its caller.
+pub fn session(authenticator: &Arc<Authenticator>, request: &HttpRequest) -> Session {
     let headers = request.headers();
     let mut given = headers.get_all(AUTHORIZATION);
     let authorization = match (given.next(), given.next()) {

@@ -83,6 +83,7 @@ async fn a_check_in_is_listed_before_its_row_is_written() {
             body.to_string().as_bytes(),
             Peer::default(),
             &Identity::unrestricted(),
+            open_session(),
         )
         .await
         .expect("checked in");

@@ -9,12 +9,14 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use auth::{Authenticator, Session};
 use contract::{CollectionName, SecretUrl, sidecar::Subscription};
 use reqwest::Url;
 use tracing::info;
 
 use super::{
     breaker::CircuitBreaker,
+    callers::Callers,
     trust::{Peer, Refusal, SubscriberToken, Trust},
 };
 use crate::store::replicas::CheckInSource;
@@ -30,6 +32,8 @@ const ROUTES_LIFETIME: Duration = Duration::from_secs(10);
 pub struct SubscriberRegistry {
     known: Arc<RwLock<Known>>,
     trust: Arc<Trust>,
+    /// Decides whether the caller of a check-in may still get events.
+    authenticator: Arc<Authenticator>,
     /// Most subscribers that are known by their check-in alone.
     max_found: usize,
     /// Live subscribers that are refused, so that each is reported once.
@@ -54,7 +58,7 @@ impl SubscriberRegistry {
     ) -> Self {
         let all: Vec<_> = configured
             .into_iter()
-            .map(|base| Arc::new(Subscriber::new(base)))
+            .map(|base| Arc::new(Subscriber::new(base, Callers::of_settings())))
             .collect();
         let known = Known {
             configured: all.len(),
@@ -64,8 +68,16 @@ impl SubscriberRegistry {
             known: Arc::new(RwLock::new(known)),
             trust: Arc::new(Trust::new(allowed, token)),
             refused: Arc::default(),
+            authenticator: Arc::new(Authenticator::open()),
             max_found: MAX_FOUND,
         }
+    }
+
+    /// The same, which asks for the credentials of callers before events go to them.
+    #[must_use]
+    pub fn asking(mut self, authenticator: Arc<Authenticator>) -> Self {
+        self.authenticator = authenticator;
+        self
     }
 
     /// The same, with at most so many subscribers that are known by their check-in alone.
@@ -81,11 +93,25 @@ impl SubscriberRegistry {
         self.trust.identify(peer)
     }
 
-    /// Adds a subscriber that just checked in, if it is trusted.
-    pub fn add(&self, base: Url, source: &CheckInSource) {
+    /// Adds a subscriber that just checked in with this session, if it is trusted.
+    pub fn add(&self, base: Url, source: &CheckInSource, session: &Arc<Session>) {
         if self.trust.covers(&base, source) {
-            self.insert(base.into(), source.follows.as_ref());
+            let subscriber = self.insert(base.into(), "checked in and gets events");
+            if let Some(subscriber) = subscriber {
+                subscriber.callers.checked_in(source, session);
+            }
         }
+    }
+
+    /// Whether events of a collection may go to a subscriber now: one that the settings name, or of
+    /// which a caller has a valid credential and may follow the collection.
+    pub(super) async fn may_send(
+        &self,
+        subscriber: &Subscriber,
+        collection: &CollectionName,
+    ) -> bool {
+        let callers = &subscriber.callers;
+        callers.may_get(collection, &self.authenticator).await
     }
 
     /// Replaces the subscribers that checked in by these, as far as they are trusted. What is known
@@ -93,12 +119,9 @@ impl SubscriberRegistry {
     pub fn replace<'a>(&self, found: impl Iterator<Item = (Url, &'a CheckInSource)>) {
         let trusted = found.filter(|(base, source)| self.trust.covers(base, source));
         // Several replicas may name one URL: it gets what one of them may follow.
-        let mut found = BTreeMap::<_, Option<BTreeSet<CollectionName>>>::new();
+        let mut found = BTreeMap::<_, Vec<&CheckInSource>>::new();
         for (base, source) in trusted {
-            let follows = found
-                .entry(SecretUrl::from(base))
-                .or_insert_with(|| Some(BTreeSet::new()));
-            add_followed(follows, source.follows.as_ref());
+            found.entry(SecretUrl::from(base)).or_default().push(source);
         }
         {
             let mut known = self
@@ -110,11 +133,7 @@ impl SubscriberRegistry {
             // Kept in place and not rebuilt, so that a subscriber keeps its breaker and its routes.
             known.all.retain(|subscriber| {
                 let is_removable = index.next().is_some_and(|index| removable.contains(&index));
-                let follows = found.get(&subscriber.base);
-                let stays = !is_removable || follows.is_some();
-                if let Some(follows) = follows.filter(|_found| is_removable) {
-                    subscriber.follows().clone_from(follows);
-                }
+                let stays = !is_removable || found.contains_key(&subscriber.base);
                 if !stays {
                     info!(
                         ?subscriber,
@@ -124,8 +143,11 @@ impl SubscriberRegistry {
                 stays
             });
         }
-        for (base, follows) in found {
-            self.insert(base, follows.as_ref());
+        for (base, sources) in found {
+            let subscriber = self.insert(base, "is in the store and gets events");
+            if let Some(subscriber) = subscriber {
+                subscriber.callers.replace(&sources);
+            }
         }
     }
 
@@ -151,7 +173,7 @@ impl SubscriberRegistry {
                 continue;
             }
             if !before.contains(&base) && !refused.contains(&base) {
-                let subscriber = Subscriber::new(base.clone());
+                let subscriber = Subscriber::new(base.clone(), Callers::default());
                 lines.push(format!(
                     "the subscriber {subscriber:?} checks in and gets no events of this publisher: \
                      {refusal}. Changes reach it with its check-ins"
@@ -177,12 +199,13 @@ impl SubscriberRegistry {
         self.trust.token()
     }
 
-    fn insert(&self, base: SecretUrl, follows: Option<&BTreeSet<CollectionName>>) {
+    /// The subscriber of a URL, new where it is not known; `None` when there are too many. `why` is for
+    /// the log.
+    fn insert(&self, base: SecretUrl, why: &str) -> Option<Arc<Subscriber>> {
         // Most are known already; a check-in must not wait for a lock that excludes deliveries.
         let all = self.all();
-        if let Some(known) = all.iter().find(|subscriber| subscriber.base == base) {
-            add_followed(&mut known.follows(), follows);
-            return;
+        if let Some(known) = all.into_iter().find(|subscriber| subscriber.base == base) {
+            return Some(known);
         }
         let mut known = self
             .known
@@ -190,8 +213,7 @@ impl SubscriberRegistry {
             .expect("no holder of this lock can panic");
         // Checked again under the write lock: another check-in may have added it in between.
         if let Some(known) = known.all.iter().find(|known| known.base == base) {
-            add_followed(&mut known.follows(), follows);
-            return;
+            return Some(known.clone());
         }
         let mut is_full = known.all.len() - known.configured >= self.max_found;
         // A URL that takes no events, as a forged one, gives its place to a new one.
@@ -207,24 +229,13 @@ impl SubscriberRegistry {
                 is_full = false;
             }
         }
-        if !is_full {
-            let subscriber = Arc::new(Subscriber::new(base));
-            *subscriber.follows() = follows.cloned();
-            info!(?subscriber, "the subscriber checked in and gets events");
-            known.all.push(subscriber);
+        if is_full {
+            return None;
         }
-    }
-}
-
-/// Adds collections to those that may be sent; `None` stands for all.
-fn add_followed(
-    follows: &mut Option<BTreeSet<CollectionName>>,
-    more: Option<&BTreeSet<CollectionName>>,
-) {
-    match (&mut *follows, more) {
-        (Some(names), Some(more)) => names.extend(more.iter().cloned()),
-        (_all, None) => *follows = None,
-        (None, Some(_more)) => {}
+        let subscriber = Arc::new(Subscriber::new(base, Callers::default()));
+        info!(?subscriber, "the subscriber {why}");
+        known.all.push(subscriber.clone());
+        Some(subscriber)
     }
 }
 
@@ -232,8 +243,8 @@ fn add_followed(
 pub(super) struct Subscriber {
     pub(super) base: SecretUrl,
     routes: Mutex<Option<KnownRoutes>>,
-    /// The collections whose events may be sent; `None` for all, as for one of the settings.
-    follows: Mutex<Option<BTreeSet<CollectionName>>>,
+    /// For whom events are sent there.
+    callers: Callers,
     pub(super) breaker: CircuitBreaker,
 }
 
@@ -255,22 +266,17 @@ pub(super) enum Route {
 }
 
 impl Subscriber {
-    fn new(base: SecretUrl) -> Self {
+    fn new(base: SecretUrl, callers: Callers) -> Self {
         Self {
             base,
             routes: Mutex::default(),
-            follows: Mutex::default(),
+            callers,
             breaker: CircuitBreaker::default(),
         }
     }
 
-    /// The route of a collection, as far as it is known. There is none for a collection that its
-    /// caller may not follow, whatever it subscribes to.
+    /// The route of a collection, as far as it is known.
     pub(super) fn route(&self, collection: &CollectionName) -> Route {
-        let may_follow = (self.follows().as_ref()).is_none_or(|names| names.contains(collection));
-        if !may_follow {
-            return Route::NotSubscribed;
-        }
         match self.routes().as_ref() {
             Some(routes) if routes.read_at.elapsed() < ROUTES_LIFETIME => {
                 match routes.by_collection.get(collection.as_str()) {
@@ -323,12 +329,6 @@ impl Subscriber {
         Ok(url.into())
     }
 
-    fn follows(&self) -> MutexGuard<'_, Option<BTreeSet<CollectionName>>> {
-        self.follows
-            .lock()
-            .expect("no holder of this lock can panic")
-    }
-
     fn routes(&self) -> MutexGuard<'_, Option<KnownRoutes>> {
         self.routes
             .lock()
@@ -336,12 +336,13 @@ impl Subscriber {
     }
 }
 
-/// Host and port only: the URL may hold a password.
+/// Scheme, host and port only: the URL may hold a password.
 impl fmt::Debug for Subscriber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let base = self.base.expose();
         let port = base.port_or_known_default().unwrap_or_default();
-        write!(f, "{}:{port}", base.host_str().unwrap_or_default())
+        let host = base.host_str().unwrap_or_default();
+        write!(f, "{}://{host}:{port}", base.scheme())
     }
 }
 
@@ -351,6 +352,11 @@ mod tests {
 
     fn url(text: &str) -> Url {
         text.parse().expect("a URL")
+    }
+
+    fn session() -> Arc<Session> {
+        let open = Arc::new(Authenticator::open());
+        Arc::new(Session::new(open, Default::default()))
     }
 
     #[test]
@@ -373,14 +379,14 @@ mod tests {
             ("http://localhost:3", &here),
             ("http://friend:5", &elsewhere),
         ] {
-            subscribers.add(url(found), source);
-            subscribers.add(url(found), source);
+            subscribers.add(url(found), source, &session());
+            subscribers.add(url(found), source, &session());
         }
         for (untrusted, source) in [
             ("http://elsewhere:1", &here),
             ("http://127.0.0.1:7", &elsewhere),
         ] {
-            subscribers.add(url(untrusted), source);
+            subscribers.add(url(untrusted), source, &session());
         }
         assert_eq!(subscribers.all().len(), 4);
         let stays = subscribers.all()[2].clone();
@@ -394,7 +400,8 @@ mod tests {
         assert_eq!(all.len(), 3);
         assert!(Arc::ptr_eq(&all[1], &stays), "what is known of it is kept");
         (0..2 * MAX_FOUND).for_each(|port| {
-            subscribers.add(url(&format!("http://127.0.0.1:{}", 10_000 + port)), &here)
+            let found = url(&format!("http://127.0.0.1:{}", 10_000 + port));
+            subscribers.add(found, &here, &session())
         });
         assert_eq!(subscribers.all().len(), 1 + MAX_FOUND);
         subscribers.replace(std::iter::empty());
@@ -495,38 +502,9 @@ mod tests {
     }
 
     #[test]
-    fn a_subscriber_gets_events_of_the_collections_that_a_caller_of_its_url_may_follow() {
-        let subscribers = SubscriberRegistry::new(Vec::new(), BTreeSet::new(), None);
-        let source = |names: Option<&[&str]>| CheckInSource {
-            follows: names.map(|names| {
-                let names = names.iter().map(|name| name.parse().expect("a name"));
-                names.collect()
-            }),
-            ..subscribers.identify(Peer {
-                address: Some([127, 0, 0, 1].into()),
-                token: None,
-            })
-        };
-        let sent = |name: &str| {
-            let name = name.parse().expect("a name");
-            subscribers.all()[0].route(&name) != Route::NotSubscribed
-        };
-        let base = url("http://127.0.0.1:2");
-        subscribers.add(base.clone(), &source(Some(&["A"])));
-        assert!(sent("A") && !sent("B"));
-        subscribers.add(base.clone(), &source(Some(&["B"])));
-        assert!(sent("A") && sent("B") && !sent("C"));
-        // What the rows say now, and no more.
-        let only = source(Some(&["B"]));
-        subscribers.replace([(base.clone(), &only)].into_iter());
-        assert!(!sent("A") && sent("B"));
-        subscribers.add(base, &source(None));
-        assert!(sent("A") && sent("C"));
-    }
-
-    #[test]
     fn a_route_of_another_host_is_refused() {
-        let subscriber = Subscriber::new(url("http://user:secret@one:1").into());
+        let base = url("http://user:secret@one:1").into();
+        let subscriber = Subscriber::new(base, Callers::default());
         let collection: CollectionName = "A".parse().expect("a name");
         let subscription = |route: &str| {
             let mut subscription = Subscription::new("pubsub", &collection);
