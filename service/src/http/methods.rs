@@ -13,7 +13,10 @@ use actix_web::{
 };
 use contract::{Problem, ProblemKind};
 
-use super::problem::{ProblemError, respond};
+use super::{
+    caller::is_known,
+    problem::{ProblemError, respond},
+};
 
 /// Which service of the two this is, as application data: what it does not answer, the other one
 /// may. Without it the answers name no service.
@@ -21,7 +24,8 @@ use super::problem::{ProblemError, respond};
 pub struct Role {
     /// `publisher` or `subscriber`.
     pub service: &'static str,
-    /// Where the requests that it does not answer belong, as a sentence; it holds no secret.
+    /// Where the requests that it does not answer belong, as a sentence; it holds no secret. Only a
+    /// caller that is known is told.
     pub elsewhere: Option<String>,
 }
 
@@ -45,15 +49,14 @@ pub async fn answer_methods(
             .get(ALLOW)
             .and_then(|allow| allow.to_str().ok());
         let allow = allow.unwrap_or_default().replace("GET", "GET, HEAD");
-        let role = answer.request().app_data::<Data<Role>>();
-        let refusal = method_not_allowed(&allow, role.map(|role| &***role));
+        let refusal = method_not_allowed(&allow, answer.request());
         return Ok(answer.into_response(refusal));
     }
     Ok(answer)
 }
 
-fn method_not_allowed(allow: &str, role: Option<&Role>) -> HttpResponse {
-    let detail = with_elsewhere(format!("Send one of {allow}"), role);
+fn method_not_allowed(allow: &str, request: &HttpRequest) -> HttpResponse {
+    let detail = with_elsewhere(format!("Send one of {allow}"), request);
     let problem = Problem::new(ProblemKind::MethodNotAllowed, detail);
     let mut answer = HttpResponse::Ok();
     answer.insert_header((ALLOW, allow));
@@ -63,14 +66,20 @@ fn method_not_allowed(allow: &str, role: Option<&Role>) -> HttpResponse {
 /// Default service: the answer for a path that does not exist.
 pub async fn no_such_route(request: HttpRequest) -> HttpResponse {
     let (method, path) = (request.method(), request.path());
-    let role = request.app_data::<Data<Role>>().map(|role| &***role);
-    let service = role.map_or_else(String::new, |role| format!(" of a {}", role.service));
+    let service = role(&request);
+    let service = service.map_or_else(String::new, |role| format!(" of a {}", role.service));
     let detail = format!("{method} {path} is not part of the API{service}");
-    let detail = with_elsewhere(detail, role);
+    let detail = with_elsewhere(detail, &request);
     ProblemError::from(Problem::new(ProblemKind::NoSuchRoute, detail)).error_response()
 }
 
-fn with_elsewhere(detail: String, role: Option<&Role>) -> String {
+fn role(request: &HttpRequest) -> Option<&Role> {
+    request.app_data::<Data<Role>>().map(|role| &***role)
+}
+
+fn with_elsewhere(detail: String, request: &HttpRequest) -> String {
+    // The routes of a sidecar and of an orchestrator are reached without a credential.
+    let role = role(request).filter(|_role| is_known(request));
     match role.and_then(|role| role.elsewhere.as_ref()) {
         Some(elsewhere) => format!("{detail}. {elsewhere}"),
         None => detail,

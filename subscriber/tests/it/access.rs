@@ -148,6 +148,19 @@ async fn every_route_is_for_the_roles_that_have_its_right_and_for_no_other() {
                     assert_ne!(status, 401, "{role}: {line}: {text}");
                 }
             }
+            // Where its publisher is, a caller without a credential does not learn on any path.
+            for line in [
+                "GET /dapr/x",
+                "POST /readyz",
+                "PUT /healthz",
+                "OPTIONS /dapr/subscribe",
+            ] {
+                let (status, text) = tokens.send(subscriber, "", line).await;
+                assert!([404, 405].contains(&status), "{line}: {status} {text}");
+                assert!(!text.contains("http"), "{line}: {text}");
+            }
+            let (_status, text) = tokens.send(subscriber, "reader", "POST /v1/identity").await;
+            assert!(text.contains("ask its publisher (http"), "{text}");
             let (_status, metrics) = tokens.send(subscriber, "monitor", "GET /metrics").await;
             let refusals =
                 "confcast_subscriber_refusals_total{reason=\"forbidden\",right=\"read\"}";
