@@ -6,7 +6,10 @@ use std::collections::HashMap;
 use contract::{access::Grant, objects, token::check_grants};
 use serde::Deserialize;
 
-use crate::{Identity, Refused, names::visible};
+use crate::{
+    Identity, Refused,
+    names::{is_of, visible},
+};
 
 /// The file of certificate names, after the checks.
 #[derive(Debug, Default)]
@@ -74,7 +77,7 @@ impl CertificateMap {
     pub(crate) fn find(&self, name: &str) -> Result<Identity, Refused> {
         let by_prefix = || {
             let mut prefixes = self.prefixes.iter();
-            prefixes.find_map(|(prefix, grants)| name.starts_with(prefix).then_some(grants))
+            prefixes.find_map(|(prefix, grants)| is_of(name, prefix).then_some(grants))
         };
         let Some(grants) = self.exact.get(name).or_else(by_prefix) else {
             // What a rule needs to have.
@@ -116,6 +119,10 @@ mod tests {
         assert_eq!(role("spiffe://a/ns/pay/sa").as_deref(), Some("Replica"));
         assert_eq!(role("spiffe://a/ns/payroll").as_deref(), Some("Reader"));
         assert_eq!(role("spiffe://b/ns/pay/sa"), None);
+        // The rest of a path leads nowhere else.
+        for odd in ["../pay/sa", "x/../../b", "./x", "", "x//y", "x/"] {
+            assert_eq!(role(&format!("spiffe://a/ns/{odd}")), None, "{odd}");
+        }
         let name = map.find("spiffe://a/ns/x").expect("known").name;
         assert_eq!(&*name, "cert:spiffe://a/ns/x");
     }

@@ -33,6 +33,17 @@ pub(crate) fn visible(kind: &str, name: &str) -> Result<Arc<str>, Refused> {
     Ok(text.into())
 }
 
+/// Whether a name is of the part that a prefix names. What follows the prefix is a path without empty and
+/// dot segments, which would name another part (RFC 3986 section 5.2.4); no SPIFFE ID has them (SPIFFE-ID
+/// section 2.2).
+pub(crate) fn is_of(name: &str, prefix: &str) -> bool {
+    let rest = name.strip_prefix(prefix);
+    rest.is_some_and(|rest| {
+        let mut segments = rest.split('/');
+        segments.all(|segment| !["", ".", ".."].contains(&segment))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

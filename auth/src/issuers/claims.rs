@@ -7,7 +7,10 @@ use contract::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{Refused, names::visible};
+use crate::{
+    Refused,
+    names::{is_of, visible},
+};
 
 /// A claim that gives a grant. Exactly one of `value` and `prefix` is there.
 #[derive(Debug, Deserialize)]
@@ -46,7 +49,7 @@ impl ClaimRule {
         };
         let fits = |text: &str| match (&self.value, &self.prefix) {
             (Some(value), _) => text == value,
-            (None, Some(prefix)) => text.starts_with(prefix),
+            (None, Some(prefix)) => is_of(text, prefix),
             (None, None) => false,
         };
         match claim {
@@ -103,7 +106,7 @@ mod tests {
     fn a_rule_reads_texts_lists_scopes_and_nested_claims() {
         let claims = json!({
             "sub": "system:serviceaccount:pay:api", "roles": ["a", "config-writer"],
-            "scope": "openid config", "realm_access": {"roles": ["config-reader"]}, "n": 7
+            "id": "spiffe://a/ns/../x", "scope": "openid config", "realm_access": {"roles": ["config-reader"]}, "n": 7
         });
         for (given, expected) in [
             (json!({"claim": "roles", "value": "config-writer"}), true),
@@ -122,6 +125,8 @@ mod tests {
                 json!({"claim": "sub", "prefix": "system:serviceaccount:pa:"}),
                 false,
             ),
+            (json!({"claim": "id", "prefix": "spiffe://a/ns/"}), false),
+            (json!({"claim": "id", "value": "spiffe://a/ns/../x"}), true),
             (
                 json!({"claim": "sub", "value": "system:serviceaccount:pay:"}),
                 false,
