@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+mod misspelled;
 mod overlap;
 mod pattern;
 mod reader;
@@ -146,6 +147,14 @@ pub enum PlacesError {
         /// Pointer to the keyword in the schema.
         pointer: String,
     },
+    /// A keyword that JSON Schema does not know looks like one of ours.
+    #[error("{pointer} of the schema is no keyword; {meant:?} is probably meant")]
+    Misspelled {
+        /// Pointer to the keyword in the schema.
+        pointer: String,
+        /// The keyword that it looks like.
+        meant: &'static str,
+    },
     /// Part of the schema cannot be found within it.
     #[error(
         "{keyword} is used in a schema whose $ref {reference:?} is not followed; refer to a part of the \
@@ -172,6 +181,7 @@ impl<M> Places<M> {
         keyword: &'static str,
         mark: ReadMark<M>,
     ) -> Result<Option<Self>, PlacesError> {
+        misspelled::refuse_misspelled(schema)?;
         let Some(read) = Reader::read(schema, keyword, mark)? else {
             return Ok(None);
         };

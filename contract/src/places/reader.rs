@@ -49,7 +49,7 @@ fn has_keyword(schema: &Value, keyword: &str) -> bool {
 }
 
 /// Whether a keyword has data, or subschemas that count only where they are referred to.
-fn is_no_rule(name: &str) -> bool {
+pub(super) fn is_no_rule(name: &str) -> bool {
     DATA.contains(&name) || DEFINITIONS.contains(&name)
 }
 
