@@ -6,7 +6,8 @@
 //!
 //! The first 64 KiB of a body are free: their number is limited by the number of connections. A
 //! longer body then waits for its whole share of the budget, so that the bodies that have one can
-//! finish, and has to arrive at a minimum rate while it holds the share. A handler that reads its
+//! finish, and has to arrive at a minimum rate and without long pauses while it holds the share. The
+//! bodies of one caller have at most half of the budget. A handler that reads its
 //! body itself reads it through the same rule (`Arrival`), and sees a refusal as a body that broke
 //! off.
 
@@ -15,7 +16,7 @@ use std::{
     future::{Ready, ready},
     io,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -28,7 +29,10 @@ use actix_web::{
     middleware::Next,
     web::{Bytes, BytesMut, Data},
 };
-use contract::{Problem, ProblemKind, access::routes::Access};
+use contract::{
+    Problem, ProblemKind,
+    access::{Identity, routes::Access},
+};
 use futures_util::stream::{StreamExt, once, unfold};
 use tokio::{
     sync::{Mutex, OwnedSemaphorePermit, Semaphore},
@@ -58,7 +62,7 @@ pub struct BodyLimits {
     pub budget: usize,
     /// How long a body waits for its share of the budget.
     pub wait: Duration,
-    /// How far a body with a share may fall behind [`Self::rate`], in time.
+    /// How far a body with a share may fall behind [`Self::rate`], in time; also its longest pause.
     pub stalled: Duration,
     /// Bytes per second of a body with a share, on average.
     pub rate: u32,
@@ -86,6 +90,14 @@ pub struct Bodies {
     /// Patterns whose handler reads the body itself.
     streamed: Arc<[&'static str]>,
     budget: Arc<Semaphore>,
+    /// Half of the budget for each caller with bodies under way, by name.
+    callers: Arc<std::sync::Mutex<HashMap<Arc<str>, Weak<Semaphore>>>>,
+}
+
+/// A share of the budget, of the caller and of all. It is free again when it is dropped.
+struct Share {
+    _of_caller: Option<OwnedSemaphorePermit>,
+    _of_all: OwnedSemaphorePermit,
 }
 
 /// What is known of the routes of one path.
@@ -140,19 +152,56 @@ impl Bodies {
             by_pattern: Arc::new(by_pattern),
             streamed: streamed.into(),
             budget: Arc::new(Semaphore::new(limits.budget)),
+            callers: Arc::default(),
         }
     }
 
-    /// A share of the budget, when it is free within the time for it.
-    async fn share(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
-        let bytes = u32::try_from(bytes.min(self.limits.budget)).map_err(|_more| Refusal::Busy)?;
-        let free = self.budget.clone().acquire_many_owned(bytes);
-        match timeout(self.limits.wait, free).await {
-            Ok(Ok(share)) => Ok(share),
-            // The semaphore is never closed.
-            Ok(Err(_)) | Err(_) => Err(Refusal::Busy),
-        }
+    /// A share of the budget, when it is free within the time for it. `caller` is the name of a caller
+    /// with a credential.
+    async fn share(&self, bytes: usize, caller: Option<&Arc<str>>) -> Result<Share, Refusal> {
+        let taken = async {
+            // Its own share first: a caller that has too much waits without a part of the budget.
+            let of_caller = match caller {
+                Some(caller) => {
+                    let bytes = bytes.min(self.half());
+                    Some(take(self.of_caller(caller), bytes).await?)
+                }
+                None => None,
+            };
+            let bytes = bytes.min(self.limits.budget);
+            Ok(Share {
+                _of_caller: of_caller,
+                _of_all: take(Arc::clone(&self.budget), bytes).await?,
+            })
+        };
+        let taken = timeout(self.limits.wait, taken).await;
+        taken.unwrap_or(Err(Refusal::Busy))
     }
+
+    fn half(&self) -> usize {
+        self.limits.budget.div_ceil(2)
+    }
+
+    /// What the bodies of a caller may have together.
+    fn of_caller(&self, caller: &Arc<str>) -> Arc<Semaphore> {
+        let mut callers = self.callers.lock().expect("no holder of this lock panics");
+        if let Some(known) = callers.get(caller).and_then(Weak::upgrade) {
+            return known;
+        }
+        // Those of callers without a body are gone.
+        callers.retain(|_name, known| known.strong_count() > 0);
+        let new = Arc::new(Semaphore::new(self.half()));
+        callers.insert(Arc::clone(caller), Arc::downgrade(&new));
+        new
+    }
+}
+
+/// # Errors
+/// [`Refusal::Busy`] for more bytes than a semaphore counts; it is never closed.
+async fn take(budget: Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
+    let bytes = u32::try_from(bytes).map_err(|_more| Refusal::Busy)?;
+    let taken = budget.acquire_many_owned(bytes).await;
+    taken.map_err(|_closed| Refusal::Busy)
 }
 
 impl PathRoutes {
@@ -193,7 +242,9 @@ struct Arrival {
     limit: usize,
     begun: Instant,
     length: usize,
-    share: Option<OwnedSemaphorePermit>,
+    share: Option<Share>,
+    /// Whose body it is; `None` for a caller without a credential.
+    caller: Option<Arc<str>>,
     /// Until the body has arrived.
     reading: Option<ReadingBody>,
     refused: bool,
@@ -221,7 +272,9 @@ impl Arrival {
         let mut deadline = self.begun + time;
         if self.share.is_some() {
             let earned = Duration::from_secs_f64(self.length as f64 / f64::from(rate));
-            deadline = deadline.min(self.begun + stalled + earned);
+            // A body that came early must not rest on its average.
+            let pause = Instant::now() + stalled;
+            deadline = deadline.min(self.begun + stalled + earned).min(pause);
         }
         let piece = match timeout_at(deadline, self.payload.next()).await {
             Ok(Some(piece)) => piece.map_err(Refusal::Broken)?,
@@ -232,7 +285,8 @@ impl Arrival {
         if self.length > free && self.share.is_none() {
             // The length of a body in chunks is not known before its end.
             let share = self.declared.unwrap_or(self.limit).min(self.limit);
-            self.share = Some(self.bodies.share(share).await?);
+            let share = self.bodies.share(share, self.caller.as_ref()).await?;
+            self.share = Some(share);
             // The wait for a share is no fault of the client.
             self.begun = Instant::now();
         }
@@ -281,6 +335,7 @@ pub(super) async fn refuse(
         begun: Instant::now(),
         length: 0,
         share: None,
+        caller: None,
         reading: connection.map(Connection::read_body),
         refused: false,
         payload: request.take_payload(),
@@ -320,6 +375,10 @@ pub async fn receive(
         return Ok(refuse(request, refused.error_response()).await);
     }
     let limit = routes.map(|routes| routes.limit);
+    let caller = request.extensions().get::<Identity>().cloned();
+    // Without a credential all callers have one name.
+    let caller = caller.filter(|caller| !caller.is_anonymous());
+    let caller = caller.map(|caller| caller.name);
     let streamed = bodies.streamed.contains(&pattern.as_str());
     let connection = request.request().conn_data::<Connection>();
     let mut arrival = Arrival {
@@ -329,6 +388,7 @@ pub async fn receive(
         begun: Instant::now(),
         length: 0,
         share: None,
+        caller,
         reading: connection.map(Connection::read_body),
         refused: false,
         payload: request.take_payload(),
@@ -425,4 +485,34 @@ fn holding(answer: BoxBody, mut arrival: Arrival) -> BoxBody {
         chunk
     }));
     SizedStream::new(length, body).boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_bodies_of_one_caller_have_half_of_the_budget() {
+        let limits = BodyLimits {
+            budget: 8,
+            wait: Duration::from_millis(10),
+            ..BodyLimits::default()
+        };
+        let bodies = Bodies::new(limits, &[], &[]);
+        let (one, other): (Arc<str>, Arc<str>) = ("one".into(), "other".into());
+        let is_busy = async |caller: Option<&Arc<str>>| bodies.share(1, caller).await.is_err();
+        let held = [
+            bodies.share(2, Some(&one)).await,
+            bodies.share(2, Some(&one)).await,
+        ];
+        assert!(held.iter().all(Result::is_ok));
+        assert!(is_busy(Some(&one)).await);
+        assert!(!is_busy(Some(&other)).await && !is_busy(None).await);
+        drop(held);
+        // One that is larger than half is the only one of its caller.
+        let large = bodies.share(6, Some(&one)).await;
+        assert!(large.is_ok() && is_busy(Some(&one)).await && !is_busy(Some(&other)).await);
+        let known = bodies.callers.lock().expect("not poisoned").len();
+        assert!(known <= 2, "callers without a body are forgotten");
+    }
 }
