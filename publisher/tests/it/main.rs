@@ -14,6 +14,7 @@ mod id_only;
 #[path = "../../../service/tests/life/mod.rs"]
 mod life;
 mod limits;
+mod local;
 mod log;
 mod mongo;
 mod past;
