@@ -163,6 +163,8 @@ pub enum IntakeFault {
     Disconnected,
     /// None of the last changes arrived as an event.
     NotReceiving,
+    /// Events arrive and are dropped, because they are not signed by a key that the replica knows.
+    Unverified,
     /// Some changes arrive as events and others never do: several replicas share one consumer group,
     /// so each event reaches only one of them.
     SharedConsumerGroup,
@@ -170,9 +172,10 @@ pub enum IntakeFault {
 
 impl IntakeFault {
     /// Every fault.
-    pub const ALL: [Self; 3] = [
+    pub const ALL: [Self; 4] = [
         Self::Disconnected,
         Self::NotReceiving,
+        Self::Unverified,
         Self::SharedConsumerGroup,
     ];
 
@@ -181,6 +184,7 @@ impl IntakeFault {
         match self {
             Self::Disconnected => "disconnected",
             Self::NotReceiving => "not-receiving",
+            Self::Unverified => "unverified",
             Self::SharedConsumerGroup => "shared-consumer-group",
         }
     }
@@ -237,6 +241,13 @@ impl IntakeFault {
                  the subscriptions (it asks once, at its start), and that the scopes of the component name this \
                  application. REDIS: check that both sides have the same AURA_REDIS_URL, _DATABASE, \
                  _CONFIGURATION_PREFIX and _DELIVERY"
+            }
+            (Self::Unverified, _) => {
+                "events arrive and are dropped, because no key that the replica knows has signed them; changes \
+                 arrive with the check-ins. Compare the keys of both sides with confcast keys list: those in \
+                 AURA_CONFIGURATION_EVENT_KEYS_FILE of the replica, and that of \
+                 AURA_CONFIGURATION_SIGNING_KEY_FILE of the publisher. The status of the replica counts unsigned, \
+                 unknownKey and wrongSignature"
             }
             (Self::SharedConsumerGroup, _) => {
                 "several replicas share one consumer group, so each event reaches only one of them. Give each \
@@ -371,6 +382,25 @@ pub struct ReplicaRecord {
     pub seen: DateTime<Utc>,
     /// No check-in arrived for more than three intervals.
     pub gone: bool,
+    /// Why the publisher that answers posts no events to the replica (`LOCAL`), in words, where it
+    /// would: the replica cannot know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undelivered: Option<String>,
+}
+
+impl ReplicaRecord {
+    /// Leaves out what may quote a document of a collection that the reader may not read: refused values
+    /// and errors of handlers. Their numbers stay.
+    pub fn hide_values(&mut self, may_read: impl Fn(&CollectionName) -> bool) {
+        for (name, report) in &mut self.check_in.collections {
+            if !may_read(name) {
+                let listed = report.refusals.len() as u64;
+                report.refused_values = report.refused_values.max(listed);
+                report.refusals.clear();
+            }
+        }
+        crate::status::hide_errors(&mut self.check_in.handlers, may_read);
+    }
 }
 
 /// Body of `POST /v1/epoch`: the operator declares that the store was restored.

@@ -192,6 +192,7 @@ impl Fleet {
             check_in: kept,
             seen: Utc::now(),
             gone: false,
+            undelivered: None,
         };
         let row = ReplicaRow {
             record,
@@ -202,7 +203,7 @@ impl Fleet {
             && let Some(subscribers) = &self.subscribers
             && let Some(url) = registry::base_url(check_in)
         {
-            subscribers.add(url, &source, session);
+            subscribers.add(url, &source, session, &check_in.boot_id);
         }
         is_own
     }
@@ -274,9 +275,23 @@ impl Fleet {
     pub async fn list(&self) -> anyhow::Result<ReplicaList> {
         let _alone = self.paging.lock().await;
         Ok(ReplicaList {
-            replicas: self.registry.records().await?,
+            replicas: self.records().await?,
             next: None,
         })
+    }
+
+    /// All records, with what this publisher knows of its own deliveries.
+    async fn records(&self) -> anyhow::Result<Vec<ReplicaRecord>> {
+        let mut rows = self.registry.rows().await?;
+        if let Some(subscribers) = &self.subscribers {
+            for ReplicaRow { record, source } in &mut rows {
+                let base = registry::expects_events(&record.check_in)
+                    .then(|| registry::base_url(&record.check_in))
+                    .flatten();
+                record.undelivered = base.and_then(|base| subscribers.undelivered(base, source));
+            }
+        }
+        Ok(rows.into_iter().map(|row| row.record).collect())
     }
 
     /// The replicas after a name, at most `limit` and about [`PAGE_BYTES`].
@@ -286,7 +301,7 @@ impl Fleet {
     pub async fn page(&self, after: Option<&str>, limit: usize) -> anyhow::Result<ReplicaList> {
         // All records of the fleet are in memory once, and not once for each caller.
         let _alone = self.paging.lock().await;
-        let records = self.registry.records().await?;
+        let records = self.records().await?;
         let mut rest = records
             .into_iter()
             .skip_while(|record| {

@@ -43,8 +43,8 @@ use crate::{
 /// the last load or check-in of each replica succeeded; what failed is printed below the table with
 /// the place and the error. A replica that is gone (silent for more than three check-in intervals,
 /// for instance because it was scaled away) and one that events do not reach (disconnected,
-/// not-receiving, shared-consumer-group: changes arrive with its check-ins) are shown, and are
-/// failures only with --strict.
+/// not-receiving, unverified, shared-consumer-group: changes arrive with its check-ins) are shown, and
+/// are failures only with --strict.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Status {
     #[command(flatten)]
@@ -258,7 +258,7 @@ fn intake_faults(rows: &[ReplicaView]) -> impl Iterator<Item = IntakeRemedy<'_>>
         Some(IntakeRemedy {
             replica: &replica.name,
             fault: replica.live_intake_fault()?,
-            remedy: replica.remedy?,
+            remedy: replica.remedy.as_deref()?,
         })
     })
 }

@@ -75,6 +75,7 @@ pub(crate) fn record(instance: &str, url: Option<&str>, revision: u64) -> Replic
         },
         seen: std::time::SystemTime::now().into(),
         gone: false,
+        undelivered: None,
     }
 }
 

@@ -40,6 +40,9 @@ const DISCOVER_PERIOD: Duration = Duration::from_secs(2);
 const SILENT_INTERVALS: u64 = 3;
 const MIN_SILENCE: TimeDelta = TimeDelta::seconds(3);
 
+/// The longest time for which a name is a caller's own after its check-in.
+const MAX_OWNED: TimeDelta = TimeDelta::minutes(3);
+
 /// Limits the lines about subscribers that get no events.
 static REFUSED: LogRate = LogRate::new();
 
@@ -97,7 +100,7 @@ impl Registry {
         let instance = &row.record.check_in.instance;
         let is_own = || match &row.source.caller {
             Some(caller) => {
-                let until = live_until(&row.record);
+                let until = owned_until(&row.record);
                 self.known.own(instance, caller, until, row.record.seen)
             }
             None => true,
@@ -126,7 +129,7 @@ impl Registry {
     }
 
     /// The same, with what decides whether events go to the replica.
-    async fn rows(&self) -> anyhow::Result<Vec<ReplicaRow>> {
+    pub(super) async fn rows(&self) -> anyhow::Result<Vec<ReplicaRow>> {
         // Before the store is read: a row that is written in between is in one of the two.
         let waiting = self.waiting().all();
         let stored = self.store.replicas().await?;
@@ -326,7 +329,7 @@ impl RegistryTask {
             }
             // Another publisher may have taken the check-in.
             if let Some(caller) = &row.source.caller {
-                let until = live_until(&row.record);
+                let until = owned_until(&row.record);
                 (self.registry.known).own(instance, caller, until, Utc::now());
             }
         }
@@ -336,11 +339,8 @@ impl RegistryTask {
         let names = rows.iter().map(|row| row.record.check_in.instance.clone());
         self.registry.size.end_read(names);
         if let Some(subscribers) = &self.subscribers {
-            // A replica with another transport expects no events of this publisher.
-            let expects_events = |row: &&ReplicaRow| {
-                matches!(row.record.check_in.transport, None | Some(Transport::Local))
-            };
-            let expecting = rows.iter().filter(expects_events);
+            let expecting = rows.iter();
+            let expecting = expecting.filter(|row| expects_events(&row.record.check_in));
             let refused = subscribers.newly_refused(
                 expecting.filter_map(|row| Some((base_url(&row.record.check_in)?, &row.source))),
             );
@@ -359,9 +359,21 @@ impl RegistryTask {
     }
 }
 
+/// Whether the replica expects events of a publisher that posts them, and not by another transport.
+pub(super) fn expects_events(check_in: &CheckIn) -> bool {
+    matches!(check_in.transport, None | Some(Transport::Local))
+}
+
 /// The base URL of the replica, if it reported a valid one.
 pub(super) fn base_url(check_in: &CheckIn) -> Option<reqwest::Url> {
     limits::base_url(check_in.base_url.as_deref()?).ok()
+}
+
+/// Until when its name is its caller's own: a caller that took the name of another one's replica must not
+/// keep it by a long interval.
+fn owned_until(record: &ReplicaRecord) -> DateTime<Utc> {
+    let longest = record.seen.checked_add_signed(MAX_OWNED);
+    live_until(record).min(longest.unwrap_or(DateTime::<Utc>::MAX_UTC))
 }
 
 fn is_gone(record: &ReplicaRecord, now: DateTime<Utc>) -> bool {

@@ -207,7 +207,7 @@ impl DirectTransport {
                 // The subscriber may have been restarted with other subscriptions.
                 subscriber.forget_routes();
                 // Nothing listens: it is not running, and loads when it starts.
-                if error.is_connect() {
+                if error.is_connect() && !is_of_tls(error) {
                     return Outcome::Failed;
                 }
             }
@@ -290,8 +290,20 @@ impl DirectTransport {
     }
 }
 
+/// Whether a connection was made and is no use, because the ends do not agree on TLS: one has none, or
+/// the certificate is not accepted.
+fn is_of_tls(error: &reqwest::Error) -> bool {
+    let error: &(dyn std::error::Error + 'static) = error;
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.any(|cause| {
+        let cause = cause.downcast_ref::<std::io::Error>();
+        cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::InvalidData)
+    })
+}
+
 /// The subscriber took an event. One line when it takes events again, not one per event.
 fn report_success(subscriber: &Subscriber, subject: Subject<'_>, permit: Permit<'_>) {
+    *subscriber.failure() = None;
     if let Some(missed) = permit.succeeded() {
         info!(
             ?subscriber,
@@ -311,6 +323,7 @@ fn report_failure(
     permit: Permit<'_>,
     error: &anyhow::Error,
 ) {
+    *subscriber.failure() = Some(format!("{error:#}"));
     if permit.failed() {
         warn!(
             ?subscriber,

@@ -40,12 +40,27 @@ struct Counters {
     sources: RecentSources,
     /// Whether the source of the events cannot be reached.
     disconnected: bool,
+    /// Events that were dropped since the last one that was not, because their origin is not proven.
+    unverified: Unverified,
     /// The topics that a sidecar was last told to subscribe to; `None` before it asked.
     topics: Option<BTreeSet<CollectionName>>,
     /// Why the last load, check-in or catch-up failed.
     last_error: Option<String>,
     /// Why the last load left out a collection.
     refused_load: Option<String>,
+}
+
+/// Whether events are dropped that should not be. A single dropped event may be forged and says nothing:
+/// the change of a true one comes by the feed.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Unverified {
+    /// The last event was proven, or none is expected to be.
+    #[default]
+    No,
+    /// Events were dropped since.
+    Dropped,
+    /// The feed has brought changes since.
+    Missed,
 }
 
 /// What the status shows of the counters.
@@ -81,7 +96,8 @@ impl Stats {
         count(&mut self.lock().events);
     }
 
-    /// Counts an event with a revision by what became of it, and that it was delivered.
+    /// Counts an event with a revision by what became of it, and that it was delivered. Where events are
+    /// signed, its signature was verified.
     pub(crate) fn count_decision(
         &self,
         change: &ReceivedChange,
@@ -91,6 +107,10 @@ impl Stats {
         let mut counters = self.lock();
         if decision != Decision::NotFollowed {
             counters.sources.note(&change.collection, source);
+        }
+        // What the live feed brings is not checked with keys.
+        if source != EventSource::Feed {
+            counters.unverified = Unverified::No;
         }
         // Each decision has one counter, so that the sum is the number of events.
         let count = match decision {
@@ -132,14 +152,20 @@ impl Stats {
 
     /// Notes that an event delivered a revision, whose value must be fetched.
     pub(crate) fn delivered(&self, change: &ReceivedChange) {
-        self.lock()
+        let mut counters = self.lock();
+        counters.unverified = Unverified::No;
+        counters
             .deliveries
             .by_event(&change.collection, change.revision);
     }
 
     /// Counts a dropped event whose origin is not proven.
     pub(crate) fn unproven(&self, cause: UnprovenEvent) {
-        let events = &mut self.lock().events;
+        let mut counters = self.lock();
+        if counters.unverified == Unverified::No {
+            counters.unverified = Unverified::Dropped;
+        }
+        let events = &mut counters.events;
         events.dropped += 1;
         *match cause {
             UnprovenEvent::Unsigned => &mut events.unsigned,
@@ -203,6 +229,9 @@ impl Stats {
                     counters.deliveries.by_feed(collection, revision);
                 }
             }
+        }
+        if count > 0 && counters.unverified == Unverified::Dropped {
+            counters.unverified = Unverified::Missed;
         }
         counters.sync.pages += 1;
         counters.sync.changes += count;
@@ -314,6 +343,8 @@ impl Counters {
         // A connection that is known to be down explains everything that was not delivered.
         let fault = if self.disconnected {
             Some(IntakeFault::Disconnected)
+        } else if self.unverified == Unverified::Missed {
+            Some(IntakeFault::Unverified)
         } else {
             self.deliveries.fault()
         };

@@ -3,6 +3,7 @@
 
 use contract::{
     ChangeSet, SetPart,
+    fleet::IntakeFault,
     signature::{PublicKeys, SigningKey},
 };
 
@@ -319,6 +320,29 @@ async fn what_the_publisher_answers_needs_no_signature() {
         let outcome = replica.intake().receive_text(feed, &text, None).await;
         assert_eq!(outcome, EventOutcome::Success);
         assert_eq!(held(&replica, "z").as_deref(), Some(r#"{"v":4}"#));
+    })
+    .await;
+}
+
+/// A forged event alone is no fault: whoever can send one could report it at will.
+#[tokio::test]
+async fn changes_whose_events_are_dropped_show_that_the_keys_do_not_fit() {
+    let publisher = Publisher::at(0);
+    with(&publisher, key(1).public(), async |replica| {
+        let intake = || replica.status().intake;
+        let event = signed(&update("x", 1), &key(2), 1_000);
+        assert_eq!(reason(take(&replica, &event).await), "unknown-key");
+        assert_eq!(intake(), None);
+        publisher.revision.store(1, Ordering::Relaxed);
+        eventually("told", || intake() == Some(IntakeFault::Unverified)).await;
+        eventually("reported", || {
+            let reported = publisher.reported().and_then(|report| report.intake);
+            reported == Some(IntakeFault::Unverified)
+        })
+        .await;
+        let event = signed(&update("x", 2), &key(1), 1_000);
+        assert_eq!(take(&replica, &event).await, EventOutcome::Success);
+        assert_eq!(intake(), None);
     })
     .await;
 }

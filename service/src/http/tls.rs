@@ -120,6 +120,11 @@ impl RedisTlsArgs {
 }
 
 impl TlsArgs {
+    /// Whether connections are taken with TLS only, if the settings are right.
+    pub fn is_on(&self) -> bool {
+        !self.tls_cert_file.is_empty()
+    }
+
     /// Checks the settings, and reads the files: `Some(None)` without TLS, `None` when an error was
     /// recorded.
     pub fn check(&self, checks: &mut SettingChecks) -> Option<Option<ServerTls>> {

@@ -215,3 +215,18 @@ fn names_in_client_certificates_need_a_port_that_asks_for_them() {
         "{errors:?}"
     );
 }
+
+#[test]
+fn a_subscriber_with_tls_names_no_url_without_it() {
+    let named = |url: &str| {
+        let settings = check(&["--tls-cert-file=/none/c", "--tls-key-file=/none/k", url]);
+        let errors = settings.err().unwrap_or_default();
+        errors
+            .iter()
+            .any(|error| error.starts_with("AURA_CONFIGURATION_BASE_URL=…: this subscriber takes"))
+    };
+    assert!(named("--base-url=http://host:1"));
+    assert!(!named("--base-url=https://host:1"));
+    // A proxy may add TLS.
+    assert!(check(&["--base-url=https://host:1"]).is_ok());
+}

@@ -132,5 +132,5 @@ pub(super) fn remedies<'a>(faults: impl Iterator<Item = IntakeRemedy<'a>>) -> Ve
 pub(super) struct IntakeRemedy<'a> {
     pub(super) replica: &'a str,
     pub(super) fault: IntakeFault,
-    pub(super) remedy: &'static str,
+    pub(super) remedy: &'a str,
 }

@@ -33,7 +33,7 @@ pub(super) struct ReplicaView {
     pub(super) state: ReplicaState,
     pub(super) intake_fault: Option<IntakeFault>,
     /// The remedy of that fault, for the transport of this replica.
-    pub(super) remedy: Option<&'static str>,
+    pub(super) remedy: Option<String>,
     /// What follows from the topics that its sidecar has not subscribed to, where it has one.
     pub(super) late_topics: Option<&'static str>,
     /// Topics that its sidecar has not subscribed to.
@@ -95,6 +95,7 @@ impl ReplicaView {
     /// A replica as it was at its last check-in.
     pub(super) fn checked_in(record: &ReplicaRecord, heads: &[Head]) -> Self {
         let check_in = &record.check_in;
+        let undelivered = record.undelivered.as_ref();
         let collections = check_in.collections.iter().map(|(name, report)| {
             let head = heads.iter().find(|head| head.collection == *name);
             // Only a settled revision has a digest that can be compared.
@@ -126,9 +127,16 @@ impl ReplicaView {
             state: (check_in.collections.values().map(|report| report.state))
                 .min()
                 .unwrap_or(ReplicaState::Loading),
-            intake_fault: check_in.intake,
-            remedy: (check_in.intake)
-                .map(|fault| fault.remedy(check_in.transport, check_in.base_url.is_some())),
+            // What the replica notices itself is a fault of 64 changes.
+            intake_fault: check_in
+                .intake
+                .or(undelivered.map(|_why| IntakeFault::NotReceiving)),
+            remedy: match undelivered {
+                Some(why) => Some(format!("the publisher posts no events to it: {why}")),
+                None => (check_in.intake)
+                    .map(|fault| fault.remedy(check_in.transport, check_in.base_url.is_some()))
+                    .map(str::to_owned),
+            },
             late_topics: Transport::late_topics(check_in.transport),
             topics_not_subscribed: names(&check_in.topics_not_subscribed),
             collections: collections.collect(),
@@ -192,7 +200,8 @@ impl ReplicaView {
                 .fold(status.state, ReplicaState::min),
             intake_fault: status.intake,
             remedy: (status.intake)
-                .map(|fault| fault.remedy(status.transport, status.base_url.is_some())),
+                .map(|fault| fault.remedy(status.transport, status.base_url.is_some()))
+                .map(str::to_owned),
             late_topics: Transport::late_topics(status.transport),
             topics_not_subscribed: names(&status.topics_not_subscribed),
             collections: collections.collect(),

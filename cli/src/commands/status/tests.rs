@@ -275,6 +275,13 @@ fn the_remedy_of_an_intake_fault_fits_the_transport() {
         dapr.contains("sidecar") && !dapr.contains("AURA_CONFIGURATION_BASE_URL"),
         "{dapr}"
     );
+    // What its publisher knows counts at once; the replica needs 64 changes to notice.
+    let mut refused = record("one", Some("http://h:1"), 1);
+    refused.undelivered = Some("it answered 401".to_owned());
+    let refused = ReplicaView::checked_in(&refused, &[]);
+    assert_eq!(refused.intake_fault, Some(IntakeFault::NotReceiving));
+    let refused = remedies(&[refused]);
+    assert!(refused.ends_with("one: the publisher posts no events to it: it answered 401"));
     let older = remedies(&[deaf("one", None, None)]);
     assert!(
         ["LOCAL:", "DAPR:", "REDIS:"]

@@ -15,6 +15,7 @@ fn a_replica_is_gone_after_three_silent_intervals() {
                 check_in,
                 seen: now - TimeDelta::milliseconds(milliseconds),
                 gone: false,
+                undelivered: None,
             },
             now,
         )
@@ -47,4 +48,17 @@ fn a_row_is_listed_while_it_is_written() {
     waiting.begin_write();
     waiting.end_write(true);
     assert!(waiting.all().is_empty());
+}
+
+#[test]
+fn a_name_is_owned_for_minutes_whatever_interval_its_caller_says() {
+    let owned_for = |interval_ms: u64| {
+        let text = format!(
+            r#"{{"instance":"a","bootId":"b","intervalMs":{interval_ms},"collections":{{}},"seen":"2026-01-01T00:00:00Z","gone":false}}"#
+        );
+        let record: ReplicaRecord = serde_json::from_str(&text).expect("a record");
+        owned_until(&record) - record.seen
+    };
+    assert_eq!(owned_for(10_000), TimeDelta::seconds(30));
+    assert_eq!(owned_for(86_400_000), MAX_OWNED);
 }

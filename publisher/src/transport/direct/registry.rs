@@ -93,12 +93,14 @@ impl SubscriberRegistry {
         self.trust.identify(peer)
     }
 
-    /// Adds a subscriber that just checked in with this session, if it is trusted.
-    pub fn add(&self, base: Url, source: &CheckInSource, session: &Arc<Session>) {
+    /// Adds a subscriber that just checked in with this session, if it is trusted. `boot_id` names the
+    /// run of its process.
+    pub fn add(&self, base: Url, source: &CheckInSource, session: &Arc<Session>, boot_id: &str) {
         if self.trust.covers(&base, source) {
             let subscriber = self.insert(base.into(), "checked in and gets events");
             if let Some(subscriber) = subscriber {
                 subscriber.callers.checked_in(source, session);
+                subscriber.is_run(boot_id);
             }
         }
     }
@@ -185,6 +187,21 @@ impl SubscriberRegistry {
         lines
     }
 
+    /// Why no events of this publisher arrive at a live subscriber, in words; `None` where they do, as far
+    /// as it is known, or where another publisher posts them.
+    pub fn undelivered(&self, base: Url, source: &CheckInSource) -> Option<String> {
+        let refusal = self.trust.refusal(&base, source);
+        let base = SecretUrl::from(base);
+        let known = self.all();
+        match known.into_iter().find(|known| known.base == base) {
+            Some(known) => known.failure().clone(),
+            None => match refusal? {
+                Refusal::OtherLoopback => None,
+                refusal => Some(refusal.to_string()),
+            },
+        }
+    }
+
     /// All subscribers, for one event.
     pub(super) fn all(&self) -> Vec<Arc<Subscriber>> {
         self.known
@@ -246,6 +263,10 @@ pub(super) struct Subscriber {
     /// For whom events are sent there.
     callers: Callers,
     pub(super) breaker: CircuitBreaker,
+    /// Why it did not take the last event.
+    failure: Mutex<Option<String>>,
+    /// The run of its process that last checked in.
+    boot_id: Mutex<String>,
 }
 
 /// The answer of a subscriber to `/dapr/subscribe`.
@@ -272,6 +293,8 @@ impl Subscriber {
             routes: Mutex::default(),
             callers,
             breaker: CircuitBreaker::default(),
+            failure: Mutex::default(),
+            boot_id: Mutex::default(),
         }
     }
 
@@ -317,6 +340,26 @@ impl Subscriber {
     /// The subscriptions are read again before the next delivery.
     pub(super) fn forget_routes(&self) {
         *self.routes() = None;
+    }
+
+    /// It checked in: another run of its process may have other subscriptions, and failed at nothing yet.
+    fn is_run(&self, boot_id: &str) {
+        let mut known = self
+            .boot_id
+            .lock()
+            .expect("no holder of this lock can panic");
+        if *known != boot_id {
+            boot_id.clone_into(&mut known);
+            self.forget_routes();
+            *self.failure() = None;
+        }
+    }
+
+    /// Why it did not take the last event; `None` when it did.
+    pub(super) fn failure(&self) -> MutexGuard<'_, Option<String>> {
+        self.failure
+            .lock()
+            .expect("no holder of this lock can panic")
     }
 
     fn own_url(&self, route: &str) -> anyhow::Result<SecretUrl> {
@@ -379,14 +422,14 @@ mod tests {
             ("http://localhost:3", &here),
             ("http://friend:5", &elsewhere),
         ] {
-            subscribers.add(url(found), source, &session());
-            subscribers.add(url(found), source, &session());
+            subscribers.add(url(found), source, &session(), "boot");
+            subscribers.add(url(found), source, &session(), "boot");
         }
         for (untrusted, source) in [
             ("http://elsewhere:1", &here),
             ("http://127.0.0.1:7", &elsewhere),
         ] {
-            subscribers.add(url(untrusted), source, &session());
+            subscribers.add(url(untrusted), source, &session(), "boot");
         }
         assert_eq!(subscribers.all().len(), 4);
         let stays = subscribers.all()[2].clone();
@@ -401,7 +444,7 @@ mod tests {
         assert!(Arc::ptr_eq(&all[1], &stays), "what is known of it is kept");
         (0..2 * MAX_FOUND).for_each(|port| {
             let found = url(&format!("http://127.0.0.1:{}", 10_000 + port));
-            subscribers.add(found, &here, &session())
+            subscribers.add(found, &here, &session(), "boot")
         });
         assert_eq!(subscribers.all().len(), 1 + MAX_FOUND);
         subscribers.replace(std::iter::empty());
@@ -492,6 +535,11 @@ mod tests {
             "{line}"
         );
         assert_eq!(open.newly_refused(rows()), Vec::<String>::new());
+        // The same in the list of replicas, for as long as it is so.
+        let why = |base: &str| open.undelivered(url(base), &source);
+        assert!(why("http://other:2").is_some_and(|why| why.contains("LOCAL_ALLOW")));
+        assert_eq!(why("http://set:1"), None);
+        assert_eq!(why("http://friend:5"), None);
         open.newly_refused(std::iter::empty());
         assert_eq!(open.newly_refused(rows()).len(), 1, "it came back");
         let lines = registry(Some("t")).newly_refused(rows());
