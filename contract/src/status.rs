@@ -118,6 +118,38 @@ pub struct ReplicaStatus {
     pub projection: Option<ProjectionStatus>,
 }
 
+impl ReplicaStatus {
+    /// Leaves out what may quote a document of a collection that the reader may not read: refused values,
+    /// errors of handlers, and the errors of dropped events unless it may read all. Their numbers stay.
+    pub fn hide_values(&mut self, may_read: impl Fn(&CollectionName) -> bool, may_read_all: bool) {
+        for row in &mut self.collections {
+            if !may_read(&row.collection) {
+                let listed = row.refusals.len() as u64;
+                row.refused_values = row.refused_values.max(listed);
+                row.refusals.clear();
+            }
+        }
+        hide_errors(&mut self.handlers, may_read);
+        if !may_read_all {
+            for drop in &mut self.drops {
+                drop.error = "it may quote a document, and needs the right read".to_owned();
+            }
+        }
+    }
+}
+
+/// Leaves out the errors of handlers whose collection the reader may not read.
+pub(crate) fn hide_errors(
+    handlers: &mut [HandlerStatus],
+    may_read: impl Fn(&CollectionName) -> bool,
+) {
+    for handler in handlers {
+        if !may_read(&handler.collection) {
+            handler.error = None;
+        }
+    }
+}
+
 /// One followed collection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]

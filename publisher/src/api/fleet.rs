@@ -3,6 +3,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use contract::{
+    access::{Right, Target},
     audit::{AuditEvent, AuditedOperation},
     fleet::{MAX_CHECK_IN, REPLICA_PAGE},
     sidecar::TOKEN_HEADER,
@@ -64,11 +65,16 @@ pub(super) struct PageQuery {
 
 pub(super) async fn list(
     api: web::Data<Api>,
+    caller: Caller,
     query: web::Query<PageQuery>,
 ) -> Result<HttpResponse, ApiError> {
     let limit = query.limit.unwrap_or(REPLICA_PAGE).clamp(1, REPLICA_PAGE);
     let page = api.fleet.page(query.after.as_deref(), limit).await;
-    Ok(HttpResponse::Ok().json(page.map_err(store_failed)?))
+    let mut page = page.map_err(store_failed)?;
+    for replica in &mut page.replicas {
+        replica.hide_values(|name| caller.may(Right::Read, Target::Collection(name)));
+    }
+    Ok(HttpResponse::Ok().json(page))
 }
 
 pub(super) async fn declare(

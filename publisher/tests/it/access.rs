@@ -742,6 +742,42 @@ async fn the_user_of_a_change_is_the_caller_or_one_that_a_gateway_names() -> Out
     .await
 }
 
+/// A typed replica reports why a value does not fit, which quotes the value.
+#[tokio::test]
+async fn who_may_not_read_sees_how_many_values_a_replica_refuses_and_none_of_them() -> Outcome {
+    let both = json!([{"role": "monitor"}, {"role": "reader", "collections": ["Skills"]}]);
+    let grants = [
+        ("replica", json!([{"role": "replica"}])),
+        ("monitor", json!([{"role": "monitor"}])),
+        ("both", both),
+    ];
+    on_the_embedded_store(&grants, async |callers| {
+        let of = |value: &str| json!({
+            "revision": 0, "known": 0, "state": "partial", "refusedValues": 1,
+            "refusals": [{"id": "a", "revision": 1, "pointer": "/p", "error": value}],
+        });
+        let handler = |name: &str| json!({
+            "name": name, "collection": name, "state": "failing", "revision": 0, "error": name.to_lowercase(),
+        });
+        let check_in = json!({
+            "instance": "r", "bootId": "b", "intervalMs": 60_000,
+            "collections": {"Agents": of("value of an agent"), "Skills": of("value of a skill")},
+            "handlers": [handler("Agents"), handler("Skills")], "failingHandlers": 2,
+        });
+        callers.expect(200, "replica", "PUT /v1/replicas/r", check_in).await?;
+        let list = callers.expect(200, "monitor", "GET /v1/replicas", Value::Null).await?;
+        assert!(!list.has("value of") && !list.has("\"agents\""), "{list:?}");
+        let report = &list.body["replicas"][0];
+        assert_eq!(report["collections"]["Agents"]["refusedValues"], 1);
+        assert_eq!(report["failingHandlers"], 2);
+        let list = callers.expect(200, "both", "GET /v1/replicas", Value::Null).await?;
+        assert!(list.has("value of a skill") && list.has("\"skills\""), "{list:?}");
+        assert!(!list.has("value of an agent"), "{list:?}");
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_replica_reports_what_it_may_follow_and_hears_of_nothing_else() -> Outcome {
     let grants = [

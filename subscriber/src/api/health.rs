@@ -3,8 +3,11 @@
 use std::time::Instant;
 
 use actix_web::{HttpResponse, web};
-use contract::status::ReplicaState;
-use service::http::{health, problem::ProblemError};
+use contract::{
+    access::{Right, Target},
+    status::ReplicaState,
+};
+use service::http::{caller::Caller, health, problem::ProblemError};
 
 use super::{Api, error, openapi};
 
@@ -31,6 +34,11 @@ pub async fn openapi() -> HttpResponse {
 }
 
 /// `GET /v1/status`: state, collections and counters of the replica.
-pub async fn status(api: web::Data<Api>) -> HttpResponse {
-    HttpResponse::Ok().json(api.status())
+pub async fn status(api: web::Data<Api>, caller: Caller) -> HttpResponse {
+    let mut status = api.status();
+    status.hide_values(
+        |name| caller.may(Right::Read, Target::Collection(name)),
+        caller.may(Right::Read, Target::Service),
+    );
+    HttpResponse::Ok().json(status)
 }
