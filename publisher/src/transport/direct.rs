@@ -46,6 +46,10 @@ const ATTEMPTS: u32 = 3;
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause between two attempts, in milliseconds; at random, so that events do not come together.
 const RETRY_PAUSE_MS: std::ops::RangeInclusive<u64> = 50..=200;
+/// What to do where a subscriber is reached and TLS fails.
+const TLS_REMEDY: &str = "TLS with it fails; set AURA_CONFIGURATION_CA_FILE of this publisher to the authority \
+                          of its certificate, and its AURA_CONFIGURATION_BASE_URL to the scheme and a name of \
+                          that certificate";
 /// Bytes of an answer that are read.
 const ANSWER_BYTES: usize = 64 * 1024;
 
@@ -208,9 +212,16 @@ impl DirectTransport {
                 subscriber.forget_routes();
                 // Nothing listens: it is not running, and loads when it starts.
                 if error.is_connect() && !is_of_tls(error) {
+                    report_silence(subscriber, error);
                     return Outcome::Failed;
                 }
             }
+            let is_of_tls = error.downcast_ref().is_some_and(is_of_tls);
+            let error = if is_of_tls {
+                error.context(TLS_REMEDY)
+            } else {
+                error
+            };
             // A trial is one attempt: only a subscriber that works gets the event again.
             if attempt == ATTEMPTS || breaker.is_open() {
                 report_failure(subscriber, subject, permit, &error);
@@ -312,6 +323,23 @@ fn report_success(subscriber: &Subscriber, subject: Subject<'_>, permit: Permit<
             revision = subject.revision,
             missed,
             "the subscriber takes events again; it catches up on those that it missed"
+        );
+    }
+}
+
+/// Nothing answers at the URL of a subscriber. One line for each of its runs: it may just have stopped.
+fn report_silence(subscriber: &Subscriber, error: &reqwest::Error) {
+    let mut cause: &(dyn std::error::Error + 'static) = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    let why = format!("nothing answers at its base URL: {cause}");
+    let before = subscriber.failure().replace(why);
+    if before.is_none() && subscriber.is_found() {
+        info!(
+            ?subscriber,
+            "the subscriber checked in, and nothing answers at its base URL: {cause}. It gets no events \
+             until something does"
         );
     }
 }

@@ -51,6 +51,11 @@ impl Callers {
         }
     }
 
+    /// Whether the settings name the URL.
+    pub(super) fn is_of_settings(&self) -> bool {
+        self.is_of_settings
+    }
+
     /// A caller checked in with this publisher.
     pub(super) fn checked_in(&self, source: &CheckInSource, session: &Arc<Session>) {
         let name = source.caller.clone().unwrap_or_default();

@@ -342,6 +342,11 @@ impl Subscriber {
         *self.routes() = None;
     }
 
+    /// Whether it is known by its check-in alone.
+    pub(super) fn is_found(&self) -> bool {
+        !self.callers.is_of_settings()
+    }
+
     /// It checked in: another run of its process may have other subscriptions, and failed at nothing yet.
     fn is_run(&self, boot_id: &str) {
         let mut known = self
@@ -462,7 +467,8 @@ mod tests {
                 address: Some([127, 0, 0, 1].into()),
                 token: None,
             });
-            registry.add(url(&format!("http://127.0.0.1:{port}")), &source);
+            let base = url(&format!("http://127.0.0.1:{port}"));
+            registry.add(base, &source, &session(), "boot");
         };
         let ports = |registry: &SubscriberRegistry| -> Vec<_> {
             let all = registry.all();
