@@ -6,8 +6,8 @@
 //!
 //! The first 64 KiB of a body are free: their number is limited by the number of connections. A
 //! longer body then waits for its whole share of the budget, so that the bodies that have one can
-//! finish, and has to arrive at a minimum rate and without long pauses while it holds the share. The
-//! bodies of one caller have at most half of the budget. A handler that reads its
+//! finish, and has to arrive at a minimum rate while it holds the share. The bodies of one caller have
+//! at most half of the budget. A handler that reads its
 //! body itself reads it through the same rule (`Arrival`), and sees a refusal as a body that broke
 //! off.
 
@@ -62,7 +62,7 @@ pub struct BodyLimits {
     pub budget: usize,
     /// How long a body waits for its share of the budget.
     pub wait: Duration,
-    /// How far a body with a share may fall behind [`Self::rate`], in time; also its longest pause.
+    /// How far a body with a share may fall behind [`Self::rate`], in time.
     pub stalled: Duration,
     /// Bytes per second of a body with a share, on average.
     pub rate: u32,
@@ -272,9 +272,7 @@ impl Arrival {
         let mut deadline = self.begun + time;
         if self.share.is_some() {
             let earned = Duration::from_secs_f64(self.length as f64 / f64::from(rate));
-            // A body that came early must not rest on its average.
-            let pause = Instant::now() + stalled;
-            deadline = deadline.min(self.begun + stalled + earned).min(pause);
+            deadline = deadline.min(self.begun + stalled + earned);
         }
         let piece = match timeout_at(deadline, self.payload.next()).await {
             Ok(Some(piece)) => piece.map_err(Refusal::Broken)?,
