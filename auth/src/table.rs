@@ -109,7 +109,7 @@ impl TokenTable {
 
     /// Whether a token of it is accepted now.
     pub(crate) fn has_valid(&self, now: DateTime<Utc>) -> bool {
-        let mut records = self.0.values().map(|entry| &entry.record);
+        let mut records = self.tokens.values().map(|entry| &entry.record);
         records.any(|record| {
             record.revoked_at.is_none() && record.expires_at.is_none_or(|end| end > now)
         })
