@@ -253,8 +253,8 @@ impl Authenticator {
         self.tokens.load().keeps_from(name, grants)
     }
 
-    /// SHA-256 of each file that is in force, by what the file is; `None` while files are read. It does
-    /// not wait.
+    /// SHA-256 of each file that is in force, by what the file is, and of the setting that lets callers of
+    /// this host in without a credential; `None` while files are read. It does not wait.
     pub fn in_force(&self) -> Option<Vec<(&'static str, Sha256)>> {
         let seen = match self.seen.try_lock() {
             Ok(seen) => seen,
@@ -265,7 +265,9 @@ impl Authenticator {
         // An empty file is in force too: it has no credential.
         let read = named.filter(|(_seen, path)| path.is_some());
         let digests = read.map(|((source, seen), _path)| (source, Sha256::of(&[&seen.content])));
-        Some(digests.collect())
+        let anonymous = (self.setup.anonymous == Anonymous::Local)
+            .then(|| ("anonymous-loopback", Sha256::of(&[b"loopback"])));
+        Some(digests.chain(anonymous).collect())
     }
 
     /// SHA-256 of the key set of each issuer that is in force, by the name of the issuer. It does not

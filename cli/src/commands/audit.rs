@@ -23,6 +23,8 @@ mod verify;
 
 /// What the routes are called in a message.
 const ROUTE: &str = "audit log";
+/// What is said where no record is written.
+const WRITES_NONE: &str = "the publisher writes no audit records now (AURA_CONFIGURATION_AUDIT)";
 
 /// Show, export and verify the audit log: who did what, and who was refused
 ///
@@ -97,12 +99,14 @@ impl List {
             self.limit
         };
         let mut after = None;
+        let mut found = 0;
         loop {
             let page: AuditPage<Box<RawValue>> = publisher
                 .audit_page(&filter, after.as_ref(), left.min(PAGE))
                 .await
                 .map_err(|error| explained(&publisher, error, ROUTE))?;
             left = left.saturating_sub(page.items.len());
+            found += page.items.len();
             for item in page.items {
                 match serde_json::from_str::<AuditRecord>(item.get()) {
                     Ok(record) if !self.json => output::result(line(&record))?,
@@ -111,6 +115,9 @@ impl List {
             }
             after = page.next;
             if after.is_none() {
+                if found == 0 {
+                    note_empty(&publisher).await;
+                }
                 return Ok(());
             }
             if left == 0 {
@@ -121,6 +128,14 @@ impl List {
             }
         }
     }
+}
+
+/// Says why there is no record to show.
+async fn note_empty(publisher: &Endpoint) {
+    output::note(match publisher.audit_tips().await {
+        Ok(tips) if !tips.enabled => WRITES_NONE,
+        _ => "no audit record is as asked for",
+    });
 }
 
 /// A record for people.

@@ -22,7 +22,7 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{json, value::RawValue};
 use tempfile::NamedTempFile;
 
-use super::{ROUTE, Records, explained};
+use super::{ROUTE, Records, WRITES_NONE, explained};
 use crate::{output, target::Target};
 
 /// Changes of a page of the change log.
@@ -148,7 +148,7 @@ async fn once(publisher: &Endpoint, known: &[Tip]) -> anyhow::Result<Checked> {
     let tips = publisher.audit_tips().await;
     let tips = tips.map_err(|error| explained(publisher, error, ROUTE))?;
     if !tips.enabled {
-        output::note("the publisher writes no audit records now (AURA_CONFIGURATION_AUDIT)");
+        output::note(WRITES_NONE);
     }
     // Up to here: what a record names was committed before it, so all of it is read.
     let ends: BTreeMap<_, _> = publisher

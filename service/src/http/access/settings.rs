@@ -81,6 +81,12 @@ impl AccessArgs {
         };
         let (allowed, anonymous) = (allowed?, anonymous?);
         let is_open = anonymous == Anonymous::Allowed;
+        if anonymous == Anonymous::Local {
+            tracing::warn!(
+                "{ANONYMOUS}=loopback: every process of this host may do everything without a \
+                 credential"
+            );
+        }
         if allowed && !is_open {
             let what = format_args!("true: it contradicts the credentials, or {ANONYMOUS}");
             checks.error(BEYOND_LOOPBACK, what);
