@@ -524,7 +524,7 @@ fn transport(
             keep,
             by_document,
         } => Transport::Redis(Box::new(RedisTransport::new(
-            redis,
+            *redis,
             keep,
             by_document,
             encoder,

@@ -118,7 +118,7 @@ pub enum TransportSettings {
     /// `REDIS`: Redis itself.
     Redis {
         /// Its address, and the names and the delivery of events.
-        redis: broker::RedisConfig,
+        redis: Box<broker::RedisConfig>,
         /// Events that stay in a stream, approximately.
         keep: u64,
         /// Collections whose documents have a channel each.

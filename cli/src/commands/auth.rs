@@ -24,10 +24,6 @@ pub(crate) struct Auth {
 }
 
 #[derive(Debug, clap::Subcommand)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one value is made in each run, by the library that reads the arguments"
-)]
 enum AuthCommand {
     Explain(Explain),
     Whoami(WhoAmI),

@@ -428,7 +428,7 @@ impl Args {
             or(&self.redis_document_channels, REDIS_DOCUMENT_CHANNELS),
         );
         Some(TransportSettings::Redis {
-            redis: redis?,
+            redis: Box::new(redis?),
             keep: keep?,
             by_document: by_document?,
         })
