@@ -189,7 +189,7 @@ impl<'a> Made<'a> {
         std::fs::read_to_string(&path).with_context(|| path.display().to_string())
     }
 
-    /// All Secrets and ConfigMaps of the namespace: name, then key, then content.
+    /// All Secrets and `ConfigMap`s of the namespace: name, then key, then content.
     fn sources(&self, objects: &[Value]) -> anyhow::Result<Sources> {
         let tls = [
             ("tls.crt", self.file(&self.certificates.certificate)?),

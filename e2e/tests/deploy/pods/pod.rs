@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use crate::manifests::{at, identity, items, text};
 
-/// The Secrets and ConfigMaps of a namespace: name, then key, then content.
+/// The Secrets and `ConfigMap`s of a namespace: name, then key, then content.
 pub(super) type Sources = BTreeMap<String, BTreeMap<String, String>>;
 
 const POD: &str = "/spec/template/spec";
