@@ -36,7 +36,7 @@ fn report(original: &Value) -> DeadLetterReport {
 
 async fn status_of(testbed: &Testbed, report: &DeadLetterReport) -> anyhow::Result<u16> {
     let body = serde_json::to_string(report)?;
-    Ok(testbed.send("POST", LETTERS, &[], &body).await?.0.into())
+    Ok(testbed.send("POST", LETTERS, &[], &body).await?.0)
 }
 
 /// Reports an event, and gives the path of its letter.
