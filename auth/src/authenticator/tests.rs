@@ -181,7 +181,7 @@ fn a_start_with_a_broken_file_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("file");
     std::fs::write(&path, "x").expect("a file");
-    for index in 0..3 {
+    for (index, kind) in KINDS.into_iter().enumerate() {
         for path in [path.clone(), folder.path().join("none")] {
             let some = |at: usize| (at == index).then(|| path.clone());
             let setup = Setup {
@@ -196,7 +196,7 @@ fn a_start_with_a_broken_file_is_refused() {
             };
             let errors = Authenticator::new(setup).expect_err("a broken file");
             assert_eq!(errors.len(), 1);
-            assert_eq!((&errors[0].path, errors[0].kind), (&path, KINDS[index]));
+            assert_eq!((&errors[0].path, errors[0].kind), (&path, kind));
         }
     }
 }
