@@ -1,11 +1,11 @@
 //! `confcast audit` with a publisher of the test: an export is continued, and what was tampered with is
 //! named.
 
-use std::{fs, path::Path, process::Command, sync::mpsc, thread};
+use std::{collections::BTreeMap, fs, path::Path, process::Command, sync::mpsc, thread};
 
 use actix_web::{App, HttpResponse, HttpServer, web};
 use contract::{
-    Change,
+    Change, Problem, ProblemKind,
     audit::{AuditEvent, AuditedChange, Entry, SealedRecord, WriteDetail},
 };
 use serde_json::{Value, json};
@@ -15,8 +15,17 @@ fn records(count: usize) -> Vec<SealedRecord> {
     let chain = "0190b6a1-1".parse().expect("a chain");
     let mut records: Vec<SealedRecord> = Vec::new();
     for n in 0..count {
-        let event = AuditEvent::SnapshotCreated {
-            name: format!("s{n}").parse().expect("a name"),
+        let event = if n == 0 {
+            AuditEvent::PublisherStarted {
+                publisher: "p".to_owned(),
+                version: "1".to_owned(),
+                tips: Vec::new(),
+                reason: None,
+            }
+        } else {
+            AuditEvent::SnapshotCreated {
+                name: format!("s{n}").parse().expect("a name"),
+            }
         };
         let entry = Entry::done(
             "2026-11-28T09:00:00Z".parse().expect("a time"),
@@ -31,14 +40,16 @@ fn records(count: usize) -> Vec<SealedRecord> {
 
 /// Serves the records, two on a page, and an empty change log.
 fn publisher(records: Vec<SealedRecord>) -> String {
-    publisher_with_log(records, &["Skills"], None)
+    publisher_with_log(records, &["Skills"], Vec::new(), &[])
 }
 
-/// Serves the records, and a change log with one change at most. The caller may read these collections.
+/// Serves the records, and a change log. The caller may read these collections; those revisions of the
+/// changes are missing in the log.
 fn publisher_with_log(
     records: Vec<SealedRecord>,
     readable: &[&str],
-    change: Option<Change>,
+    changes: Vec<Change>,
+    missing: &'static [u64],
 ) -> String {
     let grant = if readable == ["*"] {
         json!({"role": "reader"})
@@ -46,18 +57,18 @@ fn publisher_with_log(
         json!({"role": "reader", "collections": readable})
     };
     let identity = json!({"name": "token:a", "grants": [grant]});
-    let heads: Vec<Value> = change
-        .iter()
-        .map(|change| {
-            json!({"collection": change.collection, "epoch": change.epoch, "revision": change.revision,
-                   "count": 1, "digest": change.digest, "oldest": change.revision})
-        })
-        .collect();
-    let page = json!({"heads": heads, "items": change.as_slice(), "more": false});
-    let change_log = [
+    let mut heads = BTreeMap::new();
+    for change in &changes {
+        let head = json!({"collection": change.collection, "epoch": change.epoch,
+            "revision": change.revision, "count": 1, "digest": change.digest, "oldest": 1});
+        heads.insert(change.collection.to_string(), head);
+    }
+    let answers = [
         ("/v1/identity", identity),
-        ("/v1/collections", json!({"heads": heads})),
-        ("/v1/collections/{name}/changes", page),
+        (
+            "/v1/collections",
+            json!({"heads": heads.values().collect::<Vec<_>>()}),
+        ),
     ];
     let (address, publisher) = mpsc::channel();
     thread::spawn(move || {
@@ -83,10 +94,40 @@ fn publisher_with_log(
                     async { HttpResponse::Ok().json(page) }
                 };
                 let mut app = App::new();
-                for (path, answer) in change_log.clone() {
+                for (path, answer) in answers.clone() {
                     let answer = move || std::future::ready(HttpResponse::Ok().json(&answer));
                     app = app.route(path, web::get().to(answer));
                 }
+                let (head_of, changes) = (heads.clone(), changes.clone());
+                let head = move |name: web::Path<String>| {
+                    std::future::ready(HttpResponse::Ok().json(&head_of[&*name]))
+                };
+                let of_feed = heads.clone();
+                let feed = move |name: web::Path<String>, query: web::Query<Value>| {
+                    let since: u64 = query["since"].as_str().unwrap_or("0").parse().unwrap_or(0);
+                    let later = changes.iter().filter(|change| {
+                        change.collection.as_str() == &**name && change.revision > since
+                    });
+                    // A page ends before what is missing.
+                    let items: Vec<_> = later
+                        .take_while(|change| !missing.contains(&change.revision))
+                        .collect();
+                    let head = &of_feed[&*name];
+                    let gone = Problem::new(ProblemKind::FeedGone, "gone".to_owned());
+                    let answer = if items.is_empty() {
+                        HttpResponse::Gone()
+                            .content_type("application/problem+json")
+                            .json(gone)
+                    } else {
+                        let more =
+                            items.last().map(|last| last.revision) < head["revision"].as_u64();
+                        HttpResponse::Ok()
+                            .json(json!({"heads": [head], "items": items, "more": more}))
+                    };
+                    std::future::ready(answer)
+                };
+                app = app.route("/v1/collections/{name}", web::get().to(head));
+                app = app.route("/v1/collections/{name}/changes", web::get().to(feed));
                 app.route(
                     "/v1/audit/tips",
                     web::get().to(move || std::future::ready(HttpResponse::Ok().json(&tips))),
@@ -234,13 +275,14 @@ fn only_a_caller_that_reads_all_collections_is_told_that_a_change_of_a_set_was_e
         changes: vec![AuditedChange::of(&stored)],
     });
     let entry = Entry::done(stored.time, "token:b", write);
-    let chain = "0190b6a1-1".parse().expect("a chain");
-    let records = vec![entry.seal(&chain, None).expect("sealed")];
+    let mut sealed = records(1);
+    let next = entry.seal(&sealed[0].tip.chain, Some(&sealed[0].tip));
+    sealed.push(next.expect("sealed"));
     let mut shown_to_reader = stored.clone();
     let set = shown_to_reader.change_set.as_mut().expect("a set");
     set.parts.truncate(1);
     let verify = |readable: &[&str], change: &Change| {
-        let publisher = publisher_with_log(records.clone(), readable, Some(change.clone()));
+        let publisher = publisher_with_log(sealed.clone(), readable, vec![change.clone()], &[]);
         confcast(
             folder.path(),
             &format!("audit verify --publisher {publisher}"),
@@ -256,4 +298,67 @@ fn only_a_caller_that_reads_all_collections_is_told_that_a_change_of_a_set_was_e
         code == 0 && shown.contains("1 changes of the change log"),
         "{shown}"
     );
+}
+
+/// One change that is gone hides no other one that was edited, and neither is passed over.
+#[test]
+fn changes_that_are_missing_or_edited_are_found_in_each_collection() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let change = |collection: &str, revision: u64| -> Change {
+        serde_json::from_value(json!({
+            "collection": collection, "op": "Update", "id": "a", "revision": revision,
+            "epoch": "00000007-1", "lastSet": 0, "configData": {"n": revision}, "crc": "00000000",
+            "time": "2026-11-28T09:00:00Z", "count": 1, "digest": "0000000000000000",
+        }))
+        .expect("a change")
+    };
+    let stored: Vec<_> = [("Skills", 1), ("Skills", 2), ("Skills", 3), ("Users", 1)]
+        .map(|(collection, revision)| change(collection, revision))
+        .into();
+    let mut sealed = records(1);
+    for change in &stored {
+        let write = AuditEvent::Write(WriteDetail {
+            change_set: None,
+            reason: None,
+            changes: vec![AuditedChange::of(change)],
+        });
+        let tip = sealed
+            .last()
+            .map(|record| record.tip.clone())
+            .expect("a tip");
+        let next = Entry::done(change.time, "token:b", write).seal(&tip.chain, Some(&tip));
+        sealed.push(next.expect("sealed"));
+    }
+    let verify = |changes: &[Change], missing: &'static [u64]| {
+        let publisher = publisher_with_log(sealed.clone(), &["*"], changes.to_vec(), missing);
+        confcast(
+            folder.path(),
+            &format!("audit verify --tips t --publisher {publisher}"),
+        )
+    };
+    let (code, shown) = verify(&stored, &[]);
+    let all = "4 changes of the change log were compared";
+    assert!(code == 0 && shown.contains(all), "{shown}");
+    let before = fs::read_to_string(folder.path().join("t")).expect("tips");
+    let mut edited = stored.clone();
+    edited[2] = Change {
+        count: 2,
+        ..edited[2].clone()
+    };
+    let (code, shown) = verify(&edited, &[2]);
+    assert_eq!(code, 1, "{shown}");
+    for expected in [
+        "revision 2 of Skills is missing or damaged in the change log: record 3 of chain",
+        "revision 3 of Skills in the change log is not what record 4 of chain",
+        "2 faults",
+        "3 changes of the change log were compared",
+    ] {
+        assert!(shown.contains(expected), "{expected}: {shown}");
+    }
+    // The end of the log is gone, with its head.
+    let (code, shown) = verify(&[&stored[..2], &stored[3..]].concat(), &[]);
+    let end = "the change log of Skills ends with revision 2: record 4 of chain";
+    assert!(code == 1 && shown.contains(end), "{shown}");
+    let after = fs::read_to_string(folder.path().join("t")).expect("tips");
+    assert_eq!(before, after, "tips are kept where something was found");
 }

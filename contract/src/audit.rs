@@ -99,11 +99,39 @@ pub struct Tip {
 /// Answer to `GET /v1/audit/tips`: the newest record of each chain.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
 pub struct Tips {
     /// Whether records are written now.
     pub enabled: bool,
     /// One for each chain, in the order of the chains.
     pub tips: Vec<Tip>,
+    /// Whether the store has one chain for all publishers. Another one begins with a reason then.
+    #[serde(default)]
+    pub one_chain: bool,
+    /// What retention leaves; absent where no records are written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<AuditRetention>,
+}
+
+/// What the retention of the audit log leaves, by the settings of the publisher that answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct AuditRetention {
+    /// Days after which records are removed; 0 = they are kept.
+    pub keep_days: u32,
+    /// Bytes of records that are kept at most.
+    pub keep_bytes: u64,
+}
+
+/// What [`AuditPage`] has in the place of a row of the store that is not the record of its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DamagedRow {
+    /// Which row, and what is wrong with it.
+    pub damaged: String,
+    /// The text that it has.
+    pub text: String,
 }
 
 /// How an operation ended.
@@ -309,7 +337,8 @@ impl fmt::Display for AuditCursor {
 #[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AuditPage<T = AuditRecord> {
-    /// The records, by chain and position. A record is as it is stored.
+    /// The records, by chain and position. A record is as it is stored. A row that is not the record of
+    /// its place is an object of `damaged`, in words, and `text`.
     pub items: Vec<T>,
     /// `after` of the next page; absent on the last one. A page may be empty and have a next one: a
     /// request reads a bounded number of records.

@@ -20,7 +20,7 @@ use auth::Authenticator;
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::{
     access::Right,
-    audit::{AuditEvent, AuditOutcome, Entry, PUBLISHER, Refusal},
+    audit::{AuditEvent, AuditOutcome, AuditRetention, Entry, PUBLISHER, Refusal},
 };
 use service::runtime::log_rate::LogRate;
 use tokio::{
@@ -50,6 +50,13 @@ const CONFIGURATION_ROUND: Duration = Duration::from_millis(1_500);
 const MAX_REFUSED: usize = 1_024;
 /// The actor of refusals that are counted together.
 const OTHERS: &str = "others";
+/// How the actor of a caller begins that is not known; its network follows.
+pub const UNKNOWN: &str = "unknown";
+/// Callers that are not known whose refusals are counted at the same time. It takes no credential to be
+/// one, and a network has many addresses: all others are counted together.
+const MAX_UNKNOWN: usize = 50;
+/// The actor of those others.
+const UNKNOWN_OTHERS: &str = "unknown others";
 /// How long the last entries may take when the process stops.
 const STOP_TIME: Duration = Duration::from_secs(3);
 /// Time between two rounds of retention, approximately.
@@ -110,6 +117,7 @@ struct Inner {
     store: Store,
     queue: mpsc::Sender<Entry>,
     lost: AtomicU64,
+    retention: AuditRetention,
     refused: Mutex<HashMap<RefusedCaller, Window>>,
 }
 
@@ -139,6 +147,10 @@ impl Audit {
             store,
             queue,
             lost: AtomicU64::new(0),
+            retention: AuditRetention {
+                keep_days: settings.keep_days,
+                keep_bytes: settings.keep_bytes,
+            },
             refused: Mutex::default(),
         });
         let task = AuditTask {
@@ -153,6 +165,11 @@ impl Audit {
     /// Whether a log is kept.
     pub fn is_on(&self) -> bool {
         self.0.is_some()
+    }
+
+    /// What retention leaves of the log; `None` where none is kept.
+    pub fn retention(&self) -> Option<AuditRetention> {
+        self.0.as_ref().map(|inner| inner.retention)
     }
 
     /// Records something soon. It does not wait, and does not fail.
@@ -185,8 +202,14 @@ impl Audit {
             right,
         };
         let mut refused = inner.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        if refused.len() >= MAX_REFUSED && !refused.contains_key(&caller) {
-            OTHERS.clone_into(&mut caller.actor);
+        if !refused.contains_key(&caller) {
+            let is_unknown = |caller: &RefusedCaller| caller.actor.starts_with(UNKNOWN);
+            let unknown = || refused.keys().filter(|other| is_unknown(other)).count();
+            if is_unknown(&caller) && unknown() >= MAX_UNKNOWN {
+                UNKNOWN_OTHERS.clone_into(&mut caller.actor);
+            } else if refused.len() >= MAX_REFUSED {
+                OTHERS.clone_into(&mut caller.actor);
+            }
         }
         match refused.entry(caller) {
             hash_map::Entry::Occupied(mut window) => {

@@ -12,13 +12,14 @@ use anyhow::Context;
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Subcommand;
 use client::{Endpoint, audit::AuditFilter};
-use contract::audit::{AuditCursor, AuditPage, AuditRecord, ChainId, PAGE};
+use contract::audit::{AuditCursor, AuditPage, AuditRecord, ChainId, DamagedRow, PAGE};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{explained, point};
 use crate::{output, target::Target};
 
+mod change_log;
 mod verify;
 
 /// What the routes are called in a message.
@@ -212,6 +213,10 @@ fn continued(file: &mut File, path: &Path) -> anyhow::Result<BTreeMap<ChainId, u
         if length == 0 || line.last() != Some(&b'\n') {
             break;
         }
+        if serde_json::from_slice::<DamagedRow>(&line).is_ok() {
+            whole += length as u64;
+            continue;
+        }
         let Position { chain, sequence } = serde_json::from_slice(&line).with_context(|| {
             format!(
                 "line {number} of {} is no audit record: name another file",
@@ -255,31 +260,46 @@ async fn write_missing(
     Ok(count)
 }
 
-/// The records of one chain after a position, page by page.
+/// The records after a position, page by page.
 struct Records<'a> {
     publisher: &'a Endpoint,
     filter: AuditFilter,
     after: Option<AuditCursor>,
+    is_end: bool,
 }
 
 impl<'a> Records<'a> {
+    /// Those of one chain.
     fn of(publisher: &'a Endpoint, chain: ChainId, sequence: u64) -> Self {
         Self {
-            publisher,
             filter: AuditFilter {
                 chain: Some(chain.clone()),
                 ..AuditFilter::default()
             },
             after: Some(AuditCursor { chain, sequence }),
+            ..Self::all(publisher)
+        }
+    }
+
+    /// All rows of the log, also damaged ones.
+    fn all(publisher: &'a Endpoint) -> Self {
+        Self {
+            publisher,
+            filter: AuditFilter::default(),
+            after: None,
+            is_end: false,
         }
     }
 
     async fn next(&mut self) -> anyhow::Result<Option<Vec<Box<RawValue>>>> {
-        let Some(after) = self.after.take() else {
+        if self.is_end {
             return Ok(None);
-        };
-        let page = self.publisher.audit_page(&self.filter, Some(&after), PAGE);
+        }
+        let page = self
+            .publisher
+            .audit_page(&self.filter, self.after.as_ref(), PAGE);
         let page: AuditPage<Box<RawValue>> = page.await?;
+        self.is_end = page.next.is_none();
         self.after = page.next;
         Ok(Some(page.items))
     }

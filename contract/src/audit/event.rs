@@ -34,6 +34,9 @@ pub enum AuditEvent {
         /// The newest records of the chains that it found and that no chain named before: so a chain
         /// that is lost is noticed by the later ones.
         tips: Vec<Tip>,
+        /// Why it begins another chain in a store that has one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
     },
     /// A publisher ends in order; what its process did is in the chain up to here.
     PublisherStopped {

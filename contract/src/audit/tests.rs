@@ -32,6 +32,7 @@ fn records(name: &str, tips: Vec<Tip>, count: u64) -> Vec<SealedRecord> {
         publisher: "p".to_owned(),
         version: "1".to_owned(),
         tips,
+        reason: None,
     };
     let mut sealed: Vec<SealedRecord> = Vec::new();
     for (n, event) in std::iter::once(start)
@@ -50,8 +51,20 @@ fn texts(records: &[SealedRecord]) -> Vec<String> {
     texts.collect()
 }
 
+/// What is expected of whoever knows of these records.
+fn knowing(tips: Vec<Tip>) -> Expectation {
+    Expectation {
+        tips: tips.into_iter().map(KnownTip::from).collect(),
+        ..Expectation::default()
+    }
+}
+
 fn verified(known: Vec<Tip>, lines: &[String]) -> Report {
-    let mut verifier = Verifier::knowing(known);
+    judged(knowing(known), lines)
+}
+
+fn judged(expected: Expectation, lines: &[String]) -> Report {
+    let mut verifier = Verifier::expecting(expected);
     for line in lines {
         verifier.add(line.as_bytes());
     }
@@ -63,7 +76,8 @@ fn a_chain_is_verified_and_its_tip_is_what_was_sealed_last() {
     let sealed = records("a", Vec::new(), 5);
     let report = verified(Vec::new(), &texts(&sealed));
     assert_eq!((report.records, report.faults), (6, Vec::new()));
-    assert_eq!(report.tips, [sealed[5].tip.clone()]);
+    let tips: Vec<_> = report.tips.into_iter().map(|known| known.tip).collect();
+    assert_eq!(tips, [sealed[5].tip.clone()]);
     // In another encoding it is the same record.
     let pretty: Vec<_> = texts(&sealed)
         .iter()
@@ -72,7 +86,7 @@ fn a_chain_is_verified_and_its_tip_is_what_was_sealed_last() {
             serde_json::to_string_pretty(&value).expect("json")
         })
         .collect();
-    assert_eq!(verified(report.tips, &pretty).faults, []);
+    assert_eq!(verified(tips, &pretty).faults, []);
 }
 
 #[test]
@@ -143,9 +157,15 @@ fn a_beginning_that_retention_removed_is_no_fault_and_any_other_is() {
     assert_eq!(verified(Vec::new(), &lines[3..]).faults, []);
     let fault = Fault::NoBeginning(sealed[4].tip.clone());
     assert_eq!(verified(Vec::new(), &lines[4..]).faults, [fault]);
-    // A part of the log after a known tip.
-    let known = vec![sealed[3].tip.clone()];
-    assert_eq!(verified(known, &lines[4..]).faults, []);
+    // A part of the log after a known tip: an export may be one, the log of a publisher is not.
+    let known = knowing(vec![sealed[3].tip.clone()]);
+    let part = Expectation {
+        is_part: true,
+        ..known.clone()
+    };
+    assert_eq!(judged(part, &lines[4..]).faults, []);
+    let fault = Fault::NoBeginning(sealed[4].tip.clone());
+    assert_eq!(judged(known, &lines[4..]).faults, [fault]);
     // The chain is gone as a whole, and the record of its removal is in another one.
     let gone = AuditEvent::Retention {
         removed: vec![sealed[6].tip.clone()],
@@ -156,17 +176,156 @@ fn a_beginning_that_retention_removed_is_no_fault_and_any_other_is() {
     assert_eq!(verified(Vec::new(), &texts(&other)).faults, []);
 }
 
+/// A chain of a start and a retention that removed these.
+fn wiped(name: &str, removed: Vec<Tip>) -> Vec<SealedRecord> {
+    let mut sealed = records(name, Vec::new(), 0);
+    let retention = entry(1, AuditEvent::Retention { removed });
+    let next = retention.seal(&chain(name), Some(&sealed[0].tip));
+    sealed.push(next.expect("sealed"));
+    sealed
+}
+
+/// Whoever can remove records can write a record of retention too.
+#[test]
+fn retention_does_not_explain_why_a_known_record_is_gone() {
+    let tip = records("a", Vec::new(), 5)[5].tip.clone();
+    let sealed = wiped("b", vec![tip.clone()]);
+    let lines = texts(&sealed);
+    let report = verified(vec![tip.clone()], &lines);
+    assert!(
+        matches!(&report.faults[..], [Fault::Retained { known, by }]
+            if *known == tip && by.record == sealed[1].tip),
+        "{:?}",
+        report.faults
+    );
+    // In the same chain, after all that was there.
+    let last = Tip {
+        sequence: 6,
+        ..tip.clone()
+    };
+    let event = AuditEvent::Retention {
+        removed: vec![last.clone()],
+    };
+    let anchor = entry(9, event).seal(&chain("a"), Some(&last));
+    let anchor = texts(&[anchor.expect("sealed")]);
+    let faults = verified(vec![tip.clone()], &anchor).faults;
+    assert!(
+        matches!(&faults[..], [Fault::Retained { .. }]),
+        "{faults:?}"
+    );
+    // Without a known record it is said at least, and whoever meant it can say so.
+    let unknown = verified(Vec::new(), &lines);
+    assert_eq!((unknown.faults.len(), unknown.retentions.len()), (0, 1));
+    assert!(
+        unknown.retentions[0]
+            .to_string()
+            .contains("chain a up to record 6")
+    );
+    let allowed = Expectation {
+        allows_removed: true,
+        ..knowing(vec![tip])
+    };
+    assert_eq!(judged(allowed, &lines).faults, []);
+}
+
+#[test]
+fn a_known_record_may_be_gone_when_it_is_older_than_the_publisher_keeps_records() {
+    let tip = records("a", Vec::new(), 5)[5].tip.clone();
+    let lines = texts(&wiped("b", vec![tip.clone()]));
+    let time = entry(0, refusal(0)).time;
+    let after = |days| Expectation {
+        tips: vec![KnownTip {
+            tip: tip.clone(),
+            time: Some(time),
+        }],
+        retention: Some(AuditRetention {
+            keep_days: 30,
+            keep_bytes: u64::MAX,
+        }),
+        now: Some(time + chrono::TimeDelta::days(days)),
+        ..Expectation::default()
+    };
+    assert_eq!(judged(after(30), &lines).faults, []);
+    assert_eq!(judged(after(29), &lines).faults.len(), 1);
+}
+
+#[test]
+fn a_retention_of_a_publisher_that_keeps_all_records_is_a_fault() {
+    let mut sealed = records("a", Vec::new(), 5);
+    let known = sealed[4].tip.clone();
+    let event = AuditEvent::Retention {
+        removed: vec![sealed[2].tip.clone()],
+    };
+    let anchor = entry(9, event).seal(&chain("a"), Some(&sealed[5].tip));
+    sealed.push(anchor.expect("sealed"));
+    let lines = &texts(&sealed)[3..];
+    let keeping = |keep_bytes, known: &Tip| Expectation {
+        retention: Some(AuditRetention {
+            keep_days: 0,
+            keep_bytes,
+        }),
+        ..knowing(vec![known.clone()])
+    };
+    let faults = judged(keeping(u64::MAX, &known), lines).faults;
+    assert!(matches!(&faults[..], [Fault::NoRetention(_)]), "{faults:?}");
+    // The log is as large as it may be, or the retention was there before.
+    assert_eq!(judged(keeping(1_000, &known), lines).faults, []);
+    let later = keeping(u64::MAX, &sealed[6].tip);
+    assert_eq!(judged(later, lines).faults, []);
+}
+
+#[test]
+fn an_invented_chain_is_found() {
+    let whole = records("a", Vec::new(), 2);
+    let invented = entry(1, refusal(1)).seal(&chain("b"), None);
+    let invented = invented.expect("sealed");
+    let lines = [texts(&whole), texts(std::slice::from_ref(&invented))].concat();
+    let fault = Fault::NotStarted(invented.tip);
+    assert_eq!(verified(Vec::new(), &lines).faults, [fault]);
+    // It begins as a chain of a publisher does.
+    let started = records("b", Vec::new(), 1);
+    let lines = [texts(&whole), texts(&started)].concat();
+    let one_chain = Expectation {
+        one_chain: true,
+        ..Expectation::default()
+    };
+    let fault = Fault::SecondChain(started[0].tip.clone());
+    assert_eq!(judged(one_chain, &lines).faults, [fault]);
+    let later = whole[2].tip.clone();
+    let known = Expectation {
+        tips: vec![KnownTip {
+            tip: later,
+            time: Some(entry(0, refusal(0)).time + chrono::TimeDelta::hours(1)),
+        }],
+        ..Expectation::default()
+    };
+    let fault = Fault::InsertedChain(started[0].tip.clone());
+    assert_eq!(judged(known, &lines).faults, [fault]);
+}
+
+#[test]
+fn a_damaged_row_is_a_fault() {
+    let row = DamagedRow {
+        damaged: "row 7 of chain a".to_owned(),
+        text: "{".to_owned(),
+    };
+    let mut lines = texts(&records("a", Vec::new(), 2));
+    lines.push(serde_json::to_string(&row).expect("json"));
+    assert_eq!(verified(Vec::new(), &lines).faults, [Fault::Damaged(row)]);
+}
+
 #[test]
 fn a_record_of_a_later_version_is_verified() {
-    let text = &texts(&records("a", Vec::new(), 0))[0];
-    let mut value: serde_json::Map<String, Value> = serde_json::from_str(text).expect("json");
+    let texts = texts(&records("a", Vec::new(), 1));
+    let mut value: serde_json::Map<String, Value> = serde_json::from_str(&texts[1]).expect("json");
     value.insert("kind".to_owned(), "something-new".into());
     value.insert("later".to_owned(), true.into());
     value.remove("digest");
     let rest = CanonicalJson::of(&Value::Object(value.clone())).expect("json");
     value.insert("digest".to_owned(), digest(&rest).to_string().into());
     let text = Value::Object(value).to_string();
-    assert_eq!(verified(Vec::new(), &[text]).faults, []);
+    let lines = [texts[0].clone(), text];
+    assert_eq!(verified(Vec::new(), &lines).faults, []);
 }
 
 #[test]
@@ -277,7 +436,7 @@ proptest! {
                 *line = Value::Object(value).to_string().into_bytes();
             }
         }
-        let mut verifier = Verifier::knowing(known);
+        let mut verifier = Verifier::expecting(knowing(known));
         for line in &lines {
             verifier.add(line);
         }

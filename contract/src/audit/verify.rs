@@ -4,10 +4,13 @@
 //! and names the first record of each chain that is not what a publisher wrote. What it cannot know
 //! from the records alone, whether the newest ones are gone, it knows from tips of an earlier
 //! verification. An attacker who can rewrite a whole chain and all that names it is found only by such
-//! tips. Nothing here reads a file.
+//! tips. A record of retention proves nothing by itself, because whoever can remove records can write
+//! one: it is reported, and does not explain why a known record is gone. Nothing here reads a file or a
+//! clock.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
@@ -17,93 +20,14 @@ use crate::{
     sha256::Sha256,
 };
 
-/// What is wrong with a chain, or with a record that is in none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fault {
-    /// A line is not a record.
-    Unreadable {
-        /// Its number, from 1.
-        line: u64,
-        /// Why.
-        reason: String,
-    },
-    /// A record is not what was written: its content does not have its digest.
-    Changed(Tip),
-    /// The record before this one is not the one that was before it: it was replaced, or this one was
-    /// inserted.
-    Unchained(Tip),
-    /// Records are missing before this one.
-    Missing {
-        /// The first one that is missing.
-        from: u64,
-        /// The record that is there instead.
-        before: Tip,
-    },
-    /// A position of the chain has two different records, or a record comes after later ones.
-    Repeated(Tip),
-    /// A chain begins in the middle, and no record of retention says so.
-    NoBeginning(Tip),
-    /// The chain ends before a record that is known to have been in it.
-    Truncated {
-        /// The record that is known.
-        known: Tip,
-        /// The last record that is there.
-        last: u64,
-    },
-    /// A whole chain is missing that is known to have existed.
-    ChainMissing(Tip),
-    /// The record at this position is not the one that is known to have been there: the chain was
-    /// rewritten, or the store was restored.
-    Rewritten(Tip),
-}
+pub use fault::Fault;
+pub use known::{Expectation, KnownTip, Retention};
 
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = |tip: &Tip| format!("record {} of chain {}", tip.sequence, tip.chain);
-        match self {
-            Self::Unreadable { line, reason } => {
-                write!(f, "line {line} is not an audit record: {reason}")
-            }
-            Self::Changed(tip) => write!(f, "{} was changed: it does not have its digest", at(tip)),
-            Self::Unchained(tip) => write!(
-                f,
-                "{} does not follow the record before it: one of the two was replaced or inserted",
-                at(tip)
-            ),
-            Self::Missing { from, before } => write!(
-                f,
-                "records of chain {} are missing from {from} up to {} ",
-                before.chain,
-                before.sequence - 1
-            ),
-            Self::Repeated(tip) => write!(
-                f,
-                "{} is there twice with different content, or out of order",
-                at(tip)
-            ),
-            Self::NoBeginning(tip) => write!(
-                f,
-                "the records before {} are missing, and no retention removed them",
-                at(tip)
-            ),
-            Self::Truncated { known, last } => write!(
-                f,
-                "the end of chain {} is missing: record {} is known, the last one is {last}",
-                known.chain, known.sequence
-            ),
-            Self::ChainMissing(tip) => write!(
-                f,
-                "chain {} is missing: its record {} is known",
-                tip.chain, tip.sequence
-            ),
-            Self::Rewritten(tip) => write!(
-                f,
-                "{} is not the one that is known: the chain was rewritten, or the store was restored",
-                at(tip)
-            ),
-        }
-    }
-}
+mod fault;
+mod known;
+
+/// The kind of the first record of a chain.
+const STARTED: &str = "publisher-started";
 
 /// One chain as far as it was read.
 #[derive(Debug)]
@@ -114,6 +38,12 @@ struct Chain {
     before_first: Sha256,
     /// The digests from the first record on.
     digests: Vec<Sha256>,
+    /// When the first record was written, by the clock of the publisher.
+    began: DateTime<Utc>,
+    /// The time of the last record.
+    ended: DateTime<Utc>,
+    /// Whether the first record says why it begins another chain.
+    has_reason: bool,
     /// Whether a fault was found; what follows is not judged.
     is_broken: bool,
 }
@@ -136,7 +66,9 @@ pub struct Report {
     pub records: u64,
     /// The newest record of each chain without a fault, by chain: what the next verification takes as
     /// known.
-    pub tips: Vec<Tip>,
+    pub tips: Vec<KnownTip>,
+    /// What retention removed, as records say, in the order of the records.
+    pub retentions: Vec<Retention>,
     /// The faults: of each chain the first.
     pub faults: Vec<Fault>,
 }
@@ -146,12 +78,12 @@ pub struct Report {
 pub struct Verifier {
     lines: u64,
     records: u64,
+    bytes: u64,
+    expected: Expectation,
     chains: BTreeMap<ChainId, Chain>,
-    /// Records that are known to have existed: of an earlier verification, and those that other records
-    /// name.
-    known: Vec<Tip>,
-    /// The last record that retention removed of each chain, as often as it did.
-    removed: BTreeMap<ChainId, Vec<Tip>>,
+    /// Records that other records name.
+    named: Vec<Tip>,
+    retentions: Vec<Retention>,
     faults: Vec<Fault>,
 }
 
@@ -162,13 +94,15 @@ struct Named {
     tips: Vec<Tip>,
     #[serde(default)]
     removed: Vec<Tip>,
+    #[serde(default)]
+    reason: Option<String>,
 }
 
 impl Verifier {
-    /// A verifier that knows of these records: tips of an earlier verification.
-    pub fn knowing(tips: Vec<Tip>) -> Self {
+    /// A verifier that judges by what is known from elsewhere.
+    pub fn expecting(expected: Expectation) -> Self {
         Self {
-            known: tips,
+            expected,
             ..Self::default()
         }
     }
@@ -177,11 +111,15 @@ impl Verifier {
     /// record, where it can be read.
     pub fn add(&mut self, json: &[u8]) -> Option<AuditRecord> {
         self.lines += 1;
+        self.bytes += json.len() as u64;
         let (record, actual) = match read(json) {
             Ok(read) => read,
             Err(reason) => {
                 let line = self.lines;
-                self.faults.push(Fault::Unreadable { line, reason });
+                self.faults.push(match serde_json::from_slice(json) {
+                    Ok(row) => Fault::Damaged(row),
+                    Err(_other) => Fault::Unreadable { line, reason },
+                });
                 return None;
             }
         };
@@ -205,12 +143,20 @@ impl Verifier {
                     first: record.sequence,
                     before_first: record.previous,
                     digests: vec![record.digest],
-                    is_broken: !is_whole,
+                    began: record.time,
+                    ended: record.time,
+                    has_reason: named(record).reason.is_some(),
+                    is_broken: false,
                 },
             );
-            if !is_whole {
-                self.faults.push(Fault::Changed(tip));
-            }
+            let fault = if !is_whole {
+                Fault::Changed(tip)
+            } else if record.sequence == 1 && record.kind != STARTED {
+                Fault::NotStarted(tip)
+            } else {
+                return;
+            };
+            self.break_chain(fault, &record.chain);
             return;
         };
         if chain.is_broken {
@@ -230,99 +176,196 @@ impl Verifier {
             Some(Fault::Unchained(tip))
         } else {
             chain.digests.push(record.digest);
+            chain.ended = record.time;
             None
         };
         if let Some(fault) = fault {
-            chain.is_broken = true;
+            self.break_chain(fault, &record.chain);
+        }
+    }
+
+    /// Adds the first fault of a chain.
+    fn break_chain(&mut self, fault: Fault, chain: &ChainId) {
+        let chain = self.chains.get_mut(chain);
+        if chain.is_some_and(|chain| !std::mem::replace(&mut chain.is_broken, true)) {
             self.faults.push(fault);
         }
     }
 
     /// Keeps what a record says about other ones.
     fn note(&mut self, record: &AuditRecord) {
-        let named: Named = match record.kind.as_str() {
-            "publisher-started" | "retention" => Named::deserialize(&record.detail),
-            _other => return,
-        }
-        .unwrap_or_default();
-        self.known.extend(named.tips);
-        for tip in named.removed {
-            self.removed.entry(tip.chain.clone()).or_default().push(tip);
+        let Named { tips, removed, .. } = named(record);
+        self.named.extend(tips);
+        if !removed.is_empty() {
+            self.retentions.push(Retention {
+                record: record.tip(),
+                time: record.time,
+                actor: record.actor.clone(),
+                removed,
+            });
         }
     }
 
     /// Judges beginnings and ends, when all records were taken.
     pub fn finish(mut self) -> Report {
-        let mut faults = std::mem::take(&mut self.faults);
-        for (name, chain) in &mut self.chains {
-            let before = Tip {
-                chain: name.clone(),
-                sequence: chain.first.saturating_sub(1),
-                digest: chain.before_first,
-            };
-            let begins = if chain.first == 1 {
-                chain.before_first == Sha256::ZERO
-            } else {
-                let mut removed = self.removed.get(name).into_iter().flatten();
-                removed.any(|tip| *tip == before) || self.known.contains(&before)
-            };
-            if !begins && !chain.is_broken {
-                chain.is_broken = true;
-                faults.push(Fault::NoBeginning(Tip {
-                    sequence: chain.first,
-                    digest: chain.digests[0],
-                    ..before
-                }));
-            }
-        }
-        // The newest first, so that the fault of a chain names its newest known record.
-        self.known.sort_by(|one, other| other.cmp(one));
-        self.known.dedup();
-        let removed = self.removed.values().flatten().cloned().collect::<Vec<_>>();
-        for tip in self.known.iter().chain(&removed) {
-            let removed_up_to = self.removed.get(&tip.chain).into_iter().flatten();
-            let removed_up_to = removed_up_to.map(|tip| tip.sequence).max().unwrap_or(0);
-            let Some(chain) = self.chains.get_mut(&tip.chain) else {
-                if tip.sequence > removed_up_to {
-                    let missing = |fault: &Fault| matches!(fault, Fault::ChainMissing(named) if named.chain == tip.chain);
-                    if !faults.iter().any(missing) {
-                        faults.push(Fault::ChainMissing(tip.clone()));
-                    }
-                }
-                continue;
-            };
-            if chain.is_broken {
-                continue;
-            }
-            // Removed by retention, or before what an export has.
-            if tip.sequence < chain.first {
-                continue;
-            }
-            let fault = match chain.digest(tip.sequence) {
-                Some(digest) if digest == tip.digest => continue,
-                Some(_other) => Fault::Rewritten(tip.clone()),
-                None if tip.sequence <= removed_up_to => continue,
-                None => Fault::Truncated {
-                    known: tip.clone(),
-                    last: chain.last(),
-                },
-            };
-            chain.is_broken = true;
-            faults.push(fault);
-        }
+        self.judge_beginnings();
+        self.judge_named();
+        self.judge_expected();
         let whole = self.chains.iter().filter(|(_name, chain)| !chain.is_broken);
         let tips = whole.filter_map(|(name, chain)| {
-            Some(Tip {
-                chain: name.clone(),
-                sequence: chain.last(),
-                digest: chain.digest(chain.last())?,
+            Some(KnownTip {
+                tip: Tip {
+                    chain: name.clone(),
+                    sequence: chain.last(),
+                    digest: chain.digest(chain.last())?,
+                },
+                time: Some(chain.ended),
             })
         });
         Report {
             records: self.records,
             tips: tips.collect(),
-            faults,
+            retentions: self.retentions,
+            faults: self.faults,
         }
+    }
+
+    /// A chain begins with its first record, or after what retention removed.
+    fn judge_beginnings(&mut self) {
+        let mut faults = Vec::new();
+        for (index, (name, chain)) in self.chains.iter().enumerate() {
+            let before = Tip {
+                chain: name.clone(),
+                sequence: chain.first.saturating_sub(1),
+                digest: chain.before_first,
+            };
+            let first = Tip {
+                sequence: chain.first,
+                digest: chain.digests[0],
+                ..before.clone()
+            };
+            let begins = if chain.first == 1 {
+                chain.before_first == Sha256::ZERO
+            } else {
+                let mut removed = self.retentions.iter().flat_map(|removal| &removal.removed);
+                removed.any(|tip| *tip == before)
+                    || self.expected.is_part && self.expected.knows(&before)
+            };
+            if !begins {
+                faults.push(Fault::NoBeginning(first));
+            } else if self.expected.one_chain && index > 0 && chain.first == 1 && !chain.has_reason
+            {
+                faults.push(Fault::SecondChain(first));
+            } else if chain.first == 1 && self.expected.is_inserted(name, chain.began) {
+                faults.push(Fault::InsertedChain(first));
+            }
+        }
+        self.break_chains(faults);
+    }
+
+    /// Records that other records name are there, or retention removed them.
+    fn judge_named(&mut self) {
+        let removed = self.retentions.iter().flat_map(|removal| &removal.removed);
+        let mut tips: Vec<_> = self.named.iter().chain(removed).collect();
+        // The newest first, so that the fault of a chain names its newest known record.
+        tips.sort_by(|one, other| other.cmp(one));
+        tips.dedup();
+        let faults = tips
+            .into_iter()
+            .filter(|tip| self.retention_of(tip).is_none());
+        let faults = faults.filter_map(|tip| self.fault_of(tip)).collect();
+        self.break_chains(faults);
+        // One that retention removed says nothing but what is there: it must be the same.
+        let rewritten = self.named.iter().filter_map(|tip| self.fault_of(tip));
+        let rewritten = rewritten.filter(|fault| matches!(fault, Fault::Rewritten(_tip)));
+        self.break_chains(rewritten.collect());
+    }
+
+    /// Records that are known from elsewhere are there. Retention does not explain why one is gone,
+    /// unless the settings that the publisher has do, or the caller allows it.
+    fn judge_expected(&mut self) {
+        let known = std::mem::take(&mut self.expected.tips);
+        let mut faults = Vec::new();
+        for KnownTip { tip, time } in known.iter().rev() {
+            match (self.fault_of(tip), self.retention_of(tip)) {
+                (Some(fault @ Fault::Rewritten(_)), _any) => faults.push(fault),
+                (None, _any) => {}
+                (Some(fault), None) => faults.push(fault),
+                (Some(_gone), Some(by)) => {
+                    if !self.expected.allows_removed && !self.expected.is_old(*time) {
+                        let (known, by) = (tip.clone(), Box::new(by.clone()));
+                        faults.push(Fault::Retained { known, by });
+                    }
+                }
+            }
+        }
+        if !known.is_empty() && self.expected.keeps(self.bytes) {
+            let is_known = |removal: &Retention| {
+                known.iter().any(|known| {
+                    known.tip.chain == removal.record.chain
+                        && known.tip.sequence >= removal.record.sequence
+                })
+            };
+            let new = self.retentions.iter().find(|removal| !is_known(removal));
+            faults.extend(new.map(|by| Fault::NoRetention(Box::new(by.clone()))));
+        }
+        self.expected.tips = known;
+        self.break_chains(faults);
+    }
+
+    /// Why a record that is known is not there; `None` for one that is.
+    fn fault_of(&self, tip: &Tip) -> Option<Fault> {
+        let Some(chain) = self.chains.get(&tip.chain) else {
+            return Some(Fault::ChainMissing(tip.clone()));
+        };
+        match chain.digest(tip.sequence) {
+            Some(digest) if digest == tip.digest => None,
+            Some(_other) => Some(Fault::Rewritten(tip.clone())),
+            // What an export has not is before it.
+            None if tip.sequence < chain.first && self.expected.is_part => None,
+            None if tip.sequence < chain.first => Some(Fault::NoBeginning(Tip {
+                sequence: chain.first,
+                digest: chain.digests[0],
+                chain: tip.chain.clone(),
+            })),
+            None => Some(Fault::Truncated {
+                known: tip.clone(),
+                last: chain.last(),
+            }),
+        }
+    }
+
+    /// The retention that says that it removed a record.
+    fn retention_of(&self, tip: &Tip) -> Option<&Retention> {
+        let takes = |removed: &Tip| removed.chain == tip.chain && removed.sequence >= tip.sequence;
+        let mut retentions = self.retentions.iter();
+        retentions.find(|removal| removal.removed.iter().any(takes))
+    }
+
+    /// Adds the first fault of each chain.
+    fn break_chains(&mut self, faults: Vec<Fault>) {
+        for fault in faults {
+            match fault.chain() {
+                Some(chain) if self.chains.contains_key(chain) => {
+                    let chain = chain.clone();
+                    self.break_chain(fault, &chain);
+                }
+                chain => {
+                    let is_named = |other: &Fault| chain.is_some() && other.chain() == chain;
+                    if !self.faults.iter().any(is_named) {
+                        self.faults.push(fault);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What a record says about other ones.
+fn named(record: &AuditRecord) -> Named {
+    match record.kind.as_str() {
+        STARTED | "retention" => Named::deserialize(&record.detail).unwrap_or_default(),
+        _other => Named::default(),
     }
 }
 

@@ -16,12 +16,10 @@ use service::http::{
 
 use crate::{
     api::{Api, error::ApiError, origin::Author, past::instant, store_failed},
+    audit::UNKNOWN,
     decide::Origin,
     store::audit::AuditQuery,
 };
-
-/// How the actor of a caller begins that is not known; its network follows.
-const UNKNOWN: &str = "unknown";
 
 /// The parameters of a page, as texts, so that a mistake names its parameter.
 #[derive(Debug, Deserialize)]
@@ -51,6 +49,8 @@ pub(super) async fn tips(api: web::Data<Api>) -> Result<HttpResponse, ApiError> 
     Ok(HttpResponse::Ok().json(Tips {
         enabled: api.audit.is_on(),
         tips,
+        one_chain: api.store.has_one_audit_chain(),
+        retention: api.audit.retention(),
     }))
 }
 

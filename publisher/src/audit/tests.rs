@@ -101,6 +101,31 @@ async fn refusals_of_very_many_callers_are_counted_together() -> anyhow::Result<
     Ok(())
 }
 
+/// It takes no credential to be one: the records that they make are few, whatever their number.
+#[tokio::test]
+async fn refusals_of_callers_that_are_not_known_share_a_small_budget() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (store, audit, task) = audit(&folder).await?;
+    for n in 0..1_000 {
+        let actor = format!("{UNKNOWN} 192.0.2.{n}");
+        audit.refused(&actor, "unauthenticated", None, "GET /v1/audit");
+    }
+    audit.refused("token:a", "forbidden", None, "GET /v1/audit");
+    let records = records(&store, task).await?;
+    let refusals = records.iter().filter(|record| record.kind == "refusal");
+    let counts: Vec<_> = refusals
+        .map(|record| (&*record.actor, record.detail["count"].as_u64().unwrap_or(0)))
+        .collect();
+    assert_eq!(
+        counts.iter().map(|(_actor, count)| count).sum::<u64>(),
+        1_001
+    );
+    assert_eq!(counts.len(), MAX_UNKNOWN + 3, "{counts:?}");
+    assert!(counts.contains(&(UNKNOWN_OTHERS, 949)));
+    assert!(counts.contains(&("token:a", 1)));
+    Ok(())
+}
+
 #[tokio::test]
 async fn what_does_not_fit_into_the_queue_is_counted_in_a_record() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;

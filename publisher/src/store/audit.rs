@@ -12,7 +12,7 @@ use contract::{
     CanonicalJson, Change,
     audit::{
         AuditCursor, AuditEvent, AuditOutcome, AuditPage, AuditRecord, AuditedChange, ChainId,
-        Entry, MAX_TIPS, PAGE_BYTES, PUBLISHER, Tip, WriteDetail, verify,
+        DamagedRow, Entry, MAX_TIPS, PAGE_BYTES, PUBLISHER, Tip, WriteDetail, verify,
     },
     sha256::Sha256,
 };
@@ -27,6 +27,10 @@ use crate::{
 const READ: usize = 10_000;
 /// Records that one step of retention removes at most.
 const STEP: usize = 1_000;
+/// Rows without a place that one reading gives at most: they are all faults.
+const MAX_DAMAGED: usize = 10;
+/// Positions and sizes from here on are not what a publisher wrote. A chain is not continued from there.
+const MAX_POSITION: u64 = 1 << 62;
 
 /// A record as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +64,23 @@ impl AuditRow {
             .filter(|_record| verify::is_whole(self.text.as_bytes()))
     }
 
+    /// The text of the record as JSON. A row that is not the record of its place says so.
+    fn shown(self) -> anyhow::Result<CanonicalJson> {
+        if self.record().is_some()
+            && let Ok(record) = CanonicalJson::parse(self.text.as_bytes())
+        {
+            return Ok(record);
+        }
+        let row = DamagedRow {
+            damaged: format!(
+                "row {} of chain {}, which is not the record of its place,",
+                self.sequence, self.chain
+            ),
+            text: self.text,
+        };
+        Ok(CanonicalJson::of(&serde_json::to_value(row)?)?)
+    }
+
     /// Bytes of what was before it in the chain.
     fn before(&self) -> u64 {
         self.total.saturating_sub(self.text.len() as u64)
@@ -70,6 +91,8 @@ impl AuditRow {
 #[derive(Debug, Default)]
 pub(super) struct AuditRows {
     pub(super) rows: Vec<AuditRow>,
+    /// Rows that were met which have no place in a chain: some, if there are many.
+    pub(super) damaged: Vec<DamagedRow>,
     /// Whether there are no further ones.
     pub(super) is_end: bool,
     bytes: usize,
@@ -89,6 +112,16 @@ impl AuditRows {
         self.bytes += row.text.len();
         self.rows.push(row);
         self.rows.len() < limit && self.bytes < PAGE_BYTES
+    }
+
+    /// Notes a row that has no place, with its columns.
+    pub(super) fn note_damaged(&mut self, columns: impl FnOnce() -> String) {
+        if self.damaged.len() < MAX_DAMAGED {
+            self.damaged.push(DamagedRow {
+                damaged: "a row that is in no chain".to_owned(),
+                text: columns(),
+            });
+        }
     }
 }
 
@@ -122,6 +155,9 @@ impl ChainEnd {
     /// row is not what a publisher wrote.
     pub(super) fn after(row: &AuditRow) -> Option<Self> {
         let record = row.whole()?;
+        if row.total > MAX_POSITION || row.sequence > MAX_POSITION {
+            return None;
+        }
         Some(Self {
             chain: row.chain.clone(),
             last: Some(record.tip()),
@@ -151,7 +187,8 @@ impl ChainEnd {
 }
 
 /// The first entry of a process: it names the newest record of each chain that no chain names yet.
-pub(super) fn started(publisher: &str, chains: &[AuditChain]) -> Entry {
+/// `reason` says why a store that has one chain gets another one.
+pub(super) fn started(publisher: &str, chains: &[AuditChain], reason: Option<String>) -> Entry {
     /// What a first record says.
     #[derive(Default, Deserialize)]
     struct Started {
@@ -178,6 +215,7 @@ pub(super) fn started(publisher: &str, chains: &[AuditChain]) -> Entry {
         publisher: publisher.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         tips,
+        reason,
     };
     Entry::done(Utc::now(), PUBLISHER, event)
 }
@@ -304,7 +342,13 @@ impl Store {
         }
     }
 
-    /// A page of the log, by chain and position. A record that is no JSON is given as a text.
+    /// Whether all publishers write to one chain.
+    pub fn has_one_audit_chain(&self) -> bool {
+        matches!(self, Self::Embedded(_))
+    }
+
+    /// A page of the log, by chain and position. A row that is not the record of its place is given as
+    /// a [`DamagedRow`]; one that is in no chain is so too, besides `limit`.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -322,6 +366,10 @@ impl Store {
             let rows = self
                 .audit_rows(query.chain.as_ref(), after.as_ref(), step)
                 .await?;
+            for row in rows.damaged {
+                page.items
+                    .push(CanonicalJson::of(&serde_json::to_value(row)?)?);
+            }
             for row in rows.rows {
                 if page.items.len() >= limit || bytes >= PAGE_BYTES || read >= READ {
                     page.next = after;
@@ -331,7 +379,7 @@ impl Store {
                 read += 1;
                 if query.matches(&row) {
                     bytes += row.text.len();
-                    page.items.push(shown(row.text)?);
+                    page.items.push(row.shown()?);
                 }
             }
             if rows.is_end {
@@ -445,14 +493,6 @@ fn to_remove(rows: &[AuditRow], before: DateTime<Utc>, excess: u64) -> Option<Au
         });
     }
     removed
-}
-
-/// The text of a record as JSON.
-fn shown(text: String) -> anyhow::Result<CanonicalJson> {
-    if let Ok(record) = CanonicalJson::parse(text.as_bytes()) {
-        return Ok(record);
-    }
-    Ok(CanonicalJson::of(&text.into())?)
 }
 
 #[cfg(test)]

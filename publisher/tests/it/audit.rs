@@ -226,7 +226,7 @@ async fn no_write_is_without_its_record_after_a_kill() -> Outcome {
     );
     let report = verifier.finish();
     ensure!(report.faults.is_empty(), "{:?}", report.faults);
-    let chains: BTreeSet<_> = report.tips.iter().map(|tip| &tip.chain).collect();
+    let chains: BTreeSet<_> = report.tips.iter().map(|known| &known.tip.chain).collect();
     ensure!(chains.len() == 1, "one chain over all restarts: {chains:?}");
     Ok(())
 }

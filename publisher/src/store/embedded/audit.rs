@@ -4,7 +4,9 @@
 use std::sync::OnceLock;
 
 use contract::audit::{AuditCursor, ChainId, Entry, Tip};
-use rusqlite::{OptionalExtension, Row, Transaction, params};
+use rusqlite::{OptionalExtension, Row, ToSql, Transaction, params};
+use service::runtime::log_rate::LogRate;
+use tracing::warn;
 
 use crate::store::{
     audit::{AuditChain, AuditRow, AuditRows, ChainEnd, started},
@@ -64,15 +66,18 @@ impl Embedded {
         limit: usize,
     ) -> anyhow::Result<AuditRows> {
         self.read(move |_store, transaction| {
+            // Other programs may have written anything into the columns. All of it is met: no number is
+            // before the smallest, and each text is before a blob.
+            let sequence = |after: &AuditCursor| i64::try_from(after.sequence).unwrap_or(i64::MAX);
             let (from, sequence) = match (&after, &chain) {
-                (Some(after), _any) => (after.chain.as_str(), after.sequence),
-                (None, Some(chain)) => (chain.as_str(), 0),
-                (None, None) => ("", 0),
+                (Some(after), _any) => (after.chain.as_str(), sequence(after)),
+                (None, Some(chain)) => (chain.as_str(), i64::MIN),
+                (None, None) => ("", i64::MIN),
             };
-            let (first, last) = match &chain {
-                Some(chain) => (chain.as_str(), chain.as_str()),
-                // No chain is after it.
-                None => ("", "~"),
+            let all: &[u8] = &[u8::MAX; 64];
+            let (first, last): (&str, &dyn ToSql) = match &chain {
+                Some(chain) => (chain.as_str(), &chain.as_str()),
+                None => ("", &all),
             };
             let mut statement = transaction.prepare_cached(
                 "SELECT chain, sequence, total, record FROM audit
@@ -82,8 +87,13 @@ impl Embedded {
             let mut found = statement.query(params![from, sequence, first, last])?;
             let mut rows = AuditRows::default();
             while let Some(found) = found.next()? {
-                if row(found).is_some_and(|row| !rows.take(row, limit)) {
-                    return Ok(rows);
+                match row(found) {
+                    Some(row) => {
+                        if !rows.take(row, limit) {
+                            return Ok(rows);
+                        }
+                    }
+                    None => rows.note_damaged(|| columns(found)),
                 }
             }
             rows.is_end = true;
@@ -109,8 +119,8 @@ impl Embedded {
     }
 }
 
-/// Appends to the newest chain, or begins one: in a new store, and where the newest record is not what
-/// a publisher wrote. Without entries a process says that it has started.
+/// Appends to the newest chain that a publisher wrote the end of, or begins one: in a new store, and
+/// where there is none. Without entries a process says that it has started.
 fn append(transaction: &Transaction<'_>, publisher: &str, entries: &[Entry]) -> anyhow::Result<()> {
     let newest = transaction
         .prepare_cached(
@@ -121,16 +131,21 @@ fn append(transaction: &Transaction<'_>, publisher: &str, entries: &[Entry]) -> 
         .optional()?
         .flatten();
     let mut rows = Vec::with_capacity(entries.len());
-    let mut end = match newest.as_ref().and_then(ChainEnd::after) {
+    let (end, reason) = match newest.as_ref().and_then(ChainEnd::after) {
+        Some(end) => (Some(end), None),
+        None => older_end(transaction)?,
+    };
+    let mut end = match end {
         Some(mut end) => {
             if entries.is_empty() {
-                rows.push(end.append(&started(publisher, &[]))?);
+                rows.push(end.append(&started(publisher, &[], None))?);
             }
             end
         }
         None => {
             let mut end = ChainEnd::begin()?;
-            rows.push(end.append(&started(publisher, &chains(transaction)?))?);
+            let chains = chains(transaction)?;
+            rows.push(end.append(&started(publisher, &chains, reason))?);
             end
         }
     };
@@ -151,6 +166,41 @@ fn append(transaction: &Transaction<'_>, publisher: &str, entries: &[Entry]) -> 
     Ok(())
 }
 
+/// The end of the newest chain that can be continued, where the newest row of all cannot. Without one,
+/// the reason why another chain begins; none in an empty log.
+fn older_end(transaction: &Transaction<'_>) -> anyhow::Result<(Option<ChainEnd>, Option<String>)> {
+    static WARNINGS: LogRate = LogRate::new();
+    let newest = transaction
+        .prepare_cached("SELECT * FROM audit ORDER BY chain DESC, sequence DESC LIMIT 1")?
+        .query_row([], |found| {
+            let place =
+                row(found).map(|row| format!("row {} of chain {}", row.sequence, row.chain));
+            Ok(place.unwrap_or_else(|| "a row that is in no chain".to_owned()))
+        })
+        .optional()?;
+    let Some(newest) = newest else {
+        return Ok((None, None));
+    };
+    let chains = chains(transaction)?;
+    let end = chains
+        .iter()
+        .rev()
+        .find_map(|chain| ChainEnd::after(&chain.last));
+    let reason = format!("{newest} is not what a publisher wrote");
+    if let Some(left_out) = WARNINGS.due() {
+        let next = if end.is_some() {
+            "the newest chain that is whole at its end is continued"
+        } else {
+            "another chain begins"
+        };
+        warn!(
+            "the end of the audit log is damaged, because {reason}: {next}; `confcast audit verify` \
+             shows what is damaged{left_out}"
+        );
+    }
+    Ok((end, Some(reason)))
+}
+
 /// Two rows for each chain, found by the key.
 fn chains(transaction: &Transaction<'_>) -> anyhow::Result<Vec<AuditChain>> {
     let mut next = transaction.prepare_cached(
@@ -165,9 +215,11 @@ fn chains(transaction: &Transaction<'_>) -> anyhow::Result<Vec<AuditChain>> {
     let mut name = String::new();
     loop {
         let found = next.query_row([&name], |found| {
-            Ok((found.get::<_, String>(0)?, row(found)))
+            let chain = found.get_ref(0)?.as_str().ok().map(str::to_owned);
+            Ok((chain, row(found)))
         });
-        let Some((chain, first)) = found.optional()? else {
+        // What is no text is in no chain, and after all that are.
+        let Some((Some(chain), first)) = found.optional()? else {
             return Ok(chains);
         };
         let newest = last.query_row([&chain], |found| Ok(row(found)))?;
@@ -176,6 +228,15 @@ fn chains(transaction: &Transaction<'_>) -> anyhow::Result<Vec<AuditChain>> {
         }
         name = chain;
     }
+}
+
+/// The columns of a row that is in no chain, as text.
+fn columns(row: &Row<'_>) -> String {
+    const LONGEST: usize = 500;
+    let column = |index| row.get_ref(index).map(|value| format!("{value:?}"));
+    let columns = (0..4).map(|index| column(index).unwrap_or_default());
+    let columns = columns.collect::<Vec<_>>().join(", ");
+    columns.chars().take(LONGEST).collect()
 }
 
 /// A row `chain, sequence, total, record`; `None` for one that is in no chain, which other means wrote.

@@ -15,13 +15,14 @@ use contract::{
 use futures_util::TryStreamExt;
 use mongodb::{
     ClientSession, IndexModel,
-    bson::{Document as Bdoc, doc},
-    options::IndexOptions,
+    bson::{Bson, Document as Bdoc, doc},
+    options::{Hint, IndexOptions},
 };
 use tokio::{
     sync::{Mutex, MutexGuard},
     time::timeout,
 };
+use tracing::info;
 
 use crate::store::{
     audit::{AuditChain, AuditRow, AuditRows, ChainEnd, started},
@@ -101,7 +102,13 @@ impl Mongo {
             Some(end) => (end, None),
             None => {
                 let chains = self.audit_chains().await.context("reading the audit log")?;
-                (ChainEnd::begin()?, Some(started(publisher, &chains)))
+                let end = ChainEnd::begin()?;
+                info!(
+                    publisher,
+                    "this publisher begins an audit chain: it has none yet, or does not know for \
+                     certain how its last one ends"
+                );
+                (end, Some(started(publisher, &chains, None)))
             }
         };
         Ok(Some(OpenChain { slot, end, start }))
@@ -232,33 +239,53 @@ impl Mongo {
         after: Option<&AuditCursor>,
         limit: usize,
     ) -> anyhow::Result<AuditRows> {
-        let after_sequence = |after: &AuditCursor| {
-            let sequence = i64::try_from(after.sequence).unwrap_or(i64::MAX);
-            doc! { "chain": after.chain.as_str(), "sequence": { "$gt": sequence } }
+        // Bounds of the index instead of a filter: they go over values of all types, which other
+        // programs may have written.
+        let position = |chain: &ChainId, sequence: Bson| {
+            doc! { "chain": chain.as_str(), "sequence": sequence }
         };
-        let filter = match (chain, after) {
-            (None, None) => doc! {},
-            (None, Some(after)) => doc! { "$or": [
-                after_sequence(after),
-                { "chain": { "$gt": after.chain.as_str() } },
-            ] },
-            (Some(chain), Some(after)) if after.chain == *chain => after_sequence(after),
-            (Some(chain), Some(after)) if after.chain > *chain => {
-                return Ok(AuditRows::end());
+        let from = match (chain, after) {
+            (Some(chain), Some(after)) if after.chain > *chain => return Ok(AuditRows::end()),
+            (Some(chain), Some(after)) if after.chain < *chain => {
+                Some(position(chain, Bson::MinKey))
             }
-            (Some(chain), _before) => doc! { "chain": chain.as_str() },
+            (_any, Some(after)) => {
+                let sequence = i64::try_from(after.sequence).unwrap_or(i64::MAX);
+                Some(position(&after.chain, Bson::Int64(sequence)))
+            }
+            (Some(chain), None) => Some(position(chain, Bson::MinKey)),
+            (None, None) => None,
         };
+        let up_to = chain.map(|chain| position(chain, Bson::MaxKey));
         let read = async {
-            let mut found = self
-                .table(AUDIT)
-                .find(filter)
+            let table = self.table(AUDIT);
+            let mut find = table
+                .find(doc! {})
+                .hint(Hint::Keys(doc! { "chain": 1, "sequence": 1 }))
                 .sort(doc! { "chain": 1, "sequence": 1 })
-                .batch_size(u32::try_from(limit)?)
-                .await?;
+                .batch_size(u32::try_from(limit)?);
+            if let Some(from) = from {
+                find = find.min(from);
+            }
+            if let Some(up_to) = up_to {
+                find = find.max(up_to);
+            }
+            let mut found = find.await?;
+            // The lower bound is one of the records, where it is there.
+            let is_after = |row: &AuditRow| {
+                after
+                    .is_none_or(|after| (&row.chain, row.sequence) > (&after.chain, after.sequence))
+            };
             let mut rows = AuditRows::default();
             while let Some(found) = found.try_next().await? {
-                if row(&found).is_some_and(|row| !rows.take(row, limit)) {
-                    return Ok(rows);
+                match row(&found) {
+                    Some(row) if !is_after(&row) => {}
+                    Some(row) => {
+                        if !rows.take(row, limit) {
+                            return Ok(rows);
+                        }
+                    }
+                    None => rows.note_damaged(|| found.to_string().chars().take(500).collect()),
                 }
             }
             rows.is_end = true;

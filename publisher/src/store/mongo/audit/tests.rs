@@ -5,12 +5,13 @@ use contract::audit::{
     verify::{Fault, changes},
 };
 use e2e::testbed::mongod::Mongod;
-use mongodb::bson::{Document as Bdoc, doc};
+use mongodb::bson::{Bson, Document as Bdoc, doc};
 
 use crate::store::{
     Store,
-    audit::tests::{
-        Outcome, changed_record_is_found, create, mongo, name, open, records, verified,
+    audit::{
+        AuditQuery,
+        tests::{Outcome, changed_record_is_found, create, mongo, name, open, records, verified},
     },
 };
 
@@ -59,10 +60,62 @@ async fn a_publisher_whose_position_is_taken_begins_a_new_chain() -> Outcome {
     rows.insert_one(row).await?;
     create(&store, "b").await?;
     create(&store, "c").await?;
-    check_log_is_named(&store).await?;
-    // The row has a record that is there twice, which is no fault.
+    // The row has the record of another place.
     let report = verified(&store, Vec::new()).await?;
-    assert_eq!((report.faults.len(), report.tips.len()), (0, 2));
+    let faults = &report.faults[..];
+    assert!(matches!(faults, [Fault::Damaged(_row)]), "{faults:?}");
+    assert_eq!(report.tips.len(), 2);
+    rows.delete_one(doc! { "sequence": 3_i64, "record": { "$regex": "\"sequence\":2," } })
+        .await?;
+    check_log_is_named(&store).await?;
+    assert_eq!(verified(&store, Vec::new()).await?.faults, []);
+    Ok(())
+}
+
+/// Values of other types are in other parts of the index, and before no page or after it.
+#[tokio::test]
+async fn rows_of_mongodb_with_values_of_other_types_are_faults() -> Outcome {
+    let server = Mongod::start().await?;
+    let store = open(&mongo(&server, "types")?, "p").await?;
+    create(&store, "a").await?;
+    create(&store, "b").await?;
+    let rows = server.database("types").await?;
+    let rows = rows.collection::<Bdoc>("_audit");
+    let newest = doc! { "sequence": 3_i64 };
+    let row = rows.find_one(newest.clone()).await?.expect("a row");
+    let chain = row.get_str("chain")?;
+    let after_first = AuditQuery {
+        after: Some(format!("{chain}:1").parse()?),
+        limit: 1,
+        ..AuditQuery::default()
+    };
+    for damage in [
+        doc! { "sequence": 3_i32 },
+        doc! { "sequence": "3" },
+        doc! { "sequence": Bson::Null },
+        doc! { "chain": 7_i32 },
+        doc! { "chain": Bson::MaxKey },
+        doc! { "chain": "A" },
+    ] {
+        let mut row = row.clone();
+        row.extend(damage.clone());
+        rows.delete_one(doc! { "_id": row.get_object_id("_id")? })
+            .await?;
+        rows.insert_one(&row).await?;
+        let report = verified(&store, Vec::new()).await?;
+        assert!(
+            matches!(&report.faults[..], [Fault::Damaged(_row)]),
+            "{damage}: {:?}",
+            report.faults
+        );
+    }
+    // A page after a record begins with the next one.
+    rows.delete_one(doc! { "chain": "A" }).await?;
+    rows.insert_one(&row).await?;
+    let page = store.audit_page(&after_first).await?;
+    assert_eq!(page.items.len(), 1);
+    assert!(page.items[0].as_str().contains("\"sequence\":2,"));
+    assert!(page.next.is_some());
     Ok(())
 }
 
