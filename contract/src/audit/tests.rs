@@ -311,7 +311,13 @@ fn a_damaged_row_is_a_fault() {
     };
     let mut lines = texts(&records("a", Vec::new(), 2));
     lines.push(serde_json::to_string(&row).expect("json"));
-    assert_eq!(verified(Vec::new(), &lines).faults, [Fault::Damaged(row)]);
+    let faults = verified(Vec::new(), &lines).faults;
+    assert_eq!(faults, [Fault::Damaged(row.damaged)]);
+    // Very many do not fill the memory.
+    lines.extend(vec!["{".to_owned(); 1_000]);
+    let faults = verified(Vec::new(), &lines).faults;
+    let further = Fault::FurtherUnreadable { count: 901 };
+    assert_eq!((faults.len(), faults.last()), (101, Some(&further)));
 }
 
 #[test]

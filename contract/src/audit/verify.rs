@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 use crate::{
-    audit::{AuditRecord, ChainId, DIGEST, Tip, digest},
+    audit::{AuditRecord, ChainId, DIGEST, DamagedRow, Tip, digest},
     canonical::CanonicalJson,
     sha256::Sha256,
 };
@@ -28,6 +28,9 @@ mod known;
 
 /// The kind of the first record of a chain.
 const STARTED: &str = "publisher-started";
+
+/// Rows and lines that cannot be read are named up to this number, and counted from there on.
+const MAX_UNREADABLE: usize = 100;
 
 /// One chain as far as it was read.
 #[derive(Debug)]
@@ -42,8 +45,8 @@ struct Chain {
     began: DateTime<Utc>,
     /// The time of the last record.
     ended: DateTime<Utc>,
-    /// Whether the first record says why it begins another chain.
-    has_reason: bool,
+    /// Why it begins another chain, as its first record says.
+    reason: Option<String>,
     /// Whether a fault was found; what follows is not judged.
     is_broken: bool,
 }
@@ -67,6 +70,8 @@ pub struct Report {
     /// The newest record of each chain without a fault, by chain: what the next verification takes as
     /// known.
     pub tips: Vec<KnownTip>,
+    /// Why chains began in a store that has one, as their first records say.
+    pub reasons: Vec<(ChainId, String)>,
     /// What retention removed, as records say, in the order of the records.
     pub retentions: Vec<Retention>,
     /// The faults: of each chain the first.
@@ -78,6 +83,7 @@ pub struct Report {
 pub struct Verifier {
     lines: u64,
     records: u64,
+    unreadable: usize,
     bytes: u64,
     expected: Expectation,
     chains: BTreeMap<ChainId, Chain>,
@@ -115,11 +121,14 @@ impl Verifier {
         let (record, actual) = match read(json) {
             Ok(read) => read,
             Err(reason) => {
-                let line = self.lines;
-                self.faults.push(match serde_json::from_slice(json) {
-                    Ok(row) => Fault::Damaged(row),
-                    Err(_other) => Fault::Unreadable { line, reason },
-                });
+                self.unreadable += 1;
+                if self.unreadable <= MAX_UNREADABLE {
+                    let line = self.lines;
+                    self.faults.push(match serde_json::from_slice(json) {
+                        Ok(DamagedRow { damaged, .. }) => Fault::Damaged(damaged),
+                        Err(_other) => Fault::Unreadable { line, reason },
+                    });
+                }
                 return None;
             }
         };
@@ -145,7 +154,7 @@ impl Verifier {
                     digests: vec![record.digest],
                     began: record.time,
                     ended: record.time,
-                    has_reason: named(record).reason.is_some(),
+                    reason: named(record).reason,
                     is_broken: false,
                 },
             );
@@ -211,6 +220,10 @@ impl Verifier {
         self.judge_beginnings();
         self.judge_named();
         self.judge_expected();
+        if self.unreadable > MAX_UNREADABLE {
+            let count = self.unreadable - MAX_UNREADABLE;
+            self.faults.push(Fault::FurtherUnreadable { count });
+        }
         let whole = self.chains.iter().filter(|(_name, chain)| !chain.is_broken);
         let tips = whole.filter_map(|(name, chain)| {
             Some(KnownTip {
@@ -225,6 +238,11 @@ impl Verifier {
         Report {
             records: self.records,
             tips: tips.collect(),
+            reasons: self
+                .chains
+                .iter()
+                .filter_map(|(name, chain)| Some((name.clone(), chain.reason.clone()?)))
+                .collect(),
             retentions: self.retentions,
             faults: self.faults,
         }
@@ -253,7 +271,10 @@ impl Verifier {
             };
             if !begins {
                 faults.push(Fault::NoBeginning(first));
-            } else if self.expected.one_chain && index > 0 && chain.first == 1 && !chain.has_reason
+            } else if self.expected.one_chain
+                && index > 0
+                && chain.first == 1
+                && chain.reason.is_none()
             {
                 faults.push(Fault::SecondChain(first));
             } else if chain.first == 1 && self.expected.is_inserted(name, chain.began) {

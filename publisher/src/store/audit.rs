@@ -27,6 +27,9 @@ use crate::{
 const READ: usize = 10_000;
 /// Records that one step of retention removes at most.
 const STEP: usize = 1_000;
+/// Bytes of a record at most, approximately. A chain whose sizes say more is not as large: other means
+/// wrote them, and retention must not remove all of it.
+const MAX_RECORD: u64 = 1 << 20;
 /// Rows without a place that one reading gives at most: they are all faults.
 const MAX_DAMAGED: usize = 10;
 /// Positions and sizes from here on are not what a publisher wrote. A chain is not continued from there.
@@ -130,6 +133,16 @@ impl AuditRows {
 pub(super) struct AuditChain {
     pub(super) first: AuditRow,
     pub(super) last: AuditRow,
+}
+
+impl AuditChain {
+    /// Bytes of its records.
+    fn size(&self) -> u64 {
+        let rows = self.last.sequence.saturating_sub(self.first.sequence);
+        let most = rows.saturating_add(1).saturating_mul(MAX_RECORD);
+        let bytes = self.last.total.saturating_sub(self.first.before());
+        bytes.min(most).min(MAX_POSITION)
+    }
 }
 
 /// The end of a chain, where the next record goes.
@@ -412,8 +425,8 @@ impl Store {
         max_bytes: u64,
     ) -> anyhow::Result<Option<AuditTrimmed>> {
         let mut chains = self.audit_chains().await?;
-        let size = |chain: &AuditChain| chain.last.total.saturating_sub(chain.first.before());
-        let bytes: u64 = chains.iter().map(size).sum();
+        let bytes = chains.iter().map(AuditChain::size);
+        let bytes = bytes.fold(0, u64::saturating_add);
         let excess = bytes.saturating_sub(max_bytes);
         chains.sort_by_key(|chain| chain.first.record().map(|record| record.time));
         let mut removed = None;

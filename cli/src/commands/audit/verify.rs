@@ -102,6 +102,7 @@ impl Checked {
         let Report {
             records,
             tips,
+            reasons,
             retentions,
             ..
         } = &self.report;
@@ -114,11 +115,14 @@ impl Checked {
         if as_json {
             return output::json(&json!({
                 "records": records, "faults": faults, "changes": compared, "tips": tips,
-                "retentions": retentions,
+                "reasons": reasons, "retentions": retentions,
             }));
         }
         for fault in faults {
             output::result(fault)?;
+        }
+        for (chain, reason) in reasons {
+            output::result(format_args!("chain {chain} began because {reason}"))?;
         }
         let earlier = retentions.len().saturating_sub(SHOWN_REMOVALS);
         if earlier > 0 {

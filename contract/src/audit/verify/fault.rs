@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::{
-    audit::{ChainId, DamagedRow, Tip, verify::Retention},
+    audit::{ChainId, Tip, verify::Retention},
     text::Escaped,
 };
 
@@ -23,7 +23,12 @@ pub enum Fault {
     /// inserted.
     Unchained(Tip),
     /// A row of the store is not the record of its place.
-    Damaged(DamagedRow),
+    Damaged(String),
+    /// Further rows or lines cannot be read, besides those that are named.
+    FurtherUnreadable {
+        /// How many.
+        count: usize,
+    },
     /// A chain begins with another record than the start of a publisher.
     NotStarted(Tip),
     /// A second chain in a store that has one, and its first record does not say why.
@@ -72,7 +77,10 @@ impl fmt::Display for Fault {
             Self::Unreadable { line, reason } => {
                 write!(f, "line {line} is not an audit record: {reason}")
             }
-            Self::Damaged(row) => write!(f, "{} is damaged", Escaped(&row.damaged)),
+            Self::Damaged(row) => write!(f, "{} is damaged", Escaped(row)),
+            Self::FurtherUnreadable { count } => {
+                write!(f, "{count} further rows or lines cannot be read")
+            }
             Self::NotStarted(tip) => write!(
                 f,
                 "{} is the first one, and it is not the start of a publisher: the chain was inserted",
@@ -143,7 +151,10 @@ impl Fault {
     /// The chain that is not whole; `None` where the fault is in no chain, or about a removal.
     pub(super) fn chain(&self) -> Option<&ChainId> {
         match self {
-            Self::Unreadable { .. } | Self::Damaged(_) | Self::NoRetention(_) => None,
+            Self::Unreadable { .. }
+            | Self::Damaged(_)
+            | Self::FurtherUnreadable { .. }
+            | Self::NoRetention(_) => None,
             Self::Changed(tip)
             | Self::Unchained(tip)
             | Self::Repeated(tip)

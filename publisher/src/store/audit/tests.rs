@@ -285,6 +285,10 @@ async fn rows_that_cannot_be_read_are_faults_and_writes_go_on() -> Outcome {
         // The size of a chain is in no record.
         let is_found = report.faults.iter().any(is_damaged) || damage.contains("total");
         assert!(is_found, "{damage}: {:?}", report.faults);
+        let trimmed = store
+            .trim_audit(DateTime::<Utc>::MIN_UTC, 100 << 20)
+            .await?;
+        assert_eq!(trimmed, None, "{damage}: the log is small");
         assert_eq!(report.tips.len(), chains, "{damage}: {:?}", report.faults);
     }
     Ok(())
