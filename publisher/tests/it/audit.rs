@@ -127,7 +127,10 @@ async fn without_credentials_no_log_is_kept_unless_it_is_asked_for() -> Outcome 
             .await?;
         ensure!(records(testbed).await?.is_empty());
         let (_status, tips) = testbed.send("GET", "/v1/audit/tips", &[], "").await?;
-        ensure!(serde_json::from_str::<Value>(&tips)? == json!({"enabled": false, "tips": []}));
+        ensure!(
+            serde_json::from_str::<Value>(&tips)?
+                == json!({"enabled": false, "tips": [], "oneChain": true})
+        );
         Ok(())
     })
     .await
