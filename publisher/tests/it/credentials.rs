@@ -101,12 +101,17 @@ async fn every_request_needs_a_credential_but_those_of_orchestrators() -> Outcom
             "GET /openapi.json",
             "GET /none",
             "PUT /dapr/subscribe",
+            "GET /%64apr/subscribe",
         ] {
             ensure!(status(testbed, line, "").await? == 401, "{line}");
         }
         // Without APP_API_TOKEN nothing tells a sidecar from others: a reader is none.
-        let subscribe = "GET /dapr/subscribe";
-        ensure!(status(testbed, subscribe, &file.header()).await? == 401);
+        for subscribe in ["GET /dapr/subscribe", "GET /%64apr/subscribe"] {
+            ensure!(
+                status(testbed, subscribe, &file.header()).await? == 401,
+                "{subscribe}"
+            );
+        }
         Ok(())
     })
     .await
@@ -335,6 +340,25 @@ async fn bodies_of_callers_that_are_not_known_take_nothing_of_the_budget() -> Ou
 #[tokio::test]
 async fn bodies_of_callers_that_are_not_the_sidecar_take_nothing_of_the_budget() -> Outcome {
     take_nothing_of_the_budget(&["--app-api-token=t"], "POST /dapr/deadLetters").await
+}
+
+/// The router decodes a path before it looks for a route.
+#[tokio::test]
+async fn an_encoded_path_needs_the_token_of_the_sidecar_too() -> Outcome {
+    let flags = ["--app-api-token=t"];
+    with_publisher(&flags, async |testbed| {
+        for line in [
+            "GET /dapr/subscribe",
+            "GET /%64apr/subscribe",
+            "POST /d%61pr/deadLetters",
+        ] {
+            ensure!(status(testbed, line, "").await? == 401, "{line}");
+        }
+        let right = "dapr-api-token: t\r\n";
+        ensure!(status(testbed, "GET /%64apr/subscribe", right).await? == 200);
+        Ok(())
+    })
+    .await
 }
 
 /// 64 bodies of 2 MiB are twice the budget of all bodies.

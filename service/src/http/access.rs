@@ -121,6 +121,20 @@ impl SidecarToken {
     }
 }
 
+/// Marks a request that was judged as one of a sidecar. Its routes take no other.
+struct OfSidecar;
+
+/// Whether a request to a route of the sidecar was judged as such.
+///
+/// # Errors
+/// 401 `unauthenticated`.
+pub(super) fn check_sidecar(request: &HttpRequest) -> Result<(), ProblemError> {
+    if request.extensions().contains::<OfSidecar>() {
+        return Ok(());
+    }
+    Err(not_the_sidecar())
+}
+
 /// Middleware: puts the [`Identity`] of the caller into the extensions of the request, or refuses it.
 ///
 /// # Errors
@@ -130,7 +144,13 @@ pub async fn authenticate(
     request: ServiceRequest,
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let is_of_sidecar = request.path().starts_with(SIDECAR);
+    // Decoded, as the router reads it: an encoded letter must not lead around.
+    let path = request.match_info().as_str();
+    let is_of_sidecar = path.starts_with(SIDECAR);
+    let is_for_anyone = WITHOUT_CREDENTIAL.contains(&path);
+    if is_of_sidecar {
+        request.extensions_mut().insert(OfSidecar);
+    }
     if is_of_sidecar && let Err(refused) = layer.sidecar_token.check(&request) {
         return Ok(bodies::refuse(request, refused.error_response()).await);
     }
@@ -140,7 +160,7 @@ pub async fn authenticate(
         return next.call(request).await;
     }
     let has_token = is_of_sidecar && !matches!(layer.sidecar_token, SidecarToken::None);
-    if has_token || WITHOUT_CREDENTIAL.contains(&request.path()) {
+    if has_token || is_for_anyone {
         return next.call(request).await;
     }
     let session = session(&layer.authenticator, request.request());

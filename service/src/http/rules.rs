@@ -38,6 +38,7 @@ use contract::{
 };
 
 use super::{
+    access::check_sidecar,
     caller::{Caller, is_known, is_unrestricted},
     connections::incoming::BodyLength,
     etag::condition_title,
@@ -177,7 +178,8 @@ pub(super) fn check_access<'a>(
     parameter: impl Fn(&str) -> Option<&'a str>,
 ) -> Result<(), ProblemError> {
     let (rights, scope) = match access {
-        Access::Anyone | Access::Sidecar => return Ok(()),
+        Access::Anyone => return Ok(()),
+        Access::Sidecar => return check_sidecar(request),
         // The layer before the routes has refused callers that are not known.
         Access::Caller if is_known(request) => return Ok(()),
         Access::Caller => (&[][..], Scope::Service),

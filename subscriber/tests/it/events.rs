@@ -137,6 +137,11 @@ async fn a_token_protects_the_routes_of_a_sidecar_and_no_other() {
                     .await;
                 problem(answer.expect("an answer"), 401, "unauthorized").await;
             }
+            for path in [EVENTS, "/%64apr/processConfigurationEvents"] {
+                let answer = subscriber.client.post(subscriber.url(path)).body("x");
+                let answer = answer.send().await.expect("an answer");
+                problem(answer, 401, "unauthorized").await;
+            }
             let answer = subscriber
                 .client
                 .post(subscriber.url(EVENTS))
