@@ -53,7 +53,7 @@ struct Chain {
 
 impl Chain {
     fn last(&self) -> u64 {
-        self.first + self.digests.len() as u64 - 1
+        self.first + (self.digests.len() as u64 - 1)
     }
 
     fn digest(&self, sequence: u64) -> Option<Sha256> {
@@ -277,7 +277,7 @@ impl Verifier {
                 && chain.reason.is_none()
             {
                 faults.push(Fault::SecondChain(first));
-            } else if chain.first == 1 && self.expected.is_inserted(name, chain.began) {
+            } else if self.expected.is_inserted(name, chain.began) {
                 faults.push(Fault::InsertedChain(first));
             }
         }

@@ -372,8 +372,7 @@ impl Store {
             next: None,
         };
         let mut after = query.after.clone();
-        let mut read = 0;
-        let mut bytes = 0;
+        let (mut read, mut shown, mut bytes) = (0, 0, 0);
         loop {
             let step = STEP.min(limit + 1);
             let rows = self
@@ -384,13 +383,14 @@ impl Store {
                     .push(CanonicalJson::of(&serde_json::to_value(row)?)?);
             }
             for row in rows.rows {
-                if page.items.len() >= limit || bytes >= PAGE_BYTES || read >= READ {
+                if shown >= limit || bytes >= PAGE_BYTES || read >= READ {
                     page.next = after;
                     return Ok(page);
                 }
                 after = Some(row.cursor());
                 read += 1;
                 if query.matches(&row) {
+                    shown += 1;
                     bytes += row.text.len();
                     page.items.push(row.shown()?);
                 }

@@ -87,9 +87,16 @@ impl ChangeLog {
         let identity = publisher.identity().await?;
         let reads_all = identity.may(Right::Read, Access::Service);
         for head in heads {
-            let name = head.collection.clone();
+            let (name, newest) = (head.collection.clone(), head.revision);
             match collection(publisher, head, reads_all).await {
                 Ok(Some(collection)) => {
+                    if collection.newest < newest {
+                        log.faults.push(format!(
+                            "more than {MAX_MISSING} revisions of {name} are missing or damaged in the \
+                             change log: it was not compared after revision {}",
+                            collection.newest
+                        ));
+                    }
                     log.collections.insert(name, collection);
                 }
                 Ok(None) => log.notes.push(format!(
@@ -281,5 +288,6 @@ async fn collection(
             missing += 1;
         }
     }
+    found.newest = found.newest.min(since);
     Ok(Some(found))
 }
