@@ -382,7 +382,7 @@ impl Authenticator {
                     None => Some(Err(ended())),
                 }
             }
-            Some(("cert", name)) => Some(self.certificates.load().find(name)),
+            Some(("cert", _name)) => Some(self.certificates.load().named(name)),
             Some(("jwt", _subject)) => None,
             _other => Some(Err(ended())),
         }

@@ -75,27 +75,49 @@ impl CertificateMap {
     /// # Errors
     /// When no rule has the name, or it is too long to be the name of a caller.
     pub(crate) fn find(&self, name: &str) -> Result<Identity, Refused> {
-        let by_prefix = || {
-            let mut prefixes = self.prefixes.iter();
-            prefixes.find_map(|(prefix, grants)| is_of(name, prefix).then_some(grants))
-        };
-        let Some(grants) = self.exact.get(name).or_else(by_prefix) else {
+        match self.exact.get(name) {
+            Some(grants) => identity(name, grants),
+            None => self.of_prefix(name),
+        }
+    }
+
+    fn of_prefix(&self, name: &str) -> Result<Identity, Refused> {
+        let mut prefixes = self.prefixes.iter();
+        let found = prefixes.find(|(prefix, _grants)| is_of(name, prefix));
+        let Some((_prefix, grants)) = found else {
             // What a rule needs to have.
             let shown = visible("cert", name)?;
             let shown = shown.strip_prefix("cert:").unwrap_or_default();
             let detail = format!("{shown}, the name in the client certificate, is not known here");
             return Err(Refused::Invalid(detail));
         };
-        Ok(Identity {
-            name: visible("cert", name)?,
-            grants: grants.as_slice().into(),
-        })
+        identity(name, grants)
+    }
+
+    /// The identity whose name is known from an earlier request, `cert:` included, as [`visible`] made it.
+    ///
+    /// # Errors
+    /// When no rule has the name any more.
+    pub(crate) fn named(&self, name: &str) -> Result<Identity, Refused> {
+        let is_same = |known: &&String| visible("cert", known).is_ok_and(|known| *known == *name);
+        match self.exact.keys().find(is_same) {
+            Some(known) => self.find(known),
+            // Prefixes are of URIs, in which every character is visible.
+            None => self.of_prefix(name.strip_prefix("cert:").unwrap_or(name)),
+        }
     }
 
     /// Whether no certificate is accepted.
     pub(crate) fn is_empty(&self) -> bool {
         self.exact.is_empty() && self.prefixes.is_empty()
     }
+}
+
+fn identity(name: &str, grants: &[Grant]) -> Result<Identity, Refused> {
+    Ok(Identity {
+        name: visible("cert", name)?,
+        grants: grants.into(),
+    })
 }
 
 #[cfg(test)]
@@ -125,6 +147,18 @@ mod tests {
         }
         let name = map.find("spiffe://a/ns/x").expect("known").name;
         assert_eq!(&*name, "cert:spiffe://a/ns/x");
+        assert!(map.named(&name).is_ok());
+    }
+
+    #[test]
+    fn a_caller_is_known_by_the_visible_form_of_its_name() {
+        let rules =
+            r#"{"certificates":[{"name":"Payment Service","grants":[{"role":"replica"}]}]}"#;
+        let map = CertificateMap::read(rules).expect("rules");
+        let found = map.find("Payment Service").expect("known");
+        assert_eq!(&*found.name, "cert:Payment%20Service");
+        assert_eq!(map.named(&found.name).expect("known").name, found.name);
+        assert!(map.named("cert:Payment Service ").is_err());
     }
 
     #[test]
