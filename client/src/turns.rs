@@ -16,6 +16,9 @@ use tokio::{
 /// process takes its capacity, so it waits only for other processes of the same caller.
 const LONGEST_TURN: Duration = Duration::from_secs(30);
 
+/// Time between two attempts at least.
+const SHORTEST_WAIT: Duration = Duration::from_millis(100);
+
 /// The turns at one service. Cloning shares them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Turns(
@@ -46,7 +49,8 @@ impl Turns {
         let _alone = self.0.write().await;
         let end = Instant::now() + LONGEST_TURN;
         while at <= end {
-            sleep_until(at).await;
+            // However soon a service names: a turn is no loop without a rest.
+            sleep_until(at.max(Instant::now() + SHORTEST_WAIT)).await;
             answer = attempt().await?;
             match due(&answer) {
                 Some(next) => at = next,

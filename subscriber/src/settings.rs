@@ -373,7 +373,7 @@ impl Options {
         let ready_when_stale =
             checks.check("AURA_CONFIGURATION_READY_WHEN_STALE", ready, boolean(ready));
         let base_url = base_url(&mut checks, &self.base_url);
-        if self.tls.is_on() && self.base_url.starts_with("http://") {
+        if self.tls.is_on() && self.base_url.to_ascii_lowercase().starts_with("http://") {
             let what = "…: this subscriber takes connections with TLS only (its TLS files are set), and a \
                         publisher posts events to this URL: begin it with https://";
             checks.error("AURA_CONFIGURATION_BASE_URL", what);

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::{Node, Places, push_token};
+use super::{Places, push_token};
 
 /// Most sets of subschemas that are visited. A larger schema is not examined further.
 const MAX_STEPS: usize = 10_000;
@@ -77,13 +77,21 @@ fn steps<A, B>(
         let of_inner = here.iter().flat_map(|at| inner.nodes[*at].of_member(name));
         add(name.clone(), of_outer.chain(of_inner).collect());
     }
-    let of_outer = here
-        .iter()
-        .flat_map(|at| of_other_member(&outer.nodes[*at]));
-    let of_inner = here
-        .iter()
-        .flat_map(|at| of_other_member(&inner.nodes[*at]));
-    add("*".to_owned(), of_outer.chain(of_inner).collect());
+    // A member that the schema does not name: one that fits no pattern, or one that fits a pattern.
+    // Two patterns that a name may fit are judged with the value.
+    let nodes = || here.iter().map(|at| (&outer.nodes[*at], &inner.nodes[*at]));
+    let any = || nodes().flat_map(|(one, other)| one.any_member.iter().chain(&other.any_member));
+    let other =
+        nodes().flat_map(|(one, other)| one.other_members.iter().chain(&other.other_members));
+    add("*".to_owned(), other.chain(any()).copied().collect());
+    for (one, other) in nodes() {
+        for ((_pattern, one), (_same, other)) in
+            one.pattern_members.iter().zip(&other.pattern_members)
+        {
+            let fitting = one.iter().chain(other).chain(any());
+            add("*".to_owned(), fitting.copied().collect());
+        }
+    }
     for at in 0..=positions {
         let of_outer = here
             .iter()
@@ -99,12 +107,4 @@ fn steps<A, B>(
         add(token, of_outer.chain(of_inner).collect());
     }
     steps
-}
-
-/// Those of a member that the schema does not name: of any pattern.
-fn of_other_member<M>(node: &Node<M>) -> impl Iterator<Item = usize> + '_ {
-    let patterns = node.pattern_members.iter();
-    let patterns = patterns.flat_map(|(_pattern, inner)| inner);
-    let other = node.other_members.iter().chain(&node.any_member);
-    other.chain(patterns).copied()
 }

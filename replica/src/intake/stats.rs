@@ -217,7 +217,7 @@ impl Stats {
     ) -> u64 {
         let mut counters = self.lock();
         // Both slices have one entry per change of the page.
-        let mut count = 0;
+        let (mut count, mut missed) = (0, 0);
         for (change, new) in changes.iter().zip(new) {
             // A change that an event had brought is no sign of a faulty intake.
             if *new {
@@ -226,11 +226,12 @@ impl Stats {
                 if announced.contains(collection) {
                     counters.deliveries.by_event(collection, revision);
                 } else {
+                    missed += 1;
                     counters.deliveries.by_feed(collection, revision);
                 }
             }
         }
-        if count > 0 && counters.unverified == Unverified::Dropped {
+        if missed > 0 && counters.unverified == Unverified::Dropped {
             counters.unverified = Unverified::Missed;
         }
         counters.sync.pages += 1;
