@@ -131,8 +131,13 @@ impl ReplicaStatus {
         }
         hide_errors(&mut self.handlers, may_read);
         if !may_read_all {
+            let hidden = || "it may quote a document, and needs the right read".to_owned();
             for drop in &mut self.drops {
-                drop.error = "it may quote a document, and needs the right read".to_owned();
+                drop.error = hidden();
+            }
+            let projection = self.projection.as_mut();
+            if let Some(error) = projection.and_then(|projection| projection.last_error.as_mut()) {
+                *error = hidden();
             }
         }
     }

@@ -12,10 +12,11 @@ token_file = os.environ.get("AURA_CONFIGURATION_TOKEN_FILE")
 
 
 def get(address, headers, timeout):
+    request = Request(address, headers=headers)
     if token_file:  # read for each request: it may be exchanged
-        with open(token_file) as token:
-            headers["Authorization"] = f"Bearer {token.read().strip()}"
-    return urlopen(Request(address, headers=headers), timeout=timeout)
+        with open(token_file) as token:  # never sent to where a redirect leads
+            request.add_unredirected_header("Authorization", f"Bearer {token.read().strip()}")
+    return urlopen(request, timeout=timeout)
 
 
 def documents():

@@ -50,6 +50,8 @@ const RETRY_PAUSE_MS: std::ops::RangeInclusive<u64> = 50..=200;
 const TLS_REMEDY: &str = "TLS with it fails; set AURA_CONFIGURATION_CA_FILE of this publisher to the authority \
                           of its certificate, and its AURA_CONFIGURATION_BASE_URL to the scheme and a name of \
                           that certificate";
+/// Most characters of the reason that a subscriber gives for a refusal.
+const REASON_CHARS: usize = 300;
 /// Bytes of an answer that are read.
 const ANSWER_BYTES: usize = 64 * 1024;
 
@@ -381,7 +383,11 @@ async fn refusal(to: &str, answer: Response) -> anyhow::Error {
     // Nothing is lost when the body cannot be read: the status is known.
     let body = read_body(answer).await.unwrap_or_default();
     let reason = contract::objects::from_slice::<Problem>(&body)
-        .map(|problem| format!(": {}", problem.detail))
+        .map(|problem| {
+            // It is shown in the list of replicas.
+            let detail: String = problem.detail.chars().take(REASON_CHARS).collect();
+            format!(": {detail}")
+        })
         .unwrap_or_default();
     anyhow!("the subscriber answered {status} to {to}{reason}")
 }
