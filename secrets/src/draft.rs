@@ -174,7 +174,8 @@ mod tests {
         let collection = "Doors".parse().expect("a name");
         let id = "d1".parse().expect("an id");
         let keys = keyring(&["a"]);
-        let plain = json!({"z": "p1!", "list": [{"token": {"k": "p2!"}, "n": 1}], "b": "x\u{0}\"y"});
+        let plain =
+            json!({"z": "p1!", "list": [{"token": {"k": "p2!"}, "n": 1}], "b": "x\u{0}\"y"});
         let pointers = ["/list/0/token".to_owned(), "/z".to_owned()];
         let draft = Draft::new(plain.clone(), &pointers, system_entropy).expect("a draft");
         assert_eq!(draft.secrets(), 2);
@@ -201,7 +202,8 @@ mod tests {
         assert_eq!(second["list"], stored["list"]);
         assert_ne!(second["z"], stored["z"]);
         assert!(draft.is(seal(&changed, 9, None).as_str()));
-        let longer = json!({"z": "p1!", "list": [{"token": {"k": "p2!"}, "n": 2}], "b": "x\u{0}\"y"});
+        let longer =
+            json!({"z": "p1!", "list": [{"token": {"k": "p2!"}, "n": 2}], "b": "x\u{0}\"y"});
         let longer = Draft::new(longer, &pointers, system_entropy).expect("a draft");
         assert!(!longer.is(first.as_str()));
     }
