@@ -10,7 +10,10 @@ pub(crate) struct Pattern {
 
 impl Pattern {
     /// A regular expression of ECMA-262, as schemas have it.
-    #[cfg_attr(not(feature = "jsonschema"), expect(unused_variables))]
+    #[cfg_attr(
+        not(feature = "jsonschema"),
+        expect(unused_variables, reason = "only the library reads it")
+    )]
     pub(super) fn new(expression: &str) -> Self {
         Self {
             #[cfg(feature = "jsonschema")]
