@@ -96,8 +96,9 @@ pub struct Api {
     pub streams: StreamSlots,
     /// Dead letters.
     pub dead_letters: crate::dead_letters::DeadLetters,
-    /// What the sidecar of this publisher does for it.
-    pub sidecar: sidecar::SidecarAccess,
+    /// The component with which the sidecar reads the dead letter topic; `None` with another transport
+    /// than `DAPR`.
+    pub sidecar_pubsub: Option<String>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Repairs, one at a time.

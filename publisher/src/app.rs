@@ -48,7 +48,7 @@ use tracing::{info, warn};
 
 use crate::{
     api as routes,
-    api::{Api, health::Readiness, sidecar::SidecarAccess},
+    api::{Api, health::Readiness},
     audit::{self, Audit},
     dead_letters::DeadLetters,
     decide::{Rules, Sealing, schemas::Schemas},
@@ -81,7 +81,7 @@ const PEERS: &str = "every peer can read and change all documents, and declare a
 pub struct Publisher {
     api: web::Data<Api>,
     connections: Connections,
-    authenticator: Arc<Authenticator>,
+    layer: Layer,
     http: Option<(SocketAddr, Server)>,
     no_more_requests: CancellationToken,
     supervisor: Supervisor,
@@ -115,7 +115,8 @@ impl Publisher {
         // 1. What may be written, and the transport.
         let policy = Arc::new(policy(&settings)?);
         let audits = settings.audit.is_on(!settings.authenticator.is_open());
-        let sidecar = settings.events.as_ref().map(sidecar).unwrap_or_default();
+        let (sidecar_pubsub, sidecar_token) =
+            settings.events.as_ref().map(sidecar).unwrap_or_default();
         let signer = settings
             .events
             .as_ref()
@@ -281,7 +282,7 @@ impl Publisher {
             feed,
             streams,
             dead_letters,
-            sidecar,
+            sidecar_pubsub,
             metrics,
             repairs,
             rates,
@@ -293,7 +294,10 @@ impl Publisher {
         Ok(Self {
             api,
             connections,
-            authenticator,
+            layer: Layer {
+                authenticator,
+                sidecar_token,
+            },
             http: None,
             no_more_requests,
             supervisor,
@@ -318,13 +322,7 @@ impl Publisher {
         let rates = web::Data::new(api.rates.clone());
         let bad_credentials = web::Data::new(limits.bad_credentials());
         let refusals = web::Data::new(api.metrics.refusals.clone());
-        let layer = Layer {
-            authenticator: self.authenticator.clone(),
-            sidecar_token: match &self.api.sidecar.token {
-                Some(token) => SidecarToken::Asked(token.as_str().into()),
-                None => SidecarToken::None,
-            },
-        };
+        let layer = self.layer.clone();
         let app = move || {
             App::new()
                 .app_data(api.clone())
@@ -368,7 +366,7 @@ impl Publisher {
         let Self {
             api,
             connections: _,
-            authenticator,
+            layer,
             http,
             no_more_requests,
             mut supervisor,
@@ -379,7 +377,7 @@ impl Publisher {
         let stop = supervisor.stop();
         match &http {
             Some((address, _server)) => {
-                if authenticator.is_open() {
+                if layer.authenticator.is_open() {
                     warn_when_open("publisher", *address, PEERS);
                 }
                 info!(%address, "the publisher is up");
@@ -466,23 +464,21 @@ fn policy(settings: &Settings) -> anyhow::Result<PublisherPolicy> {
     })
 }
 
-/// The sidecar that delivers dead letters.
-fn sidecar(events: &Events) -> SidecarAccess {
-    match &events.transport {
+/// The component with which the sidecar reads dead letters, and the token that it sends.
+fn sidecar(events: &Events) -> (Option<String>, SidecarToken) {
+    let (component, token) = match &events.transport {
         TransportSettings::Dapr {
             dead_letters,
             app_token,
             ..
-        } => SidecarAccess {
-            pubsub_name: Some(dead_letters.clone()),
-            token: app_token.clone(),
-        },
-        TransportSettings::Local { api_token, .. } => SidecarAccess {
-            pubsub_name: None,
-            token: api_token.as_ref().map(|token| token.text.clone()),
-        },
-        TransportSettings::Redis { .. } => SidecarAccess::default(),
-    }
+        } => (Some(dead_letters.clone()), app_token.as_ref()),
+        TransportSettings::Local { api_token, .. } => {
+            (None, api_token.as_ref().map(|token| &token.text))
+        }
+        TransportSettings::Redis { .. } => (None, None),
+    };
+    let token = token.map(|token| SidecarToken::Asked(token.as_str().into()));
+    (component, token.unwrap_or_default())
 }
 
 fn transport(
@@ -514,9 +510,10 @@ fn transport(
             api_token,
             tls,
         } => {
-            let subscribers = SubscriberRegistry::new(subscribers, allowed, api_token)
-                .at_most(max_found)
-                .asking(Arc::clone(authenticator));
+            let authenticator = Arc::clone(authenticator);
+            let subscribers =
+                SubscriberRegistry::new(subscribers, allowed, api_token, authenticator)
+                    .at_most(max_found);
             Transport::Direct(DirectTransport::new(subscribers, encoder, tls)?)
         }
         TransportSettings::Redis {

@@ -20,27 +20,10 @@ use service::{http::bodies::Body, runtime::log_rate::LogRate};
 
 use crate::api::{Api, error::ApiError};
 
-/// What the sidecar of this publisher does for it.
-#[derive(Clone, Default)]
-pub struct SidecarAccess {
-    /// The component that it reads the dead letter topic with; `None` with another transport than
-    /// `DAPR`.
-    pub pubsub_name: Option<String>,
-    /// What it sends as `dapr-api-token`; `None` accepts every caller.
-    pub token: Option<String>,
-}
-
-/// Without the token.
-impl std::fmt::Debug for SidecarAccess {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SidecarAccess({:?})", self.pubsub_name)
-    }
-}
-
 /// `GET /dapr/subscribe`: the dead letter topic, or nothing with another transport. A sidecar asks once
 /// in its life.
 pub(super) async fn subscribe(api: web::Data<Api>) -> Result<HttpResponse, ApiError> {
-    let topic = api.sidecar.pubsub_name.as_deref();
+    let topic = api.sidecar_pubsub.as_deref();
     let topics: Vec<_> = topic
         .map(Subscription::of_dead_letters)
         .into_iter()

@@ -316,7 +316,8 @@ impl RegistryTask {
     }
 
     async fn read_all(&self) -> anyhow::Result<()> {
-        // Before the rows are read: a check-in during the read is counted in any case.
+        // Before the rows are read: a check-in during the read counts in any case.
+        let begun = std::time::Instant::now();
         self.registry.size.begin_read();
         self.registry.known.begin_read();
         let mut rows = self.registry.rows().await?;
@@ -353,6 +354,7 @@ impl RegistryTask {
             subscribers.replace(
                 rows.iter()
                     .filter_map(|row| Some((base_url(&row.record.check_in)?, &row.source))),
+                begun,
             );
         }
         Ok(())

@@ -56,7 +56,12 @@ impl Testbed {
         });
         let store = open(&StoreUrl::Embedded(folder.path().into()), policy).await;
         let metrics = Arc::<Metrics>::default();
-        let subscribers = SubscriberRegistry::new(Vec::new(), BTreeSet::new(), None);
+        let subscribers = SubscriberRegistry::new(
+            Vec::new(),
+            BTreeSet::new(),
+            None,
+            Arc::new(auth::Authenticator::open()),
+        );
         let forget_after = Duration::from_secs(3_600);
         let (fleet, fleet_tasks) = Fleet::new(
             store.clone(),

@@ -9,6 +9,7 @@ use std::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 
 use auth::{Authenticator, Refused, Session};
@@ -37,9 +38,9 @@ pub(super) struct Callers {
 struct Caller {
     /// The collections that it may get, as of its check-in; `None` for all.
     follows: Option<BTreeSet<CollectionName>>,
-    /// What it presented; `None` when it checked in with another publisher, or before this process was
-    /// started.
-    session: Option<Arc<Session>>,
+    /// What it presented, and when; `None` when it checked in with another publisher, or before this
+    /// process was started.
+    here: Option<(Arc<Session>, Instant)>,
 }
 
 impl Callers {
@@ -62,12 +63,18 @@ impl Callers {
         let mut callers = self.lock();
         let known = callers.entry(name).or_insert_with(|| Caller::of(source));
         add_followed(&mut known.follows, source.follows.as_ref());
-        known.session = Some(Arc::clone(session));
+        known.here = Some((Arc::clone(session), Instant::now()));
         self.is_kept_back.store(false, Ordering::Relaxed);
     }
 
-    /// These are the callers now. The session of one that stays is kept.
-    pub(super) fn replace(&self, sources: &[&CheckInSource]) {
+    /// Whether one of the callers checked in since then.
+    pub(super) fn any_since(&self, then: Instant) -> bool {
+        self.lock().values().any(|caller| caller.is_since(then))
+    }
+
+    /// These were the callers at that moment; one that checked in since stays as it is. The session of
+    /// one that stays is kept.
+    pub(super) fn replace(&self, sources: &[&CheckInSource], then: Instant) {
         let mut found = BTreeMap::<String, Caller>::new();
         for source in sources {
             let name = source.caller.clone().unwrap_or_default();
@@ -79,8 +86,12 @@ impl Callers {
             }
         }
         let mut callers = self.lock();
-        for (name, caller) in &mut found {
-            caller.session = callers.get(name).and_then(|known| known.session.clone());
+        for (name, known) in std::mem::take(&mut *callers) {
+            if known.is_since(then) {
+                found.insert(name, known);
+            } else if let Some(caller) = found.get_mut(&name) {
+                caller.here = known.here;
+            }
         }
         *callers = found;
     }
@@ -101,7 +112,10 @@ impl Callers {
                 follows.is_none_or(|names| names.contains(collection))
             });
             followed
-                .map(|(name, caller)| (name.clone(), caller.session.clone()))
+                .map(|(name, caller)| {
+                    let session = caller.here.as_ref().map(|(session, _when)| session.clone());
+                    (name.clone(), session)
+                })
                 .collect()
         };
         let mut ended = None;
@@ -137,8 +151,13 @@ impl Caller {
     fn of(source: &CheckInSource) -> Self {
         Self {
             follows: source.follows.clone(),
-            session: None,
+            here: None,
         }
+    }
+
+    fn is_since(&self, then: Instant) -> bool {
+        let here = self.here.as_ref();
+        here.is_some_and(|(_session, when)| *when >= then)
     }
 }
 
@@ -240,8 +259,8 @@ mod tests {
         // Here it checked in; another publisher has its name alone.
         let (here, elsewhere) = (Callers::default(), Callers::default());
         here.checked_in(&source(&["A", "B"]), &session());
-        here.replace(&[&source(&["A", "B"])]);
-        elsewhere.replace(&[&source(&["A", "B"])]);
+        here.replace(&[&source(&["A", "B"])], Instant::now());
+        elsewhere.replace(&[&source(&["A", "B"])], Instant::now());
         for callers in [&here, &elsewhere] {
             assert_eq!(sent(callers, &authenticator).await, [true, true]);
         }
@@ -270,15 +289,20 @@ mod tests {
         callers.checked_in(&source(&["B"]), &session);
         assert_eq!(sent(&callers, &open).await, [true, true]);
         // What the rows say now, and no more.
-        callers.replace(&[&source(&["B"])]);
+        callers.replace(&[&source(&["B"])], Instant::now());
         assert_eq!(sent(&callers, &open).await, [false, true]);
-        callers.replace(&[&source(&["B"]), &source(&["A"])]);
+        // Rows that were read before a check-in do not undo it.
+        let before = Instant::now();
+        callers.checked_in(&source(&["A"]), &session);
+        callers.replace(&[&source(&["B"])], before);
+        assert_eq!(sent(&callers, &open).await, [true, true]);
+        callers.replace(&[&source(&["B"]), &source(&["A"])], Instant::now());
         assert_eq!(sent(&callers, &open).await, [true, true]);
         let all = CheckInSource {
             follows: None,
             ..source(&[])
         };
-        callers.replace(&[&source(&["B"]), &all]);
+        callers.replace(&[&source(&["B"]), &all], Instant::now());
         assert_eq!(sent(&callers, &open).await, [true, true]);
     }
 }

@@ -50,11 +50,13 @@ struct Known {
 
 impl SubscriberRegistry {
     /// The subscribers of the settings; the hosts besides loopback from which others may check in
-    /// (`host` or `host:port`, in lower case); and the token that all of them expect.
+    /// (`host` or `host:port`, in lower case); the token that all of them expect; and what is asked for
+    /// the credentials of callers before events go to them.
     pub fn new(
         configured: Vec<SecretUrl>,
         allowed: BTreeSet<String>,
         token: Option<SubscriberToken>,
+        authenticator: Arc<Authenticator>,
     ) -> Self {
         let all: Vec<_> = configured
             .into_iter()
@@ -68,16 +70,9 @@ impl SubscriberRegistry {
             known: Arc::new(RwLock::new(known)),
             trust: Arc::new(Trust::new(allowed, token)),
             refused: Arc::default(),
-            authenticator: Arc::new(Authenticator::open()),
+            authenticator,
             max_found: MAX_FOUND,
         }
-    }
-
-    /// The same, which asks for the credentials of callers before events go to them.
-    #[must_use]
-    pub fn asking(mut self, authenticator: Arc<Authenticator>) -> Self {
-        self.authenticator = authenticator;
-        self
     }
 
     /// The same, with at most so many subscribers that are known by their check-in alone.
@@ -117,8 +112,13 @@ impl SubscriberRegistry {
     }
 
     /// Replaces the subscribers that checked in by these, as far as they are trusted. What is known
-    /// of one that stays is kept.
-    pub fn replace<'a>(&self, found: impl Iterator<Item = (Url, &'a CheckInSource)>) {
+    /// of one that stays is kept. `then` is a moment before the list was read: a subscriber that
+    /// checked in since is not in it, and stays.
+    pub fn replace<'a>(
+        &self,
+        found: impl Iterator<Item = (Url, &'a CheckInSource)>,
+        then: Instant,
+    ) {
         let trusted = found.filter(|(base, source)| self.trust.covers(base, source));
         // Several replicas may name one URL: it gets what one of them may follow.
         let mut found = BTreeMap::<_, Vec<&CheckInSource>>::new();
@@ -135,7 +135,9 @@ impl SubscriberRegistry {
             // Kept in place and not rebuilt, so that a subscriber keeps its breaker and its routes.
             known.all.retain(|subscriber| {
                 let is_removable = index.next().is_some_and(|index| removable.contains(&index));
-                let stays = !is_removable || found.contains_key(&subscriber.base);
+                let stays = !is_removable
+                    || found.contains_key(&subscriber.base)
+                    || subscriber.callers.any_since(then);
                 if !stays {
                     info!(
                         ?subscriber,
@@ -148,7 +150,7 @@ impl SubscriberRegistry {
         for (base, sources) in found {
             let subscriber = self.insert(base, "is in the store and gets events");
             if let Some(subscriber) = subscriber {
-                subscriber.callers.replace(&sources);
+                subscriber.callers.replace(&sources, then);
             }
         }
     }
@@ -403,8 +405,11 @@ mod tests {
     }
 
     fn session() -> Arc<Session> {
-        let open = Arc::new(Authenticator::open());
-        Arc::new(Session::new(open, Default::default()))
+        Arc::new(Session::new(open(), Default::default()))
+    }
+
+    fn open() -> Arc<Authenticator> {
+        Arc::new(Authenticator::open())
     }
 
     #[test]
@@ -413,6 +418,7 @@ mod tests {
             vec![url("http://set:1").into()],
             BTreeSet::from(["friend".to_owned()]),
             None,
+            open(),
         );
         let from = |peer: [u8; 4]| {
             subscribers.identify(Peer {
@@ -443,7 +449,7 @@ mod tests {
             (url("http://127.0.0.1:8"), &elsewhere),
             (url("http://127.0.0.1:9"), &here),
         ];
-        subscribers.replace(rows.into_iter());
+        subscribers.replace(rows.into_iter(), Instant::now());
         let all = subscribers.all();
         assert_eq!(all.len(), 3);
         assert!(Arc::ptr_eq(&all[1], &stays), "what is known of it is kept");
@@ -452,15 +458,20 @@ mod tests {
             subscribers.add(found, &here, &session(), "boot")
         });
         assert_eq!(subscribers.all().len(), 1 + MAX_FOUND);
-        subscribers.replace(std::iter::empty());
+        subscribers.replace(std::iter::empty(), Instant::now());
         assert_eq!(subscribers.all().len(), 1, "the settings stay");
+        let before = Instant::now();
+        subscribers.add(url("http://127.0.0.1:9"), &here, &session(), "boot");
+        subscribers.replace(std::iter::empty(), before);
+        assert_eq!(subscribers.all().len(), 2, "it checked in meanwhile");
     }
 
     #[test]
     fn beyond_the_limit_only_a_subscriber_that_takes_no_events_gives_its_place_to_a_new_one() {
         let set = url("http://set:1");
         let new = |limit| {
-            SubscriberRegistry::new(vec![set.clone().into()], BTreeSet::new(), None).at_most(limit)
+            SubscriberRegistry::new(vec![set.clone().into()], BTreeSet::new(), None, open())
+                .at_most(limit)
         };
         let check_in = |registry: &SubscriberRegistry, port: u16| {
             let source = registry.identify(Peer {
@@ -509,6 +520,7 @@ mod tests {
                     text: text.to_owned(),
                     allow_plaintext: true,
                 }),
+                open(),
             )
         };
         let open = registry(None);
