@@ -247,6 +247,8 @@ pub(super) fn allow_sealed_forms(schema: &mut Value) {
 pub(super) fn secret(shape: &Value) -> BTreeMap<BTreeSet<String>, BTreeSet<String>> {
     members_that(shape, |_name, _object, member| {
         let mut rest = vec![member];
+        // A schema may refer to itself.
+        let mut followed = BTreeSet::new();
         while let Some(schema) = rest.pop() {
             let Some(keywords) = schema.as_object() else {
                 continue;
@@ -256,19 +258,25 @@ pub(super) fn secret(shape: &Value) -> BTreeMap<BTreeSet<String>, BTreeSet<Strin
             }
             for (keyword, value) in keywords {
                 match (keyword.as_str(), value) {
-                    ("items" | "oneOf" | "anyOf" | "allOf", Value::Array(schemas)) => {
-                        rest.extend(schemas)
-                    }
-                    ("items" | "additionalProperties", _) => rest.push(value),
+                    (
+                        "items" | "prefixItems" | "oneOf" | "anyOf" | "allOf",
+                        Value::Array(schemas),
+                    ) => rest.extend(schemas),
+                    (
+                        "items"
+                        | "additionalProperties"
+                        | "unevaluatedItems"
+                        | "unevaluatedProperties"
+                        | "contains"
+                        | "if"
+                        | "then"
+                        | "else",
+                        _,
+                    ) => rest.push(value),
                     ("patternProperties", Value::Object(named)) => rest.extend(named.values()),
-                    ("$ref", Value::String(reference)) => {
+                    ("$ref", Value::String(reference)) if followed.insert(reference) => {
                         let target = reference.strip_prefix('#');
-                        let target = target.and_then(|target| shape.pointer(target));
-                        let target = target.and_then(Value::as_object);
-                        // What it refers to is not followed further: it may refer to itself.
-                        if target.is_some_and(is_secret) {
-                            return true;
-                        }
+                        rest.extend(target.and_then(|target| shape.pointer(target)));
                     }
                     _ => {}
                 }

@@ -198,6 +198,35 @@ fn secrets_have_a_type_that_debug_does_not_show() {
 }
 
 #[test]
+fn a_secret_is_found_behind_each_reference_and_kind_of_element() {
+    let pin = json!({"$ref": "#/$defs/pin"});
+    let members = json!({
+        "twice": {"$ref": "#/$defs/alias"},
+        "list": {"$ref": "#/$defs/pins"},
+        "choice": {"oneOf": [pin, {"type": "null"}]},
+        "pair": {"type": "array", "prefixItems": [{"type": "string"}, pin]},
+        "chosen": {"if": {"type": "string"}, "then": pin},
+        "tree": {"$ref": "#/$defs/tree"},
+        "port": {"type": "integer"},
+    });
+    let shape = json!({
+        "properties": members,
+        "$defs": {
+            "pin": {"type": "integer", "x-secret": true},
+            "alias": pin,
+            "pins": {"type": "array", "items": pin},
+            "tree": {"type": "array", "items": {"$ref": "#/$defs/tree"}},
+        },
+    });
+    let found = shape::secret(&shape).into_values().flatten();
+    let found: Vec<_> = found.collect();
+    assert_eq!(
+        found,
+        ["choice", "chosen", "list", "pair", "twice"].map(str::to_owned)
+    );
+}
+
+#[test]
 fn a_secret_may_have_its_sealed_form_where_readers_have_no_key() {
     let contract = Contract {
         collection: "Databases".parse().expect("a name"),
