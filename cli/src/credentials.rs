@@ -4,9 +4,7 @@
 use std::path::PathBuf;
 
 use anyhow::anyhow;
-use client::{
-    ClientFiles, ClientTls, CredentialError, Credentials, FileUse, TlsError, TokenSource,
-};
+use client::{ClientFiles, ClientTls, CredentialError, Credentials, TlsError, TokenSource};
 
 use crate::output;
 
@@ -100,16 +98,15 @@ impl CredentialArgs {
 /// The option of the file that an error is about.
 fn name_of(error: &TlsError, files: &ClientFiles) -> &'static str {
     let identity = files.identity.as_ref();
-    let certificate = identity.map(|(certificate, _key)| certificate.as_path());
-    let key = identity.map(|(_certificate, key)| key.as_path());
-    let files = [
-        (FileUse::Certificate, certificate),
-        (FileUse::Key, key),
-        (FileUse::Authorities, files.ca.as_deref()),
-    ];
-    match error.concerns(&files) {
-        FileUse::Certificate => CLIENT_CERT_FILE,
-        FileUse::Key => CLIENT_KEY_FILE,
-        FileUse::Authorities => CA_FILE,
-    }
+    error.name_of([
+        (
+            CLIENT_CERT_FILE,
+            identity.map(|(certificate, _key)| certificate.as_path()),
+        ),
+        (
+            CLIENT_KEY_FILE,
+            identity.map(|(_certificate, key)| key.as_path()),
+        ),
+        (CA_FILE, files.ca.as_deref()),
+    ])
 }

@@ -13,6 +13,7 @@ mod input;
 mod output;
 mod progress;
 mod target;
+mod whole_file;
 
 use clap::Parser;
 

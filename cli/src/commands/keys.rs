@@ -3,13 +3,12 @@
 //! It writes files in one folder and talks to no service. The private keys are readable for their
 //! owner alone. What each file is for, and what has to be done with it next, is printed.
 
-mod exchange;
+pub(super) mod exchange;
 
 use std::{
     fs,
-    io::Write as _,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use anyhow::{Context, bail, ensure};
@@ -17,8 +16,8 @@ use clap::{Args, Subcommand};
 use contract::signature::{PublicKeys, SigningKey};
 use serde::Serialize;
 
-use self::exchange::{Keys, Step};
-use crate::output;
+use self::exchange::{Early, Keys, Step};
+use crate::{output, whole_file};
 
 /// The private key with which publishers sign.
 const SIGNING: &str = "signing-key.pem";
@@ -118,18 +117,12 @@ impl Rotate {
         let directory = &self.directory;
         let keys = read(directory)?;
         let (step, since) = keys.next_step();
-        if let Some(since) = since {
-            let age = now.duration_since(since).unwrap_or_default();
-            let after: Duration = self.after.into();
-            if age < after {
-                let left = Duration::from_secs((after - age).as_secs() + 1);
-                bail!(
-                    "the step before was taken {} ago, and some services may not have its files yet: \
-                     try again in {} (--after)",
-                    humantime::format_duration(Duration::from_secs(age.as_secs())),
-                    humantime::format_duration(left),
-                );
-            }
+        let early = since.and_then(|since| Early::check(now, since, self.after.into()));
+        if let Some(Early { ago, left }) = early {
+            bail!(
+                "the step before was taken {ago} ago, and some services may not have its files yet: try \
+                 again in {left} (--after)"
+            );
         }
         match step {
             Step::Announce => {
@@ -266,17 +259,11 @@ fn read(directory: &Path) -> anyhow::Result<Keys> {
 /// time is that of the step.
 fn write(directory: &Path, name: &str, text: &str, mode: u32) -> anyhow::Result<()> {
     let file = directory.join(name);
-    let write = || -> std::io::Result<()> {
-        use std::os::unix::fs::PermissionsExt as _;
-        let mut temporary = tempfile::Builder::new()
-            .permissions(fs::Permissions::from_mode(mode))
-            .tempfile_in(directory)?;
-        temporary.write_all(text.as_bytes())?;
-        temporary.as_file().sync_all()?;
-        temporary.persist(&file)?;
-        Ok(())
-    };
-    write().with_context(|| format!("writing {}", file.display()))
+    let written = whole_file::beside(&file, mode, text.as_bytes())
+        .and_then(|complete| Ok(complete.persist(&file)?));
+    written
+        .map(drop)
+        .with_context(|| format!("writing {}", file.display()))
 }
 
 fn remove(directory: &Path, name: &str) -> anyhow::Result<()> {

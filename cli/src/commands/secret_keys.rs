@@ -5,10 +5,9 @@
 
 use std::{
     fs,
-    io::Write as _,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown},
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use anyhow::{Context, bail, ensure};
@@ -17,9 +16,10 @@ use clap::{Args, Subcommand};
 use contract::text::paths::ShownPath;
 use secrets::{KeyId, KeyProvider, Keyring, SecretKeys, system_entropy};
 use serde::Serialize;
+use tempfile::NamedTempFile;
 
-use super::confirmation;
-use crate::output;
+use super::{confirmation, keys::exchange::Early};
+use crate::{output, whole_file};
 
 /// Mode of a new file: for its owner, and a group that reads it.
 const MODE: u32 = 0o640;
@@ -144,15 +144,11 @@ impl Rotate {
                 self.id.is_none(),
                 "the key {next} was added and is not in use yet: call this without --id first"
             );
-            let age = now.duration_since(file.changed).unwrap_or_default();
-            let after: Duration = self.after.into();
-            if age < after {
-                let left = Duration::from_secs((after - age).as_secs() + 1);
+            let early = Early::check(now, file.changed, self.after.into());
+            if let Some(Early { ago, left }) = early {
                 bail!(
-                    "the key {next} was added {} ago, and some services may not have it yet: try again in \
-                     {} (--after)",
-                    humantime::format_duration(Duration::from_secs(age.as_secs())),
-                    humantime::format_duration(left),
+                    "the key {next} was added {ago} ago, and some services may not have it yet: try again in \
+                     {left} (--after)"
                 );
             }
             keyring.activate();
@@ -298,21 +294,10 @@ impl KeyFile {
 }
 
 /// A complete file beside the one that it will be.
-fn temporary(
-    path: &Path,
-    mode: u32,
-    keyring: &Keyring,
-) -> std::io::Result<tempfile::NamedTempFile> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let mut file = tempfile::Builder::new()
-        .permissions(fs::Permissions::from_mode(mode))
-        .tempfile_in(folder.unwrap_or(Path::new(".")))?;
+fn temporary(path: &Path, mode: u32, keyring: &Keyring) -> std::io::Result<NamedTempFile> {
+    let file = whole_file::beside(path, mode, keyring.to_text().as_bytes())?;
     // Not what the mask of the caller leaves of it.
     fs::set_permissions(file.path(), fs::Permissions::from_mode(mode))?;
-    file.write_all(keyring.to_text().as_bytes())?;
-    file.as_file().sync_all()?;
     Ok(file)
 }
 

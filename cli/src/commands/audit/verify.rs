@@ -16,10 +16,9 @@ use contract::audit::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tempfile::NamedTempFile;
 
 use super::{ROUTE, Records, WRITES_NONE, change_log::ChangeLog, explained};
-use crate::{output, target::Target};
+use crate::{output, target::Target, whole_file};
 
 /// Removals by retention that are shown at most.
 const SHOWN_REMOVALS: usize = 20;
@@ -198,7 +197,7 @@ async fn once(publisher: &Endpoint, expected: &Expectation) -> anyhow::Result<Ch
     });
     // Up to here: what a record names was committed before it, so all of it is read. A chain whose newest
     // row is damaged is not among them, and is read to its end.
-    let ends = publisher.audit_tips().await?.tips.into_iter();
+    let ends = tips.tips.into_iter();
     let ends: BTreeMap<_, _> = ends.map(|tip| (tip.chain, tip.sequence)).collect();
     let mut records = Records::all(publisher);
     while let Some(page) = records.next().await? {
@@ -251,13 +250,8 @@ fn read_tips(path: &Path) -> anyhow::Result<Vec<KnownTip>> {
 /// The file is whole at any time.
 fn write_tips(path: &Path, tips: Vec<KnownTip>) -> anyhow::Result<()> {
     let writing = || format!("cannot write {}", path.display());
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let file = NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).with_context(writing)?;
-    let tips = TipsFile { tips };
-    serde_json::to_writer_pretty(&file, &tips).with_context(writing)?;
-    file.as_file().sync_all().with_context(writing)?;
+    let tips = serde_json::to_vec_pretty(&TipsFile { tips }).with_context(writing)?;
+    let file = whole_file::beside(path, 0o600, &tips).with_context(writing)?;
     file.persist(path).with_context(writing)?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The steps of a key exchange, from what the files of a folder have. Pure.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use contract::signature::{KeyId, PublicKeys, SigningKey};
 
@@ -32,6 +32,31 @@ pub(super) enum Step {
     Use(SigningKey),
     /// Keys that do not sign are removed.
     Retire(Vec<KeyId>),
+}
+
+/// A step that is too early: what the one before it wrote may not have reached every service.
+#[derive(Debug)]
+pub(in crate::commands) struct Early {
+    /// How long ago the step before was.
+    pub(in crate::commands) ago: humantime::FormattedDuration,
+    /// In what time the next one may be taken.
+    pub(in crate::commands) left: humantime::FormattedDuration,
+}
+
+impl Early {
+    /// `None` when the step before is as old as `after`.
+    pub(in crate::commands) fn check(
+        now: SystemTime,
+        since: SystemTime,
+        after: Duration,
+    ) -> Option<Self> {
+        let age = now.duration_since(since).unwrap_or_default();
+        let seconds = |seconds| humantime::format_duration(Duration::from_secs(seconds));
+        (age < after).then(|| Self {
+            ago: seconds(age.as_secs()),
+            left: seconds((after - age).as_secs() + 1),
+        })
+    }
 }
 
 impl Keys {

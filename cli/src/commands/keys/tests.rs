@@ -1,6 +1,6 @@
 //! Every mixture of services that have the files of a step and of the step before works.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 
 use contract::{
     Operation,

@@ -1,5 +1,7 @@
 //! What the commands write, and what they refuse.
 
+use std::time::Duration;
+
 use super::*;
 
 const AFTER: Duration = Duration::from_secs(600);
