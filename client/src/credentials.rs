@@ -6,13 +6,12 @@
 
 use std::{
     fmt,
-    net::IpAddr,
     path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
-use contract::text::paths::ShownPath;
+use contract::{secret_url::is_private, text::paths::ShownPath};
 use reqwest::{Url, header::HeaderValue};
 use tls::{ClientFiles, ClientTls, TlsError, files::Files};
 use tokio::{task::spawn_blocking, time::timeout};
@@ -209,7 +208,7 @@ impl Credentials {
     /// # Errors
     /// [`CredentialError::Plaintext`].
     pub fn check_privacy(&self, base: &Url) -> Result<(), CredentialError> {
-        if base.scheme() == "https" || is_loopback(base) || self.allow_plaintext_token {
+        if is_private(base) || self.allow_plaintext_token {
             Ok(())
         } else {
             let origin = base.origin().ascii_serialization();
@@ -276,16 +275,6 @@ fn bearer(token: &[u8]) -> Result<HeaderValue, &'static str> {
         }
         _ => Err("a token: 1 to 16384 visible ASCII characters on one line"),
     }
-}
-
-/// Whether the host is this one. `localhost` is resolved nowhere else (RFC 6761 section 6.3).
-pub(crate) fn is_loopback(base: &Url) -> bool {
-    let host = base.host_str().unwrap_or_default();
-    host == "localhost"
-        || host
-            .trim_matches(['[', ']'])
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 #[cfg(test)]

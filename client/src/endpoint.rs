@@ -21,7 +21,6 @@ use tokio::time::{Instant, timeout};
 use crate::{
     ClientError, CredentialError, Credentials, RefusedError, Timeouts,
     answer::{MAX_ANSWER, RawAnswer},
-    credentials::is_loopback,
     documents::WriteOptions,
     turns::Turns,
 };
@@ -217,7 +216,7 @@ impl Endpoint {
 
     /// Whether the host of the URL is this one.
     pub fn is_local(&self) -> bool {
-        Url::parse(self.base.expose()).is_ok_and(|base| is_loopback(&base))
+        Url::parse(self.base.expose()).is_ok_and(|base| contract::secret_url::is_loopback(&base))
     }
 
     /// The base URL without a slash at its end and without user and password: for messages.

@@ -49,4 +49,4 @@ pub use publisher_client::{AttemptError, PublisherClient};
 pub use reqwest::Url;
 pub use retry::RetryPolicy;
 pub use timeouts::Timeouts;
-pub use tls::{ClientFiles, ClientTls, FileUse, TlsError};
+pub use tls::{ClientFiles, ClientTls, TlsError};

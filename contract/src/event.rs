@@ -215,7 +215,12 @@ pub struct IdOnlyData {
 
 /// The `id` of the event of a change. It is the same for every attempt to send it.
 pub fn event_id(change: &Change) -> String {
-    format!("{}:{}:{}", change.collection, change.epoch, change.revision)
+    event_id_at(&change.collection, change.epoch, change.revision)
+}
+
+/// The `id` of the event of the change at this position.
+pub fn event_id_at(collection: &CollectionName, epoch: Epoch, revision: Revision) -> String {
+    format!("{collection}:{epoch}:{revision}")
 }
 
 /// Reads an object and keeps its members that are texts. Every other value is an empty map.

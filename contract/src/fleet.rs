@@ -15,7 +15,7 @@ use crate::{
     head::Head,
     ids::{CollectionName, Digest, Epoch, FormatError, Revision},
     proof::Proof,
-    status::{HandlerStatus, RefusedValue, ReplicaState, is_zero},
+    status::{HandlerStatus, RefusedValue, ReplicaState, hide_errors, hide_refusals, is_zero},
 };
 
 /// Longest name of a replica, in bytes.
@@ -394,12 +394,10 @@ impl ReplicaRecord {
     pub fn hide_values(&mut self, may_read: impl Fn(&CollectionName) -> bool) {
         for (name, report) in &mut self.check_in.collections {
             if !may_read(name) {
-                let listed = report.refusals.len() as u64;
-                report.refused_values = report.refused_values.max(listed);
-                report.refusals.clear();
+                hide_refusals(&mut report.refusals, &mut report.refused_values);
             }
         }
-        crate::status::hide_errors(&mut self.check_in.handlers, may_read);
+        hide_errors(&mut self.check_in.handlers, may_read);
     }
 }
 

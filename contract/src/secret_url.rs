@@ -3,7 +3,7 @@
 //!
 //! Nothing here connects.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::IpAddr, str::FromStr};
 
 use url::Url;
 
@@ -111,6 +111,22 @@ impl<U: AsRef<str>> fmt::Debug for SecretUrl<U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// Whether the host of a URL is this one: what is sent there leaves it by no wire. `localhost` is
+/// resolved nowhere else (RFC 6761 section 6.3).
+pub fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    host == "localhost"
+        || host
+            .trim_matches(['[', ']'])
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+/// Whether nobody on the way can read what is sent to a URL: by TLS, or to this host.
+pub fn is_private(url: &Url) -> bool {
+    url.scheme() == "https" || is_loopback(url)
 }
 
 /// A URL as it may be shown: `…` stands for all between `://` and the last `@`, and parameters and

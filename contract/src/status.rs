@@ -124,9 +124,7 @@ impl ReplicaStatus {
     pub fn hide_values(&mut self, may_read: impl Fn(&CollectionName) -> bool, may_read_all: bool) {
         for row in &mut self.collections {
             if !may_read(&row.collection) {
-                let listed = row.refusals.len() as u64;
-                row.refused_values = row.refused_values.max(listed);
-                row.refusals.clear();
+                hide_refusals(&mut row.refusals, &mut row.refused_values);
             }
         }
         hide_errors(&mut self.handlers, may_read);
@@ -141,6 +139,12 @@ impl ReplicaStatus {
             }
         }
     }
+}
+
+/// Leaves out refused values. Their number stays, also of a replica that only lists them.
+pub(crate) fn hide_refusals<R>(refusals: &mut Vec<R>, number: &mut u64) {
+    *number = (*number).max(refusals.len() as u64);
+    refusals.clear();
 }
 
 /// Leaves out the errors of handlers whose collection the reader may not read.

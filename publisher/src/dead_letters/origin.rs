@@ -151,7 +151,7 @@ fn event_data(original: &[u8], from: OriginalFrom) -> Option<EventData> {
             .flatten();
     }
     let data: EventData = serde_json::from_value(event.get_mut("data")?.take()).ok()?;
-    let name = name_of(&data.collection, data.epoch?, data.revision?);
+    let name = event::event_id_at(&data.collection, data.epoch?, data.revision?);
     (event.get("source")? == event::SOURCE && event.get("id")? == name.as_str()).then_some(data)
 }
 
@@ -162,12 +162,7 @@ fn is_named(
     epoch: Epoch,
     revision: Revision,
 ) -> bool {
-    let name = name_of(collection, epoch, revision);
+    let name = event::event_id_at(collection, epoch, revision);
     event.source.as_deref() == Some(event::SOURCE)
         && event.event_id.as_deref() == Some(name.as_str())
-}
-
-/// The `id` of the event of a change.
-fn name_of(collection: &CollectionName, epoch: Epoch, revision: Revision) -> String {
-    format!("{collection}:{epoch}:{revision}")
 }

@@ -433,6 +433,7 @@ mod tests {
             let whole = format!("{head}\r\n\r\n{body}");
             connection.write_all(whole.as_bytes()).await.expect("sent");
         };
+        let open = || std::sync::Arc::new(auth::Authenticator::open());
         let base = format!("http://user:hunter2@{address}")
             .parse()
             .expect("a URL");
@@ -440,7 +441,7 @@ mod tests {
             text: "hunter2".to_owned(),
             allow_plaintext: false,
         });
-        let subscribers = SubscriberRegistry::new(vec![base], BTreeSet::new(), token);
+        let subscribers = SubscriberRegistry::new(vec![base], BTreeSet::new(), token, open());
         let settings = Settings::read(&[]).expect("the defaults");
         let encoder = envelopes(&settings.events.expect("events"));
         let transport = DirectTransport::new(subscribers.clone(), encoder, ClientTls::default())

@@ -16,6 +16,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
+use contract::secret_url::{is_loopback, is_private};
 use reqwest::Url;
 use subtle::ConstantTimeEq;
 
@@ -49,18 +50,8 @@ impl std::fmt::Debug for SubscriberToken {
 impl SubscriberToken {
     /// Whether it may be sent to a URL: nobody on the way must be able to read it.
     pub fn may_go_to(&self, base: &Url) -> bool {
-        self.allow_plaintext || base.scheme() == "https" || is_loopback(base)
+        self.allow_plaintext || is_private(base)
     }
-}
-
-/// Whether the host of a URL is this one.
-fn is_loopback(base: &Url) -> bool {
-    let host = base.host_str().unwrap_or_default();
-    host == "localhost"
-        || host
-            .trim_matches(['[', ']'])
-            .parse()
-            .is_ok_and(|address: IpAddr| address.to_canonical().is_loopback())
 }
 
 /// The rule by which a URL is trusted.

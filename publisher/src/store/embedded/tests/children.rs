@@ -214,7 +214,12 @@ async fn writes_on_a_full_disk() {
         data_limit: 10_000,
         policy: policy(),
     };
-    let subscribers = SubscriberRegistry::new(Vec::new(), BTreeSet::new(), None);
+    let subscribers = SubscriberRegistry::new(
+        Vec::new(),
+        BTreeSet::new(),
+        None,
+        Arc::new(auth::Authenticator::open()),
+    );
     let transport =
         DirectTransport::new(subscribers, encoder, tls::ClientTls::default()).expect("a transport");
     let relay = Relay::new(
