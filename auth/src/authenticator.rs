@@ -92,7 +92,30 @@ pub enum FileKind {
     Certificates,
 }
 
+impl FileKind {
+    /// Every kind, in the order in which the files are read.
+    const ALL: [Self; 3] = [Self::Tokens, Self::Issuers, Self::Certificates];
+
+    /// As the audit log names it.
+    fn source(self) -> &'static str {
+        match self {
+            Self::Tokens => "tokens-file",
+            Self::Issuers => "issuers-file",
+            Self::Certificates => "certificates-file",
+        }
+    }
+}
+
 impl Files {
+    /// The file of a kind.
+    fn of(&self, kind: FileKind) -> Option<&PathBuf> {
+        match kind {
+            FileKind::Tokens => self.tokens.as_ref(),
+            FileKind::Issuers => self.issuers.as_ref(),
+            FileKind::Certificates => self.certificates.as_ref(),
+        }
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -154,10 +177,6 @@ pub struct Authenticator {
     seen: Mutex<[Seen; 3]>,
 }
 
-/// What the files are, in the order of [`Authenticator::paths`].
-const SOURCES: [&str; 3] = ["tokens-file", "issuers-file", "certificates-file"];
-const KINDS: [FileKind; 3] = [FileKind::Tokens, FileKind::Issuers, FileKind::Certificates];
-
 #[derive(Debug, Default)]
 struct Seen {
     content: Vec<u8>,
@@ -213,13 +232,15 @@ impl Authenticator {
         let new = Self::empty(setup);
         let mut wrong = Vec::new();
         let mut seen = new.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        for (index, path) in new.paths().into_iter().enumerate() {
-            let Some(path) = path else { continue };
+        for (kind, seen) in FileKind::ALL.into_iter().zip(seen.iter_mut()) {
+            let Some(path) = new.setup.files.of(kind) else {
+                continue;
+            };
             let read = new.content(path);
-            match read.and_then(|content| new.take(index, &content).map(|()| content)) {
-                Ok(content) => seen[index].content = content,
+            match read.and_then(|content| new.take(kind, &content).map(|()| content)) {
+                Ok(content) => seen.content = content,
                 Err(reason) => wrong.push(FileError {
-                    kind: KINDS[index],
+                    kind,
                     path: path.clone(),
                     reason,
                 }),
@@ -261,10 +282,10 @@ impl Authenticator {
             Err(TryLockError::Poisoned(seen)) => seen.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
-        let named = SOURCES.into_iter().zip(seen.iter()).zip(self.paths());
+        let kinds = FileKind::ALL.into_iter().zip(seen.iter());
         // An empty file is in force too: it has no credential.
-        let read = named.filter(|(_seen, path)| path.is_some());
-        let digests = read.map(|((source, seen), _path)| (source, Sha256::of(&[&seen.content])));
+        let read = kinds.filter(|(kind, _seen)| self.setup.files.of(*kind).is_some());
+        let digests = read.map(|(kind, seen)| (kind.source(), Sha256::of(&[&seen.content])));
         let anonymous = (self.setup.anonymous == Anonymous::Local)
             .then(|| ("anonymous-loopback", Sha256::of(&[b"loopback"])));
         Some(digests.chain(anonymous).collect())
@@ -410,9 +431,10 @@ impl Authenticator {
 
     fn look(&self) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        for (index, path) in self.paths().into_iter().enumerate() {
-            let Some(path) = path else { continue };
-            let seen = &mut seen[index];
+        for (kind, seen) in FileKind::ALL.into_iter().zip(seen.iter_mut()) {
+            let Some(path) = self.setup.files.of(kind) else {
+                continue;
+            };
             let content = match self.content(path) {
                 Ok(content) if content == seen.content => {
                     seen.failure = None;
@@ -434,7 +456,7 @@ impl Authenticator {
                 }
             };
             let file = ShownPath(path);
-            match content.and_then(|content| self.take(index, &content).map(|()| content)) {
+            match content.and_then(|content| self.take(kind, &content).map(|()| content)) {
                 Ok(content) => {
                     info!(%file, "a file with credentials changed: it is in force from now on");
                     *seen = Seen {
@@ -455,20 +477,15 @@ impl Authenticator {
         }
     }
 
-    fn paths(&self) -> [Option<&PathBuf>; 3] {
-        let files = &self.setup.files;
-        [&files.tokens, &files.issuers, &files.certificates].map(Option::as_ref)
-    }
-
     fn content(&self, path: &Path) -> Result<Vec<u8>, String> {
         (self.setup.read)(path, MAX_FILE).map_err(|error| error.to_string())
     }
 
-    /// Uses the content of the file at `index` of [`Self::paths`].
-    fn take(&self, index: usize, content: &[u8]) -> Result<(), String> {
+    /// Uses the content of a file.
+    fn take(&self, kind: FileKind, content: &[u8]) -> Result<(), String> {
         let text = std::str::from_utf8(content).map_err(|_other| "it is not UTF-8".to_owned())?;
-        match index {
-            0 => {
+        match kind {
+            FileKind::Tokens => {
                 let tokens = TokenTable::read(text).map_err(|error| error.to_string())?;
                 if !tokens.has_valid(Utc::now()) {
                     let file = self.setup.files.tokens.as_deref().unwrap_or(Path::new(""));
@@ -479,12 +496,12 @@ impl Authenticator {
                 }
                 self.tokens.store(Arc::new(tokens));
             }
-            1 => {
+            FileKind::Issuers => {
                 let issuers = Issuers::read(text, self.setup.read, self.setup.http)?;
                 issuers.keep_keys(&self.issuers.load());
                 self.issuers.store(Arc::new(issuers));
             }
-            _ => {
+            FileKind::Certificates => {
                 let certificates = CertificateMap::read(text)?;
                 self.certificates.store(Arc::new(certificates));
             }

@@ -12,7 +12,10 @@ use serde::Deserialize;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::Bench;
+use crate::{
+    Bench,
+    figures::{Comparison, Row},
+};
 
 /// Connections, each with one request in flight.
 pub(crate) const CONNECTIONS: u64 = 64;
@@ -111,6 +114,30 @@ impl Run {
     /// generator.
     pub(crate) fn processor(&self) -> f64 {
         self.processor / self.report.answered as f64
+    }
+}
+
+/// Two rows of runs beside other runs: answers per second, and processor time of the server per answer.
+#[derive(Debug)]
+pub(crate) struct Compared {
+    rate: Comparison,
+    processor: Comparison,
+}
+
+impl Compared {
+    pub(crate) fn new(rate: Comparison, processor: Comparison) -> Self {
+        Self { rate, processor }
+    }
+
+    /// The figures of one round.
+    pub(crate) fn round(&mut self, ours: &Run, beside: &Run) {
+        self.rate.round(ours.rate(), beside.rate());
+        self.processor.round(ours.processor(), beside.processor());
+    }
+
+    pub(crate) fn rows(self) -> Vec<Row> {
+        let rows = [self.rate, self.processor];
+        rows.into_iter().filter_map(Comparison::row).collect()
     }
 }
 

@@ -25,7 +25,7 @@ use crate::{
     Bench, documents,
     figures::{Comparison, Row, Target, Unit},
     floor::{constant, node, server::Server},
-    generator::{self, CONNECTIONS, Order, Processors, Requests, Run},
+    generator::{self, CONNECTIONS, Compared, Order, Processors, Requests, Run},
     pair::written,
 };
 
@@ -65,20 +65,21 @@ pub(crate) async fn measure(number: u8, bench: &Bench) -> anyhow::Result<Vec<Row
             Processors::Shared,
         )
     };
-    let mut rate = Comparison::new(
+    let rate = Comparison::new(
         number,
         Unit::PerSecond,
         "events applied, 64 connections",
         beside,
     )
     .must(Target::AtLeast(target));
-    let mut processor =
-        Comparison::new(number, Unit::Seconds, "processor time of an event", beside);
-    let row = "events applied, 64 connections, signed";
+    let processor = Comparison::new(number, Unit::Seconds, "processor time of an event", beside);
+    let mut compared = Compared::new(rate, processor);
     let unsigned = "the same, unsigned";
-    let mut signed_rate = Comparison::new(number, Unit::PerSecond, row, unsigned);
+    let row = "events applied, 64 connections, signed";
+    let rate = Comparison::new(number, Unit::PerSecond, row, unsigned);
     let row = "processor time of a signed event";
-    let mut signed_processor = Comparison::new(number, Unit::Seconds, row, unsigned);
+    let processor = Comparison::new(number, Unit::Seconds, row, unsigned);
+    let mut signatures = Compared::new(rate, processor);
     for round in 0..bench.rounds {
         let ours =
             async |publisher: &mut Service| of_ours(bench, &events, publisher, processors).await;
@@ -89,18 +90,13 @@ pub(crate) async fn measure(number: u8, bench: &Bench) -> anyhow::Result<Vec<Row
             let beside = beside().await?;
             (ours(&mut publisher).await?, beside)
         };
-        rate.round(ours.rate(), beside.rate());
-        processor.round(ours.processor(), beside.processor());
+        compared.round(&ours, &beside);
         if let Some(signed) = &signed {
             let signed = of_ours(bench, signed, &mut publisher, processors).await?;
-            signed_rate.round(signed.rate(), ours.rate());
-            signed_processor.round(signed.processor(), ours.processor());
+            signatures.round(&signed, &ours);
         }
     }
-    Ok([rate, processor, signed_rate, signed_processor]
-        .into_iter()
-        .filter_map(Comparison::row)
-        .collect())
+    Ok([compared.rows(), signatures.rows()].concat())
 }
 
 /// A new subscriber each time, because each event can be applied only once.

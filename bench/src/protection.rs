@@ -26,7 +26,7 @@ use serde_json::json;
 use crate::{
     Bench, documents,
     figures::{Comparison, Row, Unit},
-    generator::{self, Order, Processors, Requests, Run},
+    generator::{self, Compared, Order, Processors, Requests, Run},
     prepare::create_documents,
     values::value,
 };
@@ -234,9 +234,11 @@ async fn compare(
     beside: &str,
     plain: &mut Side,
 ) -> anyhow::Result<Vec<Row>> {
-    let mut rate = Comparison::new(16, Unit::PerSecond, row.as_str(), beside);
-    let mut processor =
-        Comparison::new(16, Unit::Seconds, format!("{row}, processor time"), beside);
+    let processor = format!("{row}, processor time");
+    let mut compared = Compared::new(
+        Comparison::new(16, Unit::PerSecond, row.as_str(), beside),
+        Comparison::new(16, Unit::Seconds, processor, beside),
+    );
     bench.say(&row);
     plain.run(bench).await?;
     protected.run(bench).await?;
@@ -247,11 +249,7 @@ async fn compare(
             let floor = plain.run(bench).await?;
             (protected.run(bench).await?, floor)
         };
-        rate.round(ours.rate(), floor.rate());
-        processor.round(ours.processor(), floor.processor());
+        compared.round(&ours, &floor);
     }
-    Ok([rate, processor]
-        .into_iter()
-        .filter_map(Comparison::row)
-        .collect())
+    Ok(compared.rows())
 }

@@ -48,10 +48,11 @@ impl Keyring {
     /// Makes the announced key the active one. The earlier one stays, to open. `false` when none was
     /// announced.
     pub fn activate(&mut self) -> bool {
-        let next = self.next.take();
-        let is_announced = next.is_some();
-        self.active = next.unwrap_or_else(|| self.active.clone());
-        is_announced
+        let Some(next) = self.next.take() else {
+            return false;
+        };
+        self.active = next;
+        true
     }
 
     /// Removes a key. What was sealed with it cannot be opened any more.
@@ -87,9 +88,7 @@ impl Keyring {
         push(&["\n  }\n}\n"]);
         text
     }
-}
 
-impl Keyring {
     /// Most bytes of the text.
     fn room(&self) -> usize {
         /// Bytes of an entry or a member besides its key.

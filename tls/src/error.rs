@@ -61,28 +61,24 @@ pub enum TlsError {
     HalfPair,
 }
 
-/// What a file of TLS is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileUse {
-    /// The certificate that is shown.
-    Certificate,
-    /// Its private key.
-    Key,
-    /// The authorities of others.
-    Authorities,
-}
-
 impl TlsError {
-    /// The file that the error is about, by its use. `files` are the paths by their uses, the
-    /// certificate first; the same file may have several uses.
-    pub fn concerns(&self, files: &[(FileUse, Option<&Path>)]) -> FileUse {
+    /// The name of the file that the error is about. The files are given with their names: the
+    /// certificate, its key, and the authorities of others; the same file may have several uses.
+    pub fn name_of<N>(&self, [certificate, key, authorities]: [(N, Option<&Path>); 3]) -> N {
         let path = match self {
-            Self::Key { .. } | Self::Pair { .. } => return FileUse::Key,
-            Self::Authorities { .. } => return FileUse::Authorities,
-            Self::HalfPair => return FileUse::Certificate,
-            Self::File { path, .. } | Self::Form { path, .. } => path.as_path(),
+            Self::Key { .. } | Self::Pair { .. } => return key.0,
+            Self::Authorities { .. } => return authorities.0,
+            Self::HalfPair => return certificate.0,
+            Self::File { path, .. } | Self::Form { path, .. } => Some(path.as_path()),
         };
-        let found = files.iter().find(|(_use, file)| *file == Some(path));
-        found.map_or(FileUse::Certificate, |(of, _file)| *of)
+        if certificate.1 == path {
+            certificate.0
+        } else if key.1 == path {
+            key.0
+        } else if authorities.1 == path {
+            authorities.0
+        } else {
+            certificate.0
+        }
     }
 }

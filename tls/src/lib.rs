@@ -27,7 +27,7 @@ pub mod server;
 pub mod testing;
 
 pub use client::{ClientFiles, ClientTls};
-pub use error::{FileUse, TlsError};
+pub use error::TlsError;
 pub use server::{ClientCertificates, ServerFiles, ServerTls};
 
 /// The cryptography of every connection. The default of the process is not used: a service that embeds

@@ -181,15 +181,15 @@ fn a_start_with_a_broken_file_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("file");
     std::fs::write(&path, "x").expect("a file");
-    for (index, kind) in KINDS.into_iter().enumerate() {
+    for kind in FileKind::ALL {
         for path in [path.clone(), folder.path().join("none")] {
-            let some = |at: usize| (at == index).then(|| path.clone());
+            let some = |of: FileKind| (of == kind).then(|| path.clone());
             let setup = Setup {
                 anonymous: Anonymous::Refused,
                 files: Files {
-                    tokens: some(0),
-                    issuers: some(1),
-                    certificates: some(2),
+                    tokens: some(FileKind::Tokens),
+                    issuers: some(FileKind::Issuers),
+                    certificates: some(FileKind::Certificates),
                 },
                 read,
                 http: no_client,

@@ -10,7 +10,7 @@ use crate::{
     Bench, documents,
     figures::{Comparison, Row, Target, Unit},
     floor::constant,
-    generator::{self, Order, Processors, Requests},
+    generator::{self, Compared, Order, Processors, Requests},
 };
 
 /// Requested documents, in a pseudorandom order.
@@ -53,14 +53,15 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     run(&floor).await?;
     run(&ours).await?;
     let beside = "actix: answers a constant of that size";
-    let mut rate = Comparison::new(
+    let rate = Comparison::new(
         8,
         Unit::PerSecond,
         "GET of a document of 300 bytes, 64 connections",
         beside,
     )
     .must(Target::AtLeast(0.9));
-    let mut processor = Comparison::new(8, Unit::Seconds, "processor time of a GET", beside);
+    let processor = Comparison::new(8, Unit::Seconds, "processor time of a GET", beside);
+    let mut compared = Compared::new(rate, processor);
     for round in 0..bench.rounds {
         let (ours, floor) = if round % 2 == 0 {
             (run(&ours).await?, run(&floor).await?)
@@ -68,11 +69,7 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
             let floor = run(&floor).await?;
             (run(&ours).await?, floor)
         };
-        rate.round(ours.rate(), floor.rate());
-        processor.round(ours.processor(), floor.processor());
+        compared.round(&ours, &floor);
     }
-    Ok([rate, processor]
-        .into_iter()
-        .filter_map(Comparison::row)
-        .collect())
+    Ok(compared.rows())
 }

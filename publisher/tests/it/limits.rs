@@ -48,6 +48,16 @@ async fn burst(
     Ok((statuses, refusal))
 }
 
+/// Waits until the list is answered again.
+async fn until_the_list_is_sent(publisher: &Testbed) -> Outcome {
+    let begun = Instant::now();
+    while publisher.send("GET", LIST, &[], "").await?.0 != 200 {
+        assert!(begun.elapsed() < DEADLINE);
+        sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
 fn named(refusal: Option<Value>, setting: &str) {
     let refusal = refusal.unwrap_or_default();
     assert_eq!(
@@ -90,12 +100,7 @@ async fn a_caller_beyond_its_rate_is_refused_and_its_replica_is_not() -> Outcome
             assert!(all(200) || all(204), "{line}: {statuses:?}");
         }
         // After the time that was named the caller is answered again.
-        let begun = Instant::now();
-        while publisher.send("GET", LIST, &[], "").await?.0 != 200 {
-            assert!(begun.elapsed() < DEADLINE);
-            sleep(Duration::from_millis(100)).await;
-        }
-        Ok(())
+        until_the_list_is_sent(publisher).await
     })
     .await
 }
@@ -187,12 +192,7 @@ async fn the_lists_of_the_setting_are_sent_and_the_next_is_refused() -> Outcome 
             .await?;
         assert_eq!(status, 200);
         drop(second);
-        let begun = Instant::now();
-        while publisher.send("GET", LIST, &[], "").await?.0 != 200 {
-            assert!(begun.elapsed() < DEADLINE);
-            sleep(Duration::from_millis(100)).await;
-        }
-        Ok(())
+        until_the_list_is_sent(publisher).await
     })
     .await
 }

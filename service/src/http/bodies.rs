@@ -16,7 +16,7 @@ use std::{
     future::{Ready, ready},
     io,
     rc::Rc,
-    sync::{Arc, Weak},
+    sync::Arc,
     time::Duration,
 };
 
@@ -35,10 +35,13 @@ use contract::{
 };
 use futures_util::stream::{StreamExt, once, unfold};
 use tokio::{
-    sync::{Mutex, OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout, timeout_at},
+    sync::Mutex,
+    time::{Instant, timeout_at},
 };
 
+mod budget;
+
+use self::budget::{Budget, Share};
 use super::{
     connections::{Connection, ReadingBody, incoming::BodyLength},
     limits::{BODIES_BYTES, BODY_SECONDS},
@@ -89,15 +92,7 @@ pub struct Bodies {
     by_pattern: Arc<HashMap<String, PathRoutes>>,
     /// Patterns whose handler reads the body itself.
     streamed: Arc<[&'static str]>,
-    budget: Arc<Semaphore>,
-    /// Half of the budget for each caller with bodies under way, by name.
-    callers: Arc<std::sync::Mutex<HashMap<Arc<str>, Weak<Semaphore>>>>,
-}
-
-/// A share of the budget, of the caller and of all. It is free again when it is dropped.
-struct Share {
-    _of_caller: Option<OwnedSemaphorePermit>,
-    _of_all: OwnedSemaphorePermit,
+    budget: Arc<Budget>,
 }
 
 /// What is known of the routes of one path.
@@ -151,57 +146,9 @@ impl Bodies {
             limits,
             by_pattern: Arc::new(by_pattern),
             streamed: streamed.into(),
-            budget: Arc::new(Semaphore::new(limits.budget)),
-            callers: Arc::default(),
+            budget: Arc::new(Budget::new(limits.budget)),
         }
     }
-
-    /// A share of the budget, when it is free within the time for it. `caller` is the name of a caller
-    /// with a credential.
-    async fn share(&self, bytes: usize, caller: Option<&Arc<str>>) -> Result<Share, Refusal> {
-        let taken = async {
-            // Its own share first: a caller that has too much waits without a part of the budget.
-            let of_caller = match caller {
-                Some(caller) => {
-                    let bytes = bytes.min(self.half());
-                    Some(take(self.of_caller(caller), bytes).await?)
-                }
-                None => None,
-            };
-            let bytes = bytes.min(self.limits.budget);
-            Ok(Share {
-                _of_caller: of_caller,
-                _of_all: take(Arc::clone(&self.budget), bytes).await?,
-            })
-        };
-        let taken = timeout(self.limits.wait, taken).await;
-        taken.unwrap_or(Err(Refusal::Busy))
-    }
-
-    fn half(&self) -> usize {
-        self.limits.budget.div_ceil(2)
-    }
-
-    /// What the bodies of a caller may have together.
-    fn of_caller(&self, caller: &Arc<str>) -> Arc<Semaphore> {
-        let mut callers = self.callers.lock().expect("no holder of this lock panics");
-        if let Some(known) = callers.get(caller).and_then(Weak::upgrade) {
-            return known;
-        }
-        // Those of callers without a body are gone.
-        callers.retain(|_name, known| known.strong_count() > 0);
-        let new = Arc::new(Semaphore::new(self.half()));
-        callers.insert(Arc::clone(caller), Arc::downgrade(&new));
-        new
-    }
-}
-
-/// # Errors
-/// [`Refusal::Busy`] for more bytes than a semaphore counts; it is never closed.
-async fn take(budget: Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
-    let bytes = u32::try_from(bytes).map_err(|_more| Refusal::Busy)?;
-    let taken = budget.acquire_many_owned(bytes).await;
-    taken.map_err(|_closed| Refusal::Busy)
 }
 
 impl PathRoutes {
@@ -283,8 +230,9 @@ impl Arrival {
         if self.length > free && self.share.is_none() {
             // The length of a body in chunks is not known before its end.
             let share = self.declared.unwrap_or(self.limit).min(self.limit);
-            let share = self.bodies.share(share, self.caller.as_ref()).await?;
-            self.share = Some(share);
+            let Bodies { budget, limits, .. } = &**self.bodies;
+            let share = budget.share(share, self.caller.as_ref(), limits.wait).await;
+            self.share = Some(share.ok_or(Refusal::Busy)?);
             // The wait for a share is no fault of the client.
             self.begun = Instant::now();
         }
@@ -483,34 +431,4 @@ fn holding(answer: BoxBody, mut arrival: Arrival) -> BoxBody {
         chunk
     }));
     SizedStream::new(length, body).boxed()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn the_bodies_of_one_caller_have_half_of_the_budget() {
-        let limits = BodyLimits {
-            budget: 8,
-            wait: Duration::from_millis(10),
-            ..BodyLimits::default()
-        };
-        let bodies = Bodies::new(limits, &[], &[]);
-        let (one, other): (Arc<str>, Arc<str>) = ("one".into(), "other".into());
-        let is_busy = async |caller: Option<&Arc<str>>| bodies.share(1, caller).await.is_err();
-        let held = [
-            bodies.share(2, Some(&one)).await,
-            bodies.share(2, Some(&one)).await,
-        ];
-        assert!(held.iter().all(Result::is_ok));
-        assert!(is_busy(Some(&one)).await);
-        assert!(!is_busy(Some(&other)).await && !is_busy(None).await);
-        drop(held);
-        // One that is larger than half is the only one of its caller.
-        let large = bodies.share(6, Some(&one)).await;
-        assert!(large.is_ok() && is_busy(Some(&one)).await && !is_busy(Some(&other)).await);
-        let known = bodies.callers.lock().expect("not poisoned").len();
-        assert!(known <= 2, "callers without a body are forgotten");
-    }
 }

@@ -2,11 +2,10 @@
 //! of it. The files are read here, so that one that cannot be used is a wrong setting as any other.
 //! Only the command line parser reads the environment.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tls::{
-    ClientCertificates, ClientFiles, ClientTls, FileUse, ServerFiles, ServerTls, TlsError,
-    server::ClientCertMode,
+    ClientCertificates, ClientFiles, ClientTls, ServerFiles, ServerTls, server::ClientCertMode,
 };
 
 use crate::runtime::settings::{SettingChecks, or, warn_of_open_key};
@@ -133,13 +132,13 @@ impl TlsArgs {
         };
         warn_of_open_key(KEY_FILE, &files.key);
         let opened = ServerTls::open(files).map_err(|error| {
-            let paths = [
-                &self.tls_cert_file,
-                &self.tls_key_file,
-                &self.tls_client_ca_file,
-            ];
-            let names = [CERT_FILE, KEY_FILE, CLIENT_CA_FILE];
-            checks.error(name_of(&error, names, paths.map(|text| path(text))), error);
+            let path = |text| Some(Path::new(text));
+            let name = error.name_of([
+                (CERT_FILE, path(&self.tls_cert_file)),
+                (KEY_FILE, path(&self.tls_key_file)),
+                (CLIENT_CA_FILE, path(&self.tls_client_ca_file)),
+            ]);
+            checks.error(name, error);
         });
         opened.ok().map(Some)
     }
@@ -202,7 +201,6 @@ fn client(
     texts: [&str; 3],
 ) -> Option<(ClientFiles, ClientTls)> {
     let [ca, certificate, key] = texts.map(path);
-    let by_use = |[ca, certificate, key]: [_; 3]| [certificate, key, ca];
     let missing = if certificate.is_some() {
         names[2]
     } else {
@@ -215,30 +213,10 @@ fn client(
         warn_of_open_key(names[2], key);
     }
     let opened = ClientTls::open(files.clone()).map_err(|error| {
-        let name = name_of(&error, by_use(names), by_use(texts).map(path));
-        checks.error(name, error);
+        let [ca, certificate, key] = [0, 1, 2].map(|at| (names[at], Some(Path::new(texts[at]))));
+        checks.error(error.name_of([certificate, key, ca]), error);
     });
     Some((files, opened.ok()?))
-}
-
-/// The setting of the file that an error is about. `names` and `paths` are those of the certificate,
-/// its key and the authorities.
-fn name_of<'a>(
-    error: &TlsError,
-    [certificate, key, ca]: [&'a str; 3],
-    paths: [Option<PathBuf>; 3],
-) -> &'a str {
-    let [of_certificate, of_key, of_authorities] = &paths;
-    let files = [
-        (FileUse::Certificate, of_certificate.as_deref()),
-        (FileUse::Key, of_key.as_deref()),
-        (FileUse::Authorities, of_authorities.as_deref()),
-    ];
-    match error.concerns(&files) {
-        FileUse::Certificate => certificate,
-        FileUse::Key => key,
-        FileUse::Authorities => ca,
-    }
 }
 
 /// Why a setting is missed where only one of a pair is set.
