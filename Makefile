@@ -43,8 +43,8 @@ latency: ## Time until a change is visible in both replicas: median and p99, rel
 # About 15 minutes, on a machine without other load. Also ROUNDS and SHARE, see bench/src/main.rs.
 bench: ## Speed next to floors and peers of the same run: ratios, target/bench/ [ONLY=1,2]
 	cargo build --release --locked $(SERVICES) --package bench
-	e2e/dependencies/provide.sh mongod redis-server daprd etcd wrk peer-modules >/dev/null
-	exec $(TARGET)/release/bench
+	parts=$$(e2e/dependencies/provide.sh mongod redis-server daprd etcd etcd-module wrk peer-modules) && eval "$$parts" && \
+	  ETCD_MODULE="$$ETCD_MODULE" exec $(TARGET)/release/bench
 
 # Guided by coverage, on stable; what fails is written to fuzz/tests/__fuzz__/TARGET/crashes, and `make test` repeats it.
 fuzz: ## Every decoder with bytes that a peer may choose: MINUTES=20, or INPUTS=10000000 [ONLY=image,feed]

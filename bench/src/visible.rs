@@ -1,6 +1,9 @@
 //! Measure 13: the time from before a write is sent until both replicas show it, compared with etcd
 //! and two watchers. One write at a time.
 //!
+//! The targets are set beside the newest etcd that is there: the one that `make bench` builds, else
+//! that of the operating system.
+//!
 //! Each side has one server on one disk that answers when the write is durable, and three clients
 //! in this process: one writes and two receive. Our server is a publisher with its embedded store
 //! that posts to two replicas, each behind its own server.
@@ -42,7 +45,10 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 const NEVER: Duration = Duration::from_secs(3_600);
 
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
-    let etcd = Etcd::start().await?;
+    let mut etcds = Vec::new();
+    for program in Etcd::programs()? {
+        etcds.push(Etcd::start(&program).await?);
+    }
     let ports = [free_port()?, free_port()?];
     let urls = ports.map(|port| format!("http://127.0.0.1:{port}"));
     let mut publisher = Service::publisher()?
@@ -56,7 +62,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         serve(ports[0], &publisher, &stop, &mut running)?,
         serve(ports[1], &publisher, &stop, &mut running)?,
     ];
-    let measured = rounds(bench, &etcd, &publisher, &replicas).await;
+    let measured = rounds(bench, &etcds, &publisher, &replicas).await;
     stop.cancel();
     while let Some(ended) = running.join_next().await {
         ended??;
@@ -101,54 +107,94 @@ pub(crate) fn serve(
 
 async fn rounds(
     bench: &Bench,
-    etcd: &Etcd,
+    etcds: &[Etcd],
     publisher: &Service,
     replicas: &[Replica; 2],
 ) -> anyhow::Result<Vec<Row>> {
     let mut ours = Ours::start(publisher, replicas).await?;
-    let mut theirs = Theirs::start(etcd).await?;
-    let line = "PUT sent until visible in both replicas, LOCAL, embedded store";
-    let mut median = Comparison::new(
+    let mut peers = Vec::new();
+    for (index, etcd) in etcds.iter().enumerate() {
+        let mut theirs = Theirs::start(etcd).await?;
+        theirs.writes(bench.sized(WARM_UP)).await?;
+        peers.push((theirs, Beside::new(&etcd.version, index == 0)));
+    }
+    // The disk is a part of the time until the answer.
+    let mut disk = Comparison::new(
         13,
         Unit::Seconds,
-        format!("{line}, median"),
-        "etcd, put until both watchers have it",
+        ANSWERED,
+        "append 4 KiB to a file, fdatasync",
     );
-    median = median.must(Target::AtMost(1.0));
-    let mut tail = Comparison::new(13, Unit::Seconds, format!("{line}, p99"), "etcd, the same");
-    // The parts of the time: the commit, and in it the disk.
-    let part = "of that, until the PUT is answered, median";
-    let mut answered = Comparison::new(13, Unit::Seconds, part, "etcd, until the put is answered");
-    let mut disk = Comparison::new(13, Unit::Seconds, part, "append 4 KiB to a file, fdatasync");
     ours.writes(bench.sized(WARM_UP)).await?;
-    theirs.writes(bench.sized(WARM_UP)).await?;
     for round in 0..bench.rounds {
         bench.say(&format!("measure 13, round {}", round + 1));
         let writes = bench.sized(WRITES);
-        let (mut here, mut there);
-        if round % 2 == 0 {
-            there = theirs.writes(writes).await?;
-            here = ours.writes(writes).await?;
-        } else {
-            here = ours.writes(writes).await?;
-            there = theirs.writes(writes).await?;
+        let mut answered = 0.0;
+        for (theirs, beside) in &mut peers {
+            let (here, there);
+            if round % 2 == 0 {
+                there = theirs.writes(writes).await?;
+                here = ours.writes(writes).await?;
+            } else {
+                here = ours.writes(writes).await?;
+                there = theirs.writes(writes).await?;
+            }
+            answered = beside.round(here, there);
         }
-        let [here, answer] = &mut here;
-        let [there, their_answer] = &mut there;
-        median.round(here.at(50), there.at(50));
-        tail.round(here.at(99), there.at(99));
-        answered.round(answer.at(50), their_answer.at(50));
         disk.round(
-            answer.at(50),
+            answered,
             tokio::task::spawn_blocking(move || fsyncs(writes))
                 .await??
                 .at(50),
         );
     }
-    Ok([median, tail, answered, disk]
+    Ok(peers
         .into_iter()
+        .flat_map(|(_theirs, beside)| beside.rows)
+        .chain([disk])
         .filter_map(Comparison::row)
         .collect())
+}
+
+/// The name of the rows about the answer of a PUT.
+const ANSWERED: &str = "of that, until the PUT is answered, median";
+
+/// The rows beside one etcd: median, p99, and the median of the part until the answer.
+struct Beside {
+    rows: [Comparison; 3],
+}
+
+impl Beside {
+    fn new(version: &str, judged: bool) -> Self {
+        let line = "PUT sent until visible in both replicas, LOCAL, embedded store";
+        let peer = format!("etcd {version}");
+        let row = |ours: String, beside: String| Comparison::new(13, Unit::Seconds, ours, beside);
+        let both = format!("{peer}, put until both watchers have it");
+        let [median, tail] =
+            ["median", "p99"].map(|figure| row(format!("{line}, {figure}"), both.clone()));
+        let answered = row(
+            ANSWERED.to_owned(),
+            format!("{peer}, until the put is answered"),
+        );
+        let [median, tail] = [median, tail].map(|row| match judged {
+            true => row.must(Target::AtMost(1.0)),
+            false => row,
+        });
+        Self {
+            rows: [median, tail, answered],
+        }
+    }
+
+    /// Adds a round, and returns our median until the answer.
+    fn round(&mut self, here: [Durations; 2], there: [Durations; 2]) -> f64 {
+        let [mut here, mut our_answer] = here;
+        let [mut there, mut their_answer] = there;
+        let [median, tail, answered] = &mut self.rows;
+        median.round(here.at(50), there.at(50));
+        tail.round(here.at(99), there.at(99));
+        answered.round(our_answer.at(50), their_answer.at(50));
+        our_answer.at(50)
+    }
 }
 
 /// The minimum time of the disk for the bytes that both must make durable.

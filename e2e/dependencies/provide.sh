@@ -2,7 +2,8 @@
 # Provides the real servers and tools of the tests, so that no test is skipped because one is missing.
 #
 #   provide.sh [PART...]      PART: mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds node-tools openapi-types
-#                             client-modules schemathesis client-generators etcd wrk peer-modules promtool (default: all)
+#                             client-modules schemathesis client-generators etcd wrk peer-modules promtool (default: these)
+#                             etcd-module (only when it is named: `make bench` needs it, `make test` does not)
 #
 # Prints one NAME=path line per part, fit for `eval`, and nothing else on stdout. A part is taken from the variable
 # NAME in the environment, else from PATH (daprd also from ~/.dapr/bin, the folder of `dapr init`), else it is
@@ -22,6 +23,9 @@ kubernetes=1.37.0
 clients=$here/../../examples/clients
 # The version of the sidecar is defined in one place: the module that builds it.
 [[ $(<"$here/daprd/go.mod") =~ github.com/dapr/dapr\ v([0-9.]+) ]] && dapr=${BASH_REMATCH[1]}
+
+# The same for the newer etcd of the benchmark.
+[[ $(<"$here/etcd/go.mod") =~ go.etcd.io/etcd/server/v3\ v([0-9.]+) ]] && etcd=${BASH_REMATCH[1]}
 
 # The lock files pin all packages by version and checksum.
 node=$(sha256sum "$here/node/package-lock.json") node=${node:0:12}
@@ -229,6 +233,17 @@ make_etcd() {
   "$1/etcd" --version >/dev/null || fail "etcd does not run here; install another one or set ETCD"
 }
 
+# The same peer in its newest version, which no package of the operating system has yet.
+make_etcd-module() {
+  need go "Go 1.26 or newer"
+  need timeout "timeout (Debian: coreutils)"
+  say "building etcd $etcd, about 1 minute and 0.5 GB of Go's caches"
+  # Readonly: go.sum defines the build. A build that takes longer than this hangs, most likely in a download.
+  CGO_ENABLED=0 GOWORK=off GOFLAGS="-mod=readonly -buildvcs=false" timeout 900 go -C "$here/etcd" build \
+    -trimpath -ldflags "-s -w" -o "$1/etcd-module" . || fail "etcd $etcd: the build failed, or took longer than 15 minutes"
+  [[ $("$1/etcd-module" --version) == *"etcd Version: $etcd"* ]] || fail "etcd reports another version than $etcd"
+}
+
 # --- Where each part is searched ---
 
 usable() { [[ -d $1 && -n $folder || -f $1 && -x $1 && -z $folder ]]; }
@@ -291,6 +306,7 @@ for name; do
     schemathesis)       provide "$name" SCHEMATHESIS "schemathesis-$python-$(python3 -V 2>/dev/null | tr -cd '0-9.')" ;;
     client-generators)  provide "$name" CLIENT_GENERATORS "client-generators-$generators-$(python3 -V 2>/dev/null | tr -cd '0-9.')" ;;
     etcd)               provide "$name" ETCD etcd etcd ;;
+    etcd-module)        provide "$name" ETCD_MODULE "etcd-module-$etcd" etcd-module ;;
     wrk)                provide "$name" WRK wrk wrk ;;
     promtool)           provide "$name" PROMTOOL promtool promtool ;;
     peer-modules)       provide "$name" PEER_MODULES "peer-modules-$(cksum <"$here/peer/package-lock.json" | tr ' ' -)" ;;

@@ -1,8 +1,11 @@
 //! etcd, one node with its default durability, and the part of its API that a write and a watch
-//! need. Messages have the used fields only; the numbers are those of etcd's `rpc.proto` and
+//! need: the package of the operating system, and the newest version where `make bench` built it. Messages have the used fields only; the numbers are those of etcd's `rpc.proto` and
 //! `kv.proto`.
 
-use std::process::Command;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, bail, ensure};
 use e2e::testbed::{
@@ -28,16 +31,30 @@ pub(crate) struct Etcd {
     /// On the same disk as the stores of our own programs.
     _folder: TempDir,
     url: String,
+    /// Its version, as it reports it.
+    pub(crate) version: String,
 }
 
 impl Etcd {
-    /// Starts a server and waits until it takes writes.
-    pub(crate) async fn start() -> anyhow::Result<Self> {
+    /// The programs: that of the operating system, and before it the newest one where the variable
+    /// `ETCD_MODULE` names it.
+    pub(crate) fn programs() -> anyhow::Result<Vec<PathBuf>> {
+        let newest = std::env::var_os("ETCD_MODULE").filter(|path| !path.is_empty());
+        Ok(newest
+            .map(PathBuf::from)
+            .into_iter()
+            .chain([dependencies::path_of("ETCD")?])
+            .collect())
+    }
+
+    /// Starts a server of this program and waits until it takes writes.
+    pub(crate) async fn start(program: &Path) -> anyhow::Result<Self> {
+        let version = version(program)?;
         let folder = folder()?;
         let client = free_port()?;
         let peer = free_port()?;
         let [url, peer] = [client, peer].map(|port| format!("http://127.0.0.1:{port}"));
-        let mut command = Command::new(dependencies::path_of("ETCD")?);
+        let mut command = Command::new(program);
         command
             .args(["--name", "bench", "--logger", "zap", "--data-dir"])
             .arg(folder.path().join("data"));
@@ -59,6 +76,7 @@ impl Etcd {
             _process: process,
             _folder: folder,
             url,
+            version,
         };
         eventually("etcd takes writes", async || {
             server.client().await?.put("ready", b"").await.map(drop)
@@ -77,6 +95,16 @@ impl Etcd {
                 .await?,
         ))
     }
+}
+
+fn version(program: &Path) -> anyhow::Result<String> {
+    let output = Command::new(program).arg("--version").output();
+    let output = output.with_context(|| format!("running {}", program.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let version = text
+        .lines()
+        .find_map(|line| line.strip_prefix("etcd Version: "));
+    Ok(version.context("etcd reports no version")?.to_owned())
 }
 
 /// A connection.
