@@ -4,6 +4,7 @@
 //! carry all: a replica that misses an event catches up from the change log.
 
 use contract::Change;
+use futures_util::future::join_all;
 
 use original::OriginalEvent;
 
@@ -46,6 +47,26 @@ impl Transport {
         }
     }
 
+    /// What one call of [`Self::publish_all`] may carry.
+    pub fn call_limits(&self) -> CallLimits {
+        match self {
+            Self::Dapr(_) => dapr::CALL_LIMITS,
+            Self::Direct(_) | Self::Redis(_) => CallLimits::SINGLE,
+        }
+    }
+
+    /// Makes one attempt to publish changes of one collection, within [`Self::call_limits`]. There
+    /// is a result for each, in their order: an error as of [`Self::publish`].
+    pub async fn publish_all(
+        &self,
+        changes: impl ExactSizeIterator<Item = &Change> + Clone + Send,
+    ) -> Vec<anyhow::Result<()>> {
+        match self {
+            Self::Dapr(dapr) if changes.len() > 1 => dapr.publish_all(changes).await,
+            _ => join_all(changes.map(async |change| self.publish(change).await.map(drop))).await,
+        }
+    }
+
     /// Makes one attempt to send an event again that has no revision, with a new time to live.
     ///
     /// # Errors
@@ -63,6 +84,26 @@ impl Transport {
             }
         }
     }
+}
+
+/// What one call may carry, and how many calls of a collection there may be at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallLimits {
+    /// Calls of one collection at the same time. Changes that come meanwhile wait for the next call.
+    pub calls: usize,
+    /// Events of a call.
+    pub events: usize,
+    /// Bytes of the events of a call.
+    pub bytes: usize,
+}
+
+impl CallLimits {
+    /// One event in a call, and any number of calls.
+    pub const SINGLE: Self = Self {
+        calls: usize::MAX,
+        events: 1,
+        bytes: usize::MAX,
+    };
 }
 
 /// What is known of an event after it was sent.

@@ -4,8 +4,9 @@
 //!
 //! 1. *Queued*: the writer has committed it and put it into the queue in memory. If the queue is
 //!    full, it is only *pending* in the store.
-//! 2. *In flight*: its event is being published. Many changes are at the same time, in any order.
-//!    If publishing fails, the change is forgotten here and stays pending.
+//! 2. *In flight*: its event is being published, or waits for the next call of its collection, which
+//!    carries all that wait ([`Gathered`]). Many changes are at the same time, in any order. If
+//!    publishing fails, the change is forgotten here and stays pending.
 //! 3. *Published*: the transport has accepted the event. In intervals all published changes are
 //!    marked in the store with one call, and then forgotten here.
 //!
@@ -20,7 +21,7 @@ use std::{
 };
 
 use chrono::Utc;
-use contract::{Change, CollectionName, DocumentId, Revision};
+use contract::{Change, CollectionName, Revision};
 use futures_util::{
     future::{BoxFuture, FutureExt},
     stream::{FuturesUnordered, StreamExt},
@@ -38,8 +39,10 @@ use crate::{
     transport::Transport,
 };
 
+mod gathered;
 mod sweep;
 
+use gathered::{Gathered, TakenChange};
 use sweep::Sweep;
 
 /// Changes in the queue between writer and relay, at most. The sweep finds the others.
@@ -76,12 +79,11 @@ pub struct CommittedChange {
 
 /// An operation of the relay that has ended.
 enum Finished {
-    /// Publishing one change.
+    /// Publishing changes of one collection with one call: a result for each.
     Publish {
-        key: ChangeKey,
-        id: DocumentId,
-        swept: bool,
-        result: anyhow::Result<()>,
+        collection: CollectionName,
+        changes: Vec<TakenChange>,
+        results: Vec<anyhow::Result<()>>,
     },
     /// Marking published changes in the store.
     Mark {
@@ -104,6 +106,8 @@ pub struct Relay {
     /// Changes that are in flight, or published and not yet marked. The sweep finds them in the log
     /// and must not publish them again.
     known: HashSet<ChangeKey>,
+    /// Changes in flight that wait for a call.
+    gathered: Gathered,
     in_flight: usize,
     /// How many of those in flight come from the sweep.
     swept_in_flight: usize,
@@ -131,6 +135,7 @@ impl Relay {
     ) -> anyhow::Result<Self> {
         Ok(Self {
             sweep: Sweep::new(&store.policy().collections.all())?,
+            gathered: Gathered::new(transport.call_limits()),
             store,
             transport,
             changes,
@@ -163,90 +168,144 @@ impl Relay {
     /// Waits for the next event and handles it.
     async fn step(&mut self, mark: &mut Interval, sweep: &mut Interval) {
         tokio::select! {
-            Some(CommittedChange { change, permit: _released, span }) = self.changes.recv(), if self.in_flight < IN_FLIGHT => self.send(change, span, false),
+            Some(committed) = self.changes.recv(), if self.in_flight < IN_FLIGHT => self.take(committed),
             Some(finished) = self.operations.next() => self.finish(finished),
             _ = mark.tick() => self.mark(),
             _ = sweep.tick() => self.sweep(),
         }
     }
 
+    /// Takes a change, and what else is in the queue already: one call may carry all of them.
+    fn take(&mut self, committed: CommittedChange) {
+        let mut next = Some(committed);
+        while let Some(CommittedChange {
+            change,
+            permit: _released,
+            span,
+        }) = next
+        {
+            self.gather(change, span, false);
+            next = (self.in_flight < IN_FLIGHT)
+                .then(|| self.changes.try_recv().ok())
+                .flatten();
+        }
+        self.send();
+    }
+
     fn finish(&mut self, finished: Finished) {
         match finished {
             Finished::Publish {
-                key,
-                id,
-                swept,
-                result,
-            } => self.finish_publish(key, &id, swept, result),
+                collection,
+                changes,
+                results,
+            } => self.finish_publish(&collection, changes, results),
             Finished::Mark { keys, result } => self.finish_mark(keys, result),
             Finished::Sweep { collection, result } => self.finish_sweep(collection, result),
         }
     }
 
-    /// Puts a change in flight, unless it is known.
-    fn send(&mut self, change: Change, span: Span, swept: bool) {
+    /// Puts a change in flight, unless it is known. [`Self::send`] then sends it.
+    fn gather(&mut self, change: Change, span: Span, swept: bool) {
         let key = (change.collection.clone(), change.revision);
-        if !self.known.insert(key.clone()) {
+        if !self.known.insert(key) {
             // The sweep found a change that is in flight or not yet marked.
             return;
         }
         self.in_flight += 1;
         self.swept_in_flight += usize::from(swept);
-        let transport = self.transport.clone();
-        let publish = async move {
-            // Boxed once more, because the futures of the clients are nested almost as deep as the
-            // compiler allows.
-            let result = transport.publish(&change).boxed().await.map(drop);
-            if result.is_ok() {
-                debug!(collection = %key.0, id = %change.id, revision = key.1, "the event of a change is published");
-            }
-            Finished::Publish {
-                key,
-                id: change.id,
-                swept,
-                result,
-            }
-        };
-        self.operations.push(publish.instrument(span).boxed());
+        self.gathered.add(TakenChange {
+            change,
+            span,
+            swept,
+        });
+    }
+
+    /// Begins the calls that may begin now.
+    fn send(&mut self) {
+        while let Some((collection, changes)) = self.gathered.next_call() {
+            let transport = self.transport.clone();
+            // A call of several changes has no span: it belongs to several writes.
+            let span = match changes.as_slice() {
+                [only] => only.span.clone(),
+                _ => Span::none(),
+            };
+            let publish = async move {
+                // Boxed once more, because the futures of the clients are nested almost as deep as
+                // the compiler allows.
+                let results = transport
+                    .publish_all(changes.iter().map(|taken| &taken.change))
+                    .boxed()
+                    .await;
+                Finished::Publish {
+                    collection,
+                    changes,
+                    results,
+                }
+            };
+            self.operations.push(publish.instrument(span).boxed());
+        }
     }
 
     fn finish_publish(
         &mut self,
-        key: ChangeKey,
-        id: &DocumentId,
-        swept: bool,
-        result: anyhow::Result<()>,
+        collection: &CollectionName,
+        changes: Vec<TakenChange>,
+        results: Vec<anyhow::Result<()>>,
     ) {
+        self.gathered.call_ended(collection);
+        let mut read_next = false;
+        for (taken, result) in changes.into_iter().zip(results) {
+            read_next |= taken.swept && result.is_ok();
+            self.finish_change(taken, result);
+        }
+        self.send();
+        // The next read of a backlog does not wait for the timer: it begins when half of the slots
+        // are free.
+        if read_next && self.swept_in_flight <= SWEPT_IN_FLIGHT / 2 {
+            self.sweep();
+        }
+    }
+
+    fn finish_change(&mut self, taken: TakenChange, result: anyhow::Result<()>) {
+        let TakenChange {
+            change,
+            span,
+            swept,
+        } = taken;
         self.in_flight -= 1;
         self.swept_in_flight -= usize::from(swept);
         self.metrics.event(result.is_ok());
-        let (collection, revision) = &key;
+        let Change {
+            collection,
+            id,
+            revision,
+            ..
+        } = change;
         match result {
             Ok(()) => {
-                if self.failing.remove(collection) {
+                span.in_scope(
+                    || debug!(%collection, %id, revision, "the event of a change is published"),
+                );
+                if self.failing.remove(&collection) {
                     info!(
                         %collection, %id, revision,
                         "events of the collection are published again"
                     );
                 }
-                self.published.push(key);
-                // The next read of a backlog does not wait for the timer: it begins when half of
-                // the slots are free.
-                if swept && self.swept_in_flight <= SWEPT_IN_FLIGHT / 2 {
-                    self.sweep();
-                }
+                self.published.push((collection, revision));
             }
             Err(error) => {
+                // Forgotten, so that the sweep tries it again.
+                self.known.remove(&(collection.clone(), revision));
                 // One line when it begins, not one per event.
-                if self.failing.insert(collection.clone()) {
+                if !self.failing.contains(&collection) {
                     warn!(
                         %collection, %id, revision,
                         "events of the collection cannot be published, their changes stay pending: \
                          {error:#}"
                     );
+                    self.failing.insert(collection);
                 }
-                // Forgotten, so that the sweep tries it again.
-                self.known.remove(&key);
             }
         }
     }
@@ -333,8 +392,9 @@ impl Relay {
         let read_next = self.sweep.advance(collection, page.next);
         for change in page.changes {
             // The span of a change from the log ended with its process or when it left the queue.
-            self.send(change, Span::none(), true);
+            self.gather(change, Span::none(), true);
         }
+        self.send();
         if read_next {
             self.sweep();
         }
@@ -349,15 +409,14 @@ impl Relay {
         loop {
             // After a failure nothing more is taken from the queue: the transport is probably
             // unavailable, and the process should not wait for it.
-            while self.in_flight < IN_FLIGHT
-                && self.failing.is_empty()
-                && let Ok(CommittedChange {
-                    change,
-                    permit: _released,
-                    span,
-                }) = self.changes.try_recv()
-            {
-                self.send(change, span, false);
+            if self.failing.is_empty() {
+                while self.in_flight < IN_FLIGHT
+                    && let Ok(committed) = self.changes.try_recv()
+                {
+                    self.take(committed);
+                }
+            } else {
+                self.forget_gathered();
             }
             // One call for all of them.
             if self.in_flight == 0 {
@@ -373,6 +432,16 @@ impl Relay {
         self.mark();
         // With a time limit of its own, because the deadline may have passed.
         drop(timeout(DRAIN_TIMEOUT, self.until_marked()).await);
+    }
+
+    /// Leaves changes that wait for a call pending.
+    fn forget_gathered(&mut self) {
+        for taken in self.gathered.take_all() {
+            self.in_flight -= 1;
+            self.swept_in_flight -= usize::from(taken.swept);
+            let change = taken.change;
+            self.known.remove(&(change.collection, change.revision));
+        }
     }
 
     /// Waits until a call that marks changes has ended, or no operation is left.

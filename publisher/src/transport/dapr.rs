@@ -3,12 +3,24 @@
 //! It uses the generated gRPC client of the SDK, because the wrapper hides the status and cannot
 //! send `traceparent`. The connection is opened at the first publish and again after it broke: a
 //! sidecar may start after its application. Nothing here retries; the relay does.
+//!
+//! A backlog goes by bulk publish. By gRPC, because over HTTP a sidecar reads all numbers of a bulk as
+//! floating point, and an integer beyond 2^53 would change. A sidecar that cannot publish an entry may
+//! refuse the whole call without naming the entry (1.14 does): then each event goes alone.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
-use anyhow::Context;
-use contract::{Change, CollectionName, event, sidecar};
-use dapr::dapr::proto::runtime::v1::{PublishEventRequest, dapr_client::DaprClient};
+use anyhow::{Context, anyhow};
+use contract::{Change, CollectionName, event, sidecar, text::Escaped};
+use dapr::dapr::proto::runtime::v1::{
+    BulkPublishRequest, BulkPublishRequestEntry, BulkPublishResponse, PublishEventRequest,
+    dapr_client::DaprClient,
+};
+use futures_util::future::join_all;
 use tonic::{
     Code, Request, Status,
     metadata::{Ascii, MetadataValue},
@@ -16,7 +28,16 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::transport::{cloudevent::EventEncoder, original::OriginalEvent};
+use crate::transport::{CallLimits, cloudevent::EventEncoder, original::OriginalEvent};
+
+/// Few calls at a time, so that a backlog fills them. A sidecar takes 4 MiB.
+pub(super) const CALL_LIMITS: CallLimits = CallLimits {
+    calls: 4,
+    events: 64,
+    bytes: 1 << 20,
+};
+/// How long events go one by one after a sidecar that has no bulk publish.
+const WITHOUT_BULK: Duration = Duration::from_secs(60);
 
 /// Time limit of one publish, including what the sidecar and the broker do for it.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -30,6 +51,8 @@ pub struct DaprTransport {
     /// Where the sidecar listens, for messages.
     endpoint: String,
     encoder: EventEncoder,
+    /// Until when the sidecar is not asked for a bulk publish.
+    without_bulk: Mutex<Option<Instant>>,
 }
 
 impl DaprTransport {
@@ -57,7 +80,29 @@ impl DaprTransport {
             client: DaprClient::with_interceptor(channel, ApiToken(token)),
             endpoint,
             encoder,
+            without_bulk: Mutex::default(),
         })
+    }
+
+    /// See [`super::Transport::publish_all`].
+    pub(super) async fn publish_all(
+        &self,
+        changes: impl ExactSizeIterator<Item = &Change> + Clone + Send,
+    ) -> Vec<anyhow::Result<()>> {
+        if self.has_bulk()
+            && let Some(topic) = changes.clone().next().map(|first| &first.collection)
+        {
+            match self.publish_bulk(topic, changes.clone()).await {
+                Ok(results) => return results,
+                Err(BulkError::NoBulk) => self.note_no_bulk(),
+                Err(BulkError::OneByOne) => {}
+                Err(BulkError::Failed(error)) => {
+                    let error = format!("{error:#}");
+                    return changes.map(|_change| Err(anyhow!(error.clone()))).collect();
+                }
+            }
+        }
+        join_all(changes.map(|change| self.publish(change))).await
     }
 
     pub(super) async fn publish(&self, change: &Change) -> anyhow::Result<()> {
@@ -81,17 +126,86 @@ impl DaprTransport {
         self.send(request).await
     }
 
+    /// Publishes all changes with one call. The events carry the traces of their writes themselves;
+    /// the call has none, because it belongs to several.
+    async fn publish_bulk(
+        &self,
+        topic: &CollectionName,
+        changes: impl ExactSizeIterator<Item = &Change> + Send,
+    ) -> Result<Vec<anyhow::Result<()>>, BulkError> {
+        let count = changes.len();
+        let mut entries = Vec::with_capacity(count);
+        for (number, change) in changes.enumerate() {
+            // One that cannot be written fails alone.
+            let event = self.encoder.for_sidecar(change);
+            let event = event.map_err(|_unwritten| BulkError::OneByOne)?;
+            entries.push(BulkPublishRequestEntry {
+                entry_id: number.to_string(),
+                event,
+                content_type: event::MEDIA_TYPE.to_owned(),
+                // The metadata of a call is not applied to an entry that has none.
+                metadata: self.metadata(),
+            });
+        }
+        let request = BulkPublishRequest {
+            pubsub_name: self.encoder.pub_sub_name.clone(),
+            topic: topic.to_string(),
+            entries,
+            metadata: HashMap::new(),
+        };
+        let mut client = self.client.clone();
+        #[expect(
+            deprecated,
+            reason = "sidecars of 1.14 have no other, and newer ones keep it"
+        )]
+        let call = client.bulk_publish_event_alpha1(request);
+        match tokio::time::timeout(PUBLISH_TIMEOUT, call).await {
+            Ok(Ok(answer)) => Ok(results(&answer.into_inner(), count)),
+            Ok(Err(status)) => Err(match status.code() {
+                Code::Unimplemented => BulkError::NoBulk,
+                // Some event was not published, and it is not said which.
+                Code::Internal | Code::Unknown => BulkError::OneByOne,
+                _ => BulkError::Failed(self.failed(status)),
+            }),
+            Err(_elapsed) => Err(BulkError::Failed(self.late())),
+        }
+    }
+
+    fn has_bulk(&self) -> bool {
+        let without = self
+            .without_bulk
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        without.is_none_or(|until| Instant::now() >= until)
+    }
+
+    fn note_no_bulk(&self) {
+        let mut without = self
+            .without_bulk
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let is_first = without.is_none();
+        *without = Some(Instant::now() + WITHOUT_BULK);
+        if is_first {
+            tracing::info!(
+                "the sidecar at {} has no bulk publish: events of a backlog are published one by one",
+                self.endpoint
+            );
+        }
+    }
+
+    /// Only as metadata does the TTL become `expiration` (requirement F9).
+    fn metadata(&self) -> HashMap<String, String> {
+        HashMap::from([(event::TTL.to_owned(), self.encoder.ttl_seconds.to_string())])
+    }
+
     fn request(&self, topic: &CollectionName, data: Vec<u8>) -> Request<PublishEventRequest> {
         Request::new(PublishEventRequest {
             pubsub_name: self.encoder.pub_sub_name.clone(),
             topic: topic.to_string(),
             data,
             data_content_type: event::MEDIA_TYPE.to_owned(),
-            // Only as request metadata does the TTL become `expiration` (requirement F9).
-            metadata: HashMap::from([(
-                event::TTL.to_owned(),
-                self.encoder.ttl_seconds.to_string(),
-            )]),
+            metadata: self.metadata(),
         })
     }
 
@@ -100,17 +214,53 @@ impl DaprTransport {
         let mut client = self.client.clone();
         // The timeout of the channel does not cover the time to connect.
         let answer = tokio::time::timeout(PUBLISH_TIMEOUT, client.publish_event(request)).await;
-        let endpoint = &self.endpoint;
-        answer
-            .with_context(|| {
-                format!("the sidecar at {endpoint} did not answer within {PUBLISH_TIMEOUT:?}")
-            })?
-            .map(drop)
-            .map_err(|status| {
-                let what = failure(status.code());
-                anyhow::Error::new(status).context(format!("the sidecar at {endpoint} {what}"))
-            })
+        match answer {
+            Ok(Ok(_published)) => Ok(()),
+            Ok(Err(status)) => Err(self.failed(status)),
+            Err(_elapsed) => Err(self.late()),
+        }
     }
+
+    fn failed(&self, status: Status) -> anyhow::Error {
+        let what = failure(status.code());
+        let endpoint = &self.endpoint;
+        anyhow::Error::new(status).context(format!("the sidecar at {endpoint} {what}"))
+    }
+
+    fn late(&self) -> anyhow::Error {
+        let endpoint = &self.endpoint;
+        anyhow!("the sidecar at {endpoint} did not answer within {PUBLISH_TIMEOUT:?}")
+    }
+}
+
+/// Why a bulk publish has no results.
+enum BulkError {
+    /// The sidecar has no such call.
+    NoBulk,
+    /// It is not known which events were published; one by one says it.
+    OneByOne,
+    /// The sidecar is not there, or refuses all.
+    Failed(anyhow::Error),
+}
+
+/// The result of each of `count` entries, whose ids are their numbers. An id that is not one of them
+/// makes all entries fail: it is not known which the sidecar means.
+fn results(answer: &BulkPublishResponse, count: usize) -> Vec<anyhow::Result<()>> {
+    let mut results: Vec<anyhow::Result<()>> = (0..count).map(|_number| Ok(())).collect();
+    for failed in &answer.failed_entries {
+        let error = || {
+            anyhow!(
+                "the sidecar could not publish it: {}",
+                Escaped(&failed.error)
+            )
+        };
+        let number = failed.entry_id.parse::<usize>().ok();
+        match number.and_then(|number| results.get_mut(number)) {
+            Some(result) => *result = Err(error()),
+            None => return (0..count).map(|_number| Err(error())).collect(),
+        }
+    }
+    results
 }
 
 /// What the code of a failed publish says, and what to look at.
@@ -152,3 +302,6 @@ impl Interceptor for ApiToken {
         Ok(request)
     }
 }
+
+#[cfg(test)]
+mod tests;
