@@ -81,6 +81,7 @@ impl Api {
             projection,
             dapr: Options {
                 pubsub_name: settings.pubsub_name.clone(),
+                bulk: settings.bulk,
                 token: settings.app_api_token.clone(),
             },
             ready_when_stale: settings.ready_when_stale,

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time
 use ::tls::ServerTls;
 use auth::Authenticator;
 use clap::Parser;
-use contract::{CollectionName, DocumentId, SecretUrl};
+use contract::{CollectionName, DocumentId, SecretUrl, sidecar::BulkSubscribe};
 use projection::ProjectionConfig;
 use replica::{
     Credentials, EventKeys, Events, Follow, HeaderValue, Url, broker::settings as redis,
@@ -32,6 +32,10 @@ mod values;
 const EVENTS_ENABLED: &str = "true";
 const EVENTS_MANAGER: &str = "LOCAL";
 const PUBSUB_NAME: &str = "pubsub-config";
+const BULK_INTERVAL_NAME: &str = "AURA_DAPR_BULK_INTERVAL_MS";
+const BULK_INTERVAL: &str = "0";
+/// The longest interval: the time limit of an event at a sidecar is 3 s as shipped.
+const MAX_BULK_INTERVAL: u32 = 1_000;
 const LISTEN: &str = "127.0.0.1:8081";
 const API_URL: &str = "http://127.0.0.1:8080";
 const COLLECTIONS: &str = contract::environment::COLLECTIONS;
@@ -71,6 +75,14 @@ pub struct Options {
     /// Name of the Dapr pub/sub component that delivers the events.
     #[arg(long, env = "AURA_DAPR_CONFIGURATION_PUBSUB_NAME", value_name = "NAME", default_value = PUBSUB_NAME)]
     pubsub_name: String,
+
+    /// DAPR: the sidecar gathers events for this number of milliseconds and posts up to 10 together; 0
+    /// = it posts each event at once.
+    ///
+    /// It takes less processor time when many changes come, and delays a single event by up to that
+    /// time. A sidecar reads the setting once, when it starts.
+    #[arg(long, env = "AURA_DAPR_BULK_INTERVAL_MS", value_name = "MILLISECONDS", default_value = BULK_INTERVAL)]
+    dapr_bulk_interval: String,
 
     /// REDIS: URL of the server: redis://, rediss:// (TLS), redis-cluster:// or redis-sentinel://.
     #[arg(long, env = "AURA_REDIS_URL", value_name = "URL", default_value = redis::URL, hide_env_values = true)]
@@ -279,6 +291,8 @@ pub struct Settings {
     pub by_publisher: bool,
     /// Name of the Dapr component that delivers them.
     pub pubsub_name: String,
+    /// Whether the sidecar posts several events together.
+    pub bulk: Option<BulkSubscribe>,
     /// Address to listen on.
     pub listen: SocketAddr,
     /// Which names and origins of the HTTP API are known: those of the settings, and the host of
@@ -395,6 +409,16 @@ impl Options {
             loads,
             in_range.ok_or("expected a whole number from 1 to 1000"),
         );
+        let interval = or(&self.dapr_bulk_interval, BULK_INTERVAL);
+        let interval = checks.check(
+            BULK_INTERVAL_NAME,
+            interval,
+            interval
+                .parse()
+                .ok()
+                .filter(|interval| *interval <= MAX_BULK_INTERVAL)
+                .ok_or("expected a whole number from 0 to 1000"),
+        );
         let limits = self.limits.check(&mut checks);
         let snapshot_dir =
             (!self.snapshot_dir.is_empty()).then(|| PathBuf::from(&self.snapshot_dir));
@@ -416,6 +440,7 @@ impl Options {
                 })?,
                 by_publisher: manager == "LOCAL",
                 pubsub_name: or(&self.pubsub_name, PUBSUB_NAME).to_owned(),
+                bulk: BulkSubscribe::of_interval(interval?),
                 listen: listen?,
                 // A publisher posts events to the base URL, so its host is a name of this service.
                 guard: match base_url.as_ref().and_then(Option::as_ref) {

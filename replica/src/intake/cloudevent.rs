@@ -91,7 +91,12 @@ pub(super) fn parse_change(headers: &HeaderMap, body: &[u8]) -> Option<SignedCha
     if !matches!(parameters.first(), None | Some(b';')) {
         return None;
     }
-    let event: DeliveredEvent<'_> = contract::objects::from_slice(body).ok()?;
+    parse_delivered(body)
+}
+
+/// As [`parse_change`], of a structured event whose media type is known: an entry of a bulk.
+pub(super) fn parse_delivered(event: &[u8]) -> Option<SignedChange> {
+    let event: DeliveredEvent<'_> = contract::objects::from_slice(event).ok()?;
     // The specification wants these attributes to be present and not empty.
     let required = [event.id, event.source, event.kind]
         .iter()

@@ -21,7 +21,10 @@ use contract::{
     event::{ROUTE, SUBSCRIBE_ROUTE},
     objects,
     problem::MEDIA_TYPE,
-    sidecar::{BulkReply, EntryReply, EventReply, EventReplyStatus, Subscription, TOKEN_HEADER},
+    sidecar::{
+        BulkReply, BulkSubscribe, EntryReply, EventReply, EventReplyStatus, Subscription,
+        TOKEN_HEADER,
+    },
 };
 use futures_util::{FutureExt, StreamExt};
 use serde::Deserialize;
@@ -73,6 +76,9 @@ pub struct Options {
     /// takes [`Config::app_token`](crate::Config::app_token), and where that is `None` too, any
     /// caller is accepted.
     pub token: Option<HeaderValue>,
+    /// Whether the sidecar posts several events together. It delays a single event, and takes less
+    /// processor time for many. `None` = each event is posted at once.
+    pub bulk: Option<BulkSubscribe>,
 }
 
 impl Default for Options {
@@ -80,6 +86,7 @@ impl Default for Options {
         Self {
             pubsub_name: "pubsub-config".to_owned(),
             token: None,
+            bulk: None,
         }
     }
 }
@@ -91,6 +98,8 @@ struct Shared {
     token: Option<HeaderValue>,
     /// Name of the component that is subscribed at.
     pubsub_name: String,
+    /// See [`Options::bulk`].
+    bulk: Option<BulkSubscribe>,
 }
 
 /// The two routes below `/dapr`, for [`App::service`](actix_web::App::service).
@@ -108,6 +117,7 @@ pub fn scope(replica: &Replica, options: &Options) -> impl HttpServiceFactory + 
         intake: Arc::clone(replica.intake()),
         token: token.cloned(),
         pubsub_name: options.pubsub_name.clone(),
+        bulk: options.bulk,
     };
     let scope = web::scope(PREFIX)
         .app_data(web::Data::new(shared))
@@ -153,7 +163,10 @@ async fn subscribe(request: HttpRequest, shared: web::Data<Shared>) -> HttpRespo
         return HttpResponse::Ok().json(Vec::<Subscription>::new());
     }
     let topics = topics(&shared.intake).await;
-    let subscription = |topic| Subscription::new(&shared.pubsub_name, topic);
+    let subscription = |topic| Subscription {
+        bulk_subscribe: shared.bulk,
+        ..Subscription::new(&shared.pubsub_name, topic)
+    };
     let subscriptions: Vec<Subscription> = topics.iter().map(subscription).collect();
     shared.intake.stats.subscribed(topics);
     HttpResponse::Ok().json(subscriptions)
@@ -257,9 +270,7 @@ pub(crate) async fn take_bulk(
     for BulkEntry { entry_id, event } in bulk.entries {
         let taken = if statuses.len() < MAX_ENTRIES && Instant::now() < deadline {
             let original = event.as_deref().map_or("null", RawValue::get).as_bytes();
-            // One that is nested too deep is no event.
-            let value = canonical::value(original).unwrap_or_default();
-            let taking = take_event(intake, source, cloudevent::entry(value));
+            let taking = take_entry(intake, source, original);
             let taken = timeout_at(deadline, taking).await.ok();
             if let Some(outcome) = &taken {
                 intake.report_drop(outcome, original, None);
@@ -281,6 +292,18 @@ pub(crate) async fn take_bulk(
         intake.retry_entries(left, statuses.len());
     }
     statuses
+}
+
+/// Takes one entry of a bulk: by the fast path, else as any CloudEvent.
+async fn take_entry(intake: &Intake, source: EventSource, original: &[u8]) -> EventOutcome {
+    if let Some(change) = cloudevent::parse_delivered(original)
+        && intake.follows(&change)
+    {
+        return intake.take_change(source, &change).await;
+    }
+    // One that is nested too deep is no event.
+    let value = canonical::value(original).unwrap_or_default();
+    take_event(intake, source, cloudevent::entry(value)).await
 }
 
 /// Takes an event that was read, or drops what is none.

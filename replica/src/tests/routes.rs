@@ -2,7 +2,7 @@
 
 use actix_web::test::{TestRequest, call_service, init_service, read_body};
 
-use contract::sidecar::{BulkReply, EntryReply, EventReplyStatus};
+use contract::sidecar::{BulkReply, BulkSubscribe, EntryReply, EventReplyStatus};
 
 use super::{events::at_revision_8, *};
 use crate::{
@@ -209,4 +209,71 @@ async fn a_bulk_has_one_deadline_for_all_of_its_entries() {
         assert_eq!(statuses[0].status, EventReplyStatus::Success);
     })
     .await;
+}
+
+/// An entry that can never be applied, or must come again, decides nothing about the others.
+#[tokio::test]
+async fn each_entry_of_a_bulk_has_its_own_result() {
+    with_publisher(at_revision_8().1, async |replica| {
+        let loaded = eventually("loaded", || replica.view().root().loaded());
+        following(&replica, loaded).await;
+        let intake = replica.intake();
+        // No value can be requested.
+        let taken = intake
+            .source
+            .value_requests
+            .acquire_many(VALUE_REQUESTS as u32);
+        let _taken = taken.await.expect("places");
+        let envelope = |data: Value| {
+            json!({"specversion": "1.0", "id": "1", "source": "test", "type": "t",
+                "datacontenttype": "application/json", "data": data})
+        };
+        let mut damaged = event("Update", "y", 10, Some(json!({"n": 1})));
+        damaged["crc"] = json!(config(&json!({"n": 2})).crc());
+        let events = [
+            envelope(event("Update", "x", 8, Some(json!({"v": 8})))),
+            json!("not an event"),
+            envelope(json!({"collection": "A", "op": "Update", "id": 7})),
+            // Its value is not the one that its checksum is of, as after floating point.
+            envelope(damaged),
+            // Without a revision, as the source document has it.
+            envelope(json!({"collection": "A", "op": "Update", "id": "x"})),
+            envelope(event("Update", "z", 9, Some(json!({"v": 9})))),
+        ];
+        let entries = events.iter().enumerate();
+        let entries = entries.map(|(id, event)| json!({"entryId": id.to_string(), "event": event}));
+        let bulk = json!({"entries": entries.collect::<Vec<_>>()});
+        let bulk = serde_json::from_value(bulk).expect("a bulk");
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        let statuses = take_bulk(intake, EventSource::Service, bulk, deadline).await;
+        let statuses: Vec<_> = statuses.iter().map(|entry| entry.status).collect();
+        use EventReplyStatus::{Drop, Retry, Success};
+        assert_eq!(statuses, [Success, Drop, Drop, Retry, Success, Success]);
+        assert_eq!(held(&replica, "z").as_deref(), Some(r#"{"v":9}"#));
+        assert_eq!((counts(&replica).applied, counts(&replica).dropped), (2, 2));
+    })
+    .await;
+}
+
+/// Sidecars gather events only where that is set.
+#[actix_web::test]
+async fn a_sidecar_is_told_to_gather_events_where_that_is_set() {
+    let subscription = async |bulk| {
+        let options = Options {
+            bulk,
+            ..Options::default()
+        };
+        let (_status, topics) =
+            answered(settings(Vec::new()), &options, get("/dapr/subscribe")).await;
+        let topics: Value = serde_json::from_str(&topics).expect("json");
+        topics[0]["bulkSubscribe"].clone()
+    };
+    assert_eq!(
+        subscription(BulkSubscribe::of_interval(0)).await,
+        json!(null)
+    );
+    assert_eq!(
+        subscription(BulkSubscribe::of_interval(5)).await,
+        json!({"enabled": true, "maxMessagesCount": 10, "maxAwaitDurationMs": 5})
+    );
 }
