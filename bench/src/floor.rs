@@ -1,6 +1,7 @@
 //! Floors and peers: the minimum that could do the same, from ordinary packages. Nothing here is
 //! part of the product.
 
+pub(crate) mod appended;
 pub(crate) mod channel;
 pub(crate) mod constant;
 pub(crate) mod driver;

@@ -87,11 +87,12 @@ fn main() -> ExitCode {
         return ended;
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let Some((floor::constant::SERVE, rest)) = arguments
-        .split_first()
-        .map(|(first, rest)| (first.as_str(), rest))
-    {
-        return floor::constant::serve(rest);
+    if let Some((first, rest)) = arguments.split_first() {
+        match first.as_str() {
+            floor::constant::SERVE => return floor::constant::serve(rest),
+            floor::appended::SERVE => return floor::appended::serve(rest),
+            _other => {}
+        }
     }
     // Two workers on every machine, so that figures of different machines can be compared.
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -65,7 +65,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
 
     let put = "PUT on MongoDB, median";
     let mut same = Comparison::new(3, Unit::Seconds, put, "the driver, same transaction")
-        .must(Target::AtMost(1.2));
+        .must(Target::AtMost(1.0));
     let mut bare = Comparison::new(
         3,
         Unit::Seconds,

@@ -2,17 +2,21 @@
 //! a bare read. It never decides, checks or converts anything: it writes rows that it read from the
 //! database of a publisher.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use futures_util::TryStreamExt;
 use mongodb::{
     Client, ClientSession, Collection, Database,
     bson::{Bson, DateTime, Document, RawDocumentBuf, doc, serialize_to_bson},
+    error::TRANSIENT_TRANSACTION_ERROR,
     options::{
         Acknowledgment, ClientOptions, CollectionOptions, ReadConcern, ReadPreference,
         SelectionCriteria, WriteConcern,
     },
 };
 use serde_json::Value;
+use tokio::time::sleep;
 
 const HEADS: &str = "_heads";
 const CHANGES: &str = "_changes";
@@ -64,6 +68,7 @@ pub(crate) async fn read_all(database: &Database, collection: &str) -> anyhow::R
 /// transaction, on a database with the same rows and indexes.
 #[derive(Debug)]
 pub(crate) struct Transactions {
+    client: Client,
     database: Database,
     /// One session for all writes, which is the minimum. A publisher takes one from the pool of the
     /// driver for each write.
@@ -115,10 +120,41 @@ impl Transactions {
             .context("the publisher wrote no change")?;
         Ok(Self {
             session: client.start_session().await?,
+            client,
             database,
             collection: collection.to_owned(),
             change,
         })
+    }
+
+    /// The same, with a session of its own.
+    pub(crate) async fn another(&self) -> anyhow::Result<Self> {
+        Ok(Self {
+            session: self.client.start_session().await?,
+            client: self.client.clone(),
+            database: self.database.clone(),
+            collection: self.collection.clone(),
+            change: self.change.clone(),
+        })
+    }
+
+    /// Writes an existing document while others write the same head: a transaction that met another
+    /// one is aborted and made again, after a pause as that of a publisher.
+    pub(crate) async fn write_beside(&mut self, id: &str, value: &Value) -> anyhow::Result<()> {
+        loop {
+            let Err(error) = self.write(id, value).await else {
+                return Ok(());
+            };
+            let met = error
+                .downcast_ref::<mongodb::error::Error>()
+                .is_some_and(|error| error.contains_label(TRANSIENT_TRANSACTION_ERROR));
+            if !met {
+                return Err(error);
+            }
+            // The server may have aborted it already.
+            drop(self.session.abort_transaction().await);
+            sleep(Duration::from_millis(rand::random_range(1..=50))).await;
+        }
     }
 
     /// Writes an existing document.
