@@ -4,8 +4,8 @@
 //! A subscriber that is not running misses nothing: it loads when it starts, after its port is
 //! open. One that answers RETRY or fails gets the event three times. One that still does not take
 //! the event, or does not answer in time, gets one event at a time until it takes one again
-//! (a circuit breaker). The others never wait for it, and it catches up when it compares
-//! heads.
+//! (a circuit breaker). The others do not wait for it, except that beyond 256 deliveries
+//! each that hangs delays the next one by 20 ms. It catches up when it compares heads.
 //!
 //! Subscribers are known by the settings, or because they checked in: over this loopback, or from
 //! an allowed host, and with the token where there is one ([`trust`]).
@@ -25,7 +25,10 @@ use reqwest::{
     redirect::Policy,
 };
 use tls::ClientTls;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
 use tracing::{info, warn};
 
 pub use self::registry::SubscriberRegistry;
@@ -44,6 +47,11 @@ pub mod trust;
 const ATTEMPTS: u32 = 3;
 /// Time limit of one attempt, with all its requests.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Deliveries of one event that begin at the same time. Beyond this more at once would only take
+/// memory and miss the caches of the processor.
+const AT_ONCE: usize = 256;
+/// A delivery that takes longer no longer keeps others from beginning.
+const PATIENCE: Duration = Duration::from_millis(20);
 /// Pause between two attempts, in milliseconds; at random, so that events do not come together.
 const RETRY_PAUSE_MS: std::ops::RangeInclusive<u64> = 50..=200;
 /// What to do where a subscriber is reached and TLS fails.
@@ -125,8 +133,8 @@ impl DirectTransport {
         self.subscribers.clone()
     }
 
-    /// Sends an event to all subscribers at the same time and waits for all of them. A subscriber
-    /// that fails is no error: it catches up.
+    /// Sends an event to all subscribers, [`AT_ONCE`] at the same time, and waits for all of them. A
+    /// subscriber that fails is no error: it catches up.
     pub(super) async fn publish(&self, change: &Change) -> anyhow::Result<Deliveries> {
         // Encoded once; all deliveries share the bytes.
         let event = Bytes::from(self.encoder.for_subscriber(change)?);
@@ -156,9 +164,17 @@ impl DirectTransport {
     async fn deliver_to_all(&self, subject: Subject<'_>, event: &Bytes) -> Deliveries {
         self.tls.refresh().await;
         let subscribers = self.subscribers.all();
-        let deliveries = subscribers
-            .iter()
-            .map(|subscriber| self.deliver(subscriber, subject, event));
+        let slots = Semaphore::new(AT_ONCE);
+        let deliveries = subscribers.iter().map(async |subscriber| {
+            let slot = slots.acquire().await;
+            // In a box, so that a delivery that waits for its slot takes no memory.
+            let mut delivery = Box::pin(self.deliver(subscriber, subject, event));
+            if let Ok(outcome) = timeout(PATIENCE, &mut delivery).await {
+                return outcome;
+            }
+            drop(slot);
+            delivery.await
+        });
         let mut counted = Deliveries::default();
         for outcome in join_all(deliveries).await {
             match outcome {
@@ -456,6 +472,39 @@ mod tests {
         );
         let shown = format!("{error} {subscriber:?} {transport:?}");
         assert!(!shown.contains("hunter"), "{shown}");
+    }
+
+    #[tokio::test]
+    async fn a_delivery_begins_while_more_than_begin_at_once_hang() {
+        // Connections wait to be accepted, and nothing is answered.
+        let hanging = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let works = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let base = |listener: &TcpListener| {
+            let address = listener.local_addr().expect("an address");
+            format!("http://{address}").parse().expect("a URL")
+        };
+        let mut bases: Vec<SecretUrl> = (0..AT_ONCE * 2).map(|_| base(&hanging)).collect();
+        bases.push(base(&works));
+        let open = std::sync::Arc::new(auth::Authenticator::open());
+        let subscribers = SubscriberRegistry::new(bases, BTreeSet::new(), None, open);
+        let settings = Settings::read(&[]).expect("the defaults");
+        let encoder = envelopes(&settings.events.expect("events"));
+        let transport =
+            DirectTransport::new(subscribers, encoder, ClientTls::default()).expect("a client");
+        let subject = Subject {
+            collection: &"A".parse().expect("a name"),
+            id: &"a".parse().expect("an id"),
+            revision: Some(1),
+        };
+        let event = Bytes::from_static(b"{}");
+        tokio::select! {
+            ended = transport.deliver_to_all(subject, &event) => {
+                panic!("the last subscriber was not reached: {ended:?}")
+            }
+            reached = timeout(ATTEMPT_TIMEOUT, works.accept()) => {
+                reached.expect("reached in time").expect("a connection");
+            }
+        }
     }
 
     #[test]
