@@ -118,6 +118,15 @@ impl Comparison {
         self.rounds.push((ours, None));
     }
 
+    /// The row of a figure that was summed up elsewhere, without a floor.
+    pub(crate) fn spread(mut self, figure: Spread) -> Option<Row> {
+        self.figure(figure.median);
+        Some(Row {
+            figure,
+            ..self.row()?
+        })
+    }
+
     /// The row of the table. `None` when there was no round.
     pub(crate) fn row(self) -> Option<Row> {
         let figure = Spread::of(self.rounds.iter().map(|(ours, _floor)| *ours))?;

@@ -8,6 +8,10 @@ use std::{
 
 use anyhow::{Context, ensure};
 use e2e::testbed::{dependencies, process::folder};
+use nix::{
+    time::{clock_getcpuclockid, clock_gettime},
+    unistd::Pid,
+};
 use serde::Deserialize;
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -19,9 +23,6 @@ use crate::{
 
 /// Connections, each with one request in flight.
 pub(crate) const CONNECTIONS: u64 = 64;
-
-/// Linux reports processor times to programs in this unit, independent of its own.
-const TICKS: f64 = 100.0;
 
 /// Requests in their wire form, in the file that `e2e/dependencies/wrk/requests.lua` reads.
 #[derive(Debug)]
@@ -254,19 +255,9 @@ fn two_processors() -> anyhow::Result<Option<(String, String)>> {
         .map(|(one, other)| (one.to_owned(), other.to_owned())))
 }
 
-/// Processor time of all threads of a process, including system calls (proc(5): utime and stime).
-fn processor_seconds(id: u32) -> anyhow::Result<f64> {
-    let file = format!("/proc/{id}/stat");
-    let stat = std::fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;
-    // The second member is the name in parentheses, which may contain any character.
-    let (_name, members) = stat
-        .rsplit_once(')')
-        .with_context(|| format!("{file}: {stat}"))?;
-    let ticks: Vec<u64> = members
-        .split_whitespace()
-        .skip(11)
-        .take(2)
-        .map(str::parse)
-        .collect::<Result<_, _>>()?;
-    Ok(ticks.iter().sum::<u64>() as f64 / TICKS)
+/// Processor time of all threads of a process, including system calls, in seconds.
+pub(crate) fn processor_seconds(id: u32) -> anyhow::Result<f64> {
+    // In nanoseconds, where proc(5) counts ticks of 10 ms.
+    let clock = clock_getcpuclockid(Pid::from_raw(id.try_into()?))?;
+    Ok(Duration::from(clock_gettime(clock)?).as_secs_f64())
 }

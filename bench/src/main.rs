@@ -7,6 +7,7 @@
 //! run has valid figures. `OUT` is the output folder, instead of `target/bench`.
 
 mod carrier;
+mod costs;
 mod documents;
 mod events;
 mod figures;
@@ -20,9 +21,11 @@ mod pair;
 mod prepare;
 mod protection;
 mod reads;
+mod relay;
 mod replicas;
 mod report;
 mod rollback;
+mod steps;
 mod sustained;
 mod throughput;
 mod values;
@@ -120,10 +123,10 @@ async fn run() -> anyhow::Result<()> {
             number
                 .trim()
                 .parse()
-                .with_context(|| format!("ONLY={only}: numbers from 1 to 16"))
+                .with_context(|| format!("ONLY={only}: numbers from 1 to 17"))
         })
         .collect::<Result<_, _>>()?;
-    let chosen: Vec<u8> = (1..=16)
+    let chosen: Vec<u8> = (1..=17)
         .filter(|number| only.is_empty() || only.contains(number))
         .collect();
     let style = ProgressStyle::with_template("{bar:14} {pos}/{len} measures, {elapsed}, {msg}");
@@ -184,12 +187,13 @@ async fn measure(number: u8, bench: &Bench, report: &mut Report) -> anyhow::Resu
         9 | 11 => loads::measure(number, bench).await?,
         10 => memory::measure(bench).await?,
         12 => {
-            report.curves.extend(replicas::measure(bench).await?);
+            replicas::measure(bench, report).await?;
             Vec::new()
         }
         13 => visible::measure(bench).await?,
         15 => rollback::measure(bench).await?,
         16 => protection::measure(bench).await?,
+        17 => steps::measure(bench, &mut report.costs).await?,
         _ => sustained::measure(bench).await?,
     };
     report.rows.extend(rows);

@@ -18,12 +18,20 @@
 //!   connection, in one thread; each replica reads and parses one event. Each replica also sends a
 //!   PING every 2 s: N / 2 answers per second of Redis in the background.
 //!
+//! - FEED, a tree of two levels: the publisher writes to one live feed per subscriber, and each
+//!   subscriber to [`FAN_OUT`] of them, one per replica. Subscribers are processes of their own.
+//!   A replica costs one write at its subscriber and one read here, without a request or an answer.
+//!
 //! Open files limit N: this process has one per replica and connection. With LOCAL the publisher
-//! has as many, and with Redis the Redis server.
+//! has as many, and with Redis the Redis server. A tree spreads them over its subscribers.
+//!
+//! The processor time of each part, for one replica and one change, is a cost that `make scale`
+//! computes with.
 
 mod counter;
 mod publisher;
 mod server;
+mod tree;
 
 use std::{
     sync::Arc,
@@ -31,7 +39,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, ensure};
-use e2e::testbed::{FREE, Transport, redis::Redis};
+use e2e::testbed::{FREE, Transport, redis::Redis, services::Service};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use replica::{Events, Replica, ReplicaState};
 use serde_json::json;
@@ -45,11 +53,13 @@ pub(crate) use self::publisher::run as run_publisher;
 use self::{counter::RevisionCounter, publisher::Served};
 use crate::{
     Bench,
-    figures::Spread,
+    costs::Cost,
+    figures::{Comparison, Spread, Target, Unit},
     floor::payload::document,
+    generator::processor_seconds,
     http::Http,
     pair::{by_channel, replica},
-    report::Curve,
+    report::{Curve, Report},
 };
 
 /// Numbers of replicas, with the number of changes for each.
@@ -66,35 +76,64 @@ const MISSES: usize = 5;
 /// Changes of the warm-up: each must reach all replicas.
 const WARM_UP: usize = 2;
 /// The time limit of each line. Results of smaller sizes are kept.
-const LINE: Duration = Duration::from_secs(135);
+const LINE: Duration = Duration::from_secs(95);
 /// Open files that a process needs in addition to one per replica.
 const OTHER_FILES: u64 = 1_000;
+/// The limit until all replicas of the largest size show a change, in seconds.
+const ALL: f64 = 1.0;
+/// Replicas of one subscriber in the tree.
+const FAN_OUT: usize = 100;
 
 /// Measure 12.
-pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Curve>> {
+pub(crate) async fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     let files = raise_open_files()?;
-    let lines = vec![
-        line(bench, Transport::Local, "LOCAL", files).await?,
-        line(bench, Transport::PubSub, "Redis Pub/Sub", files).await?,
-    ];
-    Ok(vec![Curve {
+    let mut lines = Vec::new();
+    for (transport, name) in [
+        (Transport::Local, "LOCAL"),
+        (Transport::PubSub, "Redis Pub/Sub"),
+        (Transport::Feed, "FEED, a tree of two levels"),
+    ] {
+        let line = line(bench, transport, name, files).await?;
+        let (count, figure) = line.largest;
+        let ours = format!("all of {count} replicas by {name}");
+        let row = Comparison::alone(12, Unit::Seconds, ours).must(Target::AtMost(ALL));
+        report.rows.extend(row.spread(figure));
+        report.costs.extend(line.costs);
+        lines.push((line.name, line.points));
+    }
+    report.curves.push(Curve {
         measure: 12,
         name: "replicas",
         title: "From the answer of a PUT until all replicas show it".to_owned(),
         across: "replicas".to_owned(),
         up: "seconds".to_owned(),
         lines,
-    }])
+    });
+    Ok(())
+}
+
+/// The results of one transport.
+struct Line {
+    /// Its name, with what did not work.
+    name: String,
+    points: Vec<(f64, Spread)>,
+    /// The largest size that worked.
+    largest: (usize, Spread),
+    /// The costs at that size.
+    costs: Vec<Cost>,
+}
+
+/// The results of one size.
+struct Point {
+    spread: Spread,
+    /// Changes that did not reach all.
+    missed: usize,
+    costs: Vec<Cost>,
 }
 
 /// Measures one transport at all sizes. Where a size is too large, half of it is tried, and so on,
 /// to find the largest size that works.
-async fn line(
-    bench: &Bench,
-    transport: Transport,
-    name: &str,
-    files: u64,
-) -> anyhow::Result<(String, Vec<(f64, Spread)>)> {
+async fn line(bench: &Bench, transport: Transport, name: &str, files: u64) -> anyhow::Result<Line> {
     let mut name = name.to_owned();
     let mut points = Vec::new();
     let mut misses = 0;
@@ -103,7 +142,8 @@ async fn line(
         .to_vec();
     sizes.dedup_by_key(|(replicas, _changes)| *replicas);
     sizes.reverse();
-    let mut last_good = 0;
+    let mut largest = None;
+    let mut costs = Vec::new();
     let deadline = Instant::now() + LINE;
     while let Some((replicas, changes)) = sizes.pop() {
         bench.say(&format!("{name}: {replicas} replicas"));
@@ -117,15 +157,17 @@ async fn line(
         };
         let in_time = timeout_at(deadline.into(), point).await;
         match in_time.unwrap_or_else(|_late| Err(anyhow!("{LINE:?} are over"))) {
-            Ok((spread, missed)) => {
+            Ok(point) => {
                 #[expect(clippy::cast_precision_loss, reason = "a number of replicas")]
-                points.push((replicas as f64, spread));
-                misses += missed;
-                last_good = replicas;
+                points.push((replicas as f64, point.spread));
+                misses += point.missed;
+                largest = Some((replicas, point.spread));
+                costs = point.costs;
             }
             Err(error) => {
                 bench.say(&format!("{name}: not with {replicas} replicas: {error:#}"));
                 name.push_str(&format!(" (not with {replicas})"));
+                let last_good = largest.map_or(0, |(replicas, _spread)| replicas);
                 sizes.clear();
                 sizes.extend(
                     (replicas / 2 > last_good && Instant::now() < deadline)
@@ -134,32 +176,33 @@ async fn line(
             }
         }
     }
-    ensure!(
-        !points.is_empty(),
-        "no change reached all replicas by {name}"
-    );
+    let largest = largest.with_context(|| format!("no change reached all replicas by {name}"))?;
     if misses > 0 {
         name.push_str(&format!(" ({misses} changes did not reach all by events)"));
     }
-    Ok((name, points))
+    Ok(Line {
+        name,
+        points,
+        largest,
+        costs,
+    })
 }
 
-/// The times of changes at this number of replicas, and the number of changes that did not reach
-/// all.
-async fn point(
-    transport: Transport,
-    count: usize,
-    changes: usize,
-) -> anyhow::Result<(Spread, usize)> {
+/// The times of changes at this number of replicas.
+async fn point(transport: Transport, count: usize, changes: usize) -> anyhow::Result<Point> {
     let crowd = Crowd::start(transport, count).await?;
     let mut taken = Vec::new();
     let mut misses = 0;
     let mut warm = 0;
     let mut number = 0;
+    let mut used = crowd.processor_seconds()?;
     while taken.len() < changes {
         number += 1;
         match crowd.change(number).await? {
-            Some(_took) if warm < WARM_UP => warm += 1,
+            Some(_took) if warm < WARM_UP => {
+                warm += 1;
+                used = crowd.processor_seconds()?;
+            }
             // Logarithmic axes have no zero.
             Some(took) => taken.push(took.as_secs_f64().max(1e-6)),
             // The first changes open the connections, all at once.
@@ -176,7 +219,29 @@ async fn point(
             "{misses} of {number} changes did not reach all in {ARRIVAL:?}"
         );
     }
-    Ok((Spread::of(taken.into_iter()).context("no changes")?, misses))
+    let events = ((taken.len() + misses) * count) as f64;
+    let costs = crowd.processor_seconds()?.into_iter().zip(used);
+    let costs = costs.map(|((part, after), (_part, before))| Cost {
+        name: format!("{}.{part}.event", short_name(transport)),
+        seconds: Some((after - before) / events),
+        bytes: None,
+        source: format!("make bench, measure 12, {count} replicas: processor time for one replica"),
+    });
+    let costs = costs.collect();
+    Ok(Point {
+        spread: Spread::of(taken.into_iter()).context("no changes")?,
+        missed: misses,
+        costs,
+    })
+}
+
+/// The transport in the name of a cost.
+fn short_name(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Local => "local",
+        Transport::PubSub => "pubsub",
+        _ => "feed",
+    }
 }
 
 /// Running replicas, and their publisher.
@@ -184,10 +249,13 @@ struct Crowd {
     served: Served,
     counter: Arc<RevisionCounter>,
     count: usize,
+    /// The parts that an event passes, each with its processes.
+    parts: Vec<(&'static str, Vec<u32>)>,
     // Dropped before the servers to which they are connected.
     _running: JoinSet<anyhow::Result<()>>,
     _servers: Vec<Http>,
     _redis: Option<Redis>,
+    _subscribers: Vec<Service>,
 }
 
 impl Crowd {
@@ -197,7 +265,7 @@ impl Crowd {
         let counter = Arc::new(RevisionCounter::new(FREE, ID)?);
         // Opened first, or another process may take the port.
         let local = server::Socket::open()?;
-        let redis = match transport {
+        let mut redis = match transport {
             Transport::PubSub => Some(Redis::new()?.with("maxclients 15000").started().await?),
             _ => None,
         };
@@ -210,12 +278,15 @@ impl Crowd {
             "--redis-url",
             &url,
         ];
-        let (options, events): (&[&str], _) = match &redis {
-            Some(_) => (&by_redis, by_channel(&url)?),
-            None => (&["--events-manager", "LOCAL"], Events::Posted),
+        let (options, events): (&[&str], _) = match transport {
+            Transport::PubSub => (&by_redis, by_channel(&url)?),
+            Transport::Local => (&["--events-manager", "LOCAL"], Events::Posted),
+            // The feed needs no events.
+            _ => (&["--events-enabled", "false"], Events::Feed),
         };
-        let subscribers = redis.is_none().then_some((count, local.port));
-        let served = Served::start(&[&collections, options].concat(), subscribers).await?;
+        let posted = transport == Transport::Local;
+        let addresses = posted.then_some((count, local.port));
+        let served = Served::start(&[&collections, options].concat(), addresses).await?;
         served
             .api
             .create(FREE, &json!({ "id": ID }))
@@ -223,10 +294,31 @@ impl Crowd {
             .expect(201)?;
         let (door, server) = server::door(served.port)?;
         servers.push(Http::run(server)?);
+        let subscribers = match transport {
+            Transport::Feed => tree::subscribers(served.port, count.div_ceil(FAN_OUT)).await?,
+            _ => Vec::new(),
+        };
+        let above = |one: usize| match subscribers.get(one / FAN_OUT) {
+            Some(subscriber) => subscriber.port(),
+            None => door,
+        };
         let replicas: Vec<Replica> = (0..count)
-            .map(|one| replica(&format!("r-{one}"), door, events.clone(), None))
+            .map(|one| replica(&format!("r-{one}"), above(one), events.clone(), None))
             .collect::<Result<_, _>>()?;
-        if redis.is_none() {
+        let mut parts = vec![("publisher", vec![served.id()])];
+        if let Some(process) = redis.as_mut().and_then(Redis::process) {
+            parts.push(("redis", vec![process.id()]));
+        }
+        let mut subscribers = subscribers;
+        let processes = subscribers
+            .iter_mut()
+            .map(|one| Ok(one.process()?.id()))
+            .collect::<anyhow::Result<Vec<u32>>>()?;
+        if !processes.is_empty() {
+            parts.push(("subscriber", processes));
+        }
+        parts.push(("replica", vec![std::process::id()]));
+        if posted {
             servers.push(Http::run(local.serve(&replicas)?)?);
         }
         let places = Arc::new(Semaphore::new(LOADING));
@@ -263,10 +355,23 @@ impl Crowd {
             served,
             counter,
             count,
+            parts,
             _running: running,
             _servers: servers,
             _redis: redis,
+            _subscribers: subscribers,
         })
+    }
+
+    /// The processor time that each part has used.
+    fn processor_seconds(&self) -> anyhow::Result<Vec<(&'static str, f64)>> {
+        self.parts
+            .iter()
+            .map(|(part, processes)| {
+                let used = processes.iter().map(|id| processor_seconds(*id));
+                Ok((*part, used.sum::<anyhow::Result<f64>>()?))
+            })
+            .collect()
     }
 
     /// Writes one change. `None` when it did not reach all replicas in time.

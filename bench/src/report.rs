@@ -7,7 +7,10 @@ use comfy_table::{CellAlignment, Table, presets};
 use plotters::prelude::*;
 use serde::Serialize;
 
-use crate::figures::{Row, Spread, Target, Unit};
+use crate::{
+    costs::Cost,
+    figures::{Row, Spread, Target, Unit},
+};
 
 /// All results of one run.
 #[derive(Debug, Default, Serialize)]
@@ -19,6 +22,8 @@ pub(crate) struct Report {
     pub(crate) rows: Vec<Row>,
     /// The curves over a size.
     pub(crate) curves: Vec<Curve>,
+    /// Costs of single steps, for `make scale`.
+    pub(crate) costs: Vec<Cost>,
     /// The measures that failed, with the reasons.
     pub(crate) failures: Vec<Failure>,
 }

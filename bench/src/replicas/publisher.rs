@@ -32,7 +32,7 @@ pub(crate) struct Served {
     pub(crate) api: Api,
     /// Its port.
     pub(crate) port: u16,
-    _process: Process,
+    process: Process,
     _folder: tempfile::TempDir,
 }
 
@@ -61,9 +61,14 @@ impl Served {
         Ok(Self {
             api,
             port,
-            _process: process,
+            process,
             _folder: folder,
         })
+    }
+
+    /// Its process number.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
     }
 }
 
