@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run run-dapr test chaos check latency bench fuzz style format lint commits docs reference dependencies advisories
+.PHONY: help run run-dapr test chaos check latency bench scale fuzz style format lint commits docs reference dependencies advisories
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Tools and servers that are fetched or built once, and shared by all clones.
@@ -45,6 +45,10 @@ bench: ## Speed next to floors and peers of the same run: ratios, target/bench/ 
 	cargo build --release --locked $(SERVICES) --package bench
 	parts=$$(e2e/dependencies/provide.sh mongod redis-server daprd etcd etcd-module wrk peer-modules) && eval "$$parts" && \
 	  ETCD_MODULE="$$ETCD_MODULE" exec $(TARGET)/release/bench
+
+scale: ## Time and load for 10³ to 10⁶ replicas, computed from the costs that `make bench` measured
+	cargo build --locked --package bench --bin scale
+	exec $(TARGET)/debug/scale
 
 # Guided by coverage, on stable; what fails is written to fuzz/tests/__fuzz__/TARGET/crashes, and `make test` repeats it.
 fuzz: ## Every decoder with bytes that a peer may choose: MINUTES=20, or INPUTS=10000000 [ONLY=image,feed]

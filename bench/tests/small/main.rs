@@ -1,5 +1,5 @@
-//! Every measure of `make bench` completes and has results, at a hundredth of its size. Speed is
-//! not tested.
+//! Every measure of `make bench` completes and has results, at a hundredth of its size, and `make
+//! scale` computes with the costs of the repository. Speed is not tested.
 //!
 //! A test target of its own, so that no other test uses the processor meanwhile.
 
@@ -65,5 +65,32 @@ fn every_measurement_completes() -> anyhow::Result<()> {
             "{picture}"
         );
     }
+    Ok(())
+}
+
+#[test]
+fn scale_computes_with_the_costs_of_the_repository() -> anyhow::Result<()> {
+    let out = folder()?;
+    let mut scale = Command::new(dependencies::own_program("scale")?);
+    scale
+        .env(
+            "COSTS",
+            dependencies::repository_root().join("docs/scale.json"),
+        )
+        .env("OUT", out.path());
+    let run = scale.output()?;
+    ensure!(
+        run.status.success(),
+        "{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
+    let scaling: Value = serde_json::from_slice(&std::fs::read(out.path().join("scale.json"))?)?;
+    let fleets = scaling["fleets"].as_array().context("fleets")?;
+    ensure!(
+        fleets
+            .iter()
+            .any(|one| one["fleet"]["replicas"] == 1_000_000)
+    );
+    ensure!(std::fs::read_to_string(out.path().join("scale.svg"))?.starts_with("<svg"));
     Ok(())
 }
