@@ -75,6 +75,9 @@ pub struct CheckIn {
     /// The exact number of failing handlers; 0 from an older replica.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub failing_handlers: u64,
+    /// See [`crate::status::ReplicaStatus::events_behind`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub events_behind: u64,
     /// See [`crate::status::ReplicaStatus::last_error`]; at most 200 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "utoipa", schema(max_length = 1024))]
@@ -365,10 +368,31 @@ pub const REPLICA_PAGE: usize = 1_000;
 pub struct ReplicaList {
     /// The replicas that checked in with any publisher of this store, by name.
     pub replicas: Vec<ReplicaRecord>,
+    /// The changes whose events are not published yet; absent on the pages after the first one, and
+    /// from an older publisher.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backlog: Option<EventBacklog>,
     /// The next page is `?after=` this name; absent on the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }
+
+/// The changes of a store whose events are not published yet. Replicas get them by the feed at the
+/// latest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct EventBacklog {
+    /// Their number. Counted up to [`MAX_BACKLOG`]; those that were published within the last 100 ms
+    /// may be among them.
+    pub pending: u64,
+    /// The time since the oldest of those that were counted was committed, in milliseconds; 0 where
+    /// there is none.
+    pub oldest_ms: u64,
+}
+
+/// Pending changes that are counted, at most.
+pub const MAX_BACKLOG: u64 = 10_000;
 
 /// The record of a replica at the publishers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

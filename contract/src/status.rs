@@ -99,6 +99,11 @@ pub struct ReplicaStatus {
     /// The fault of the intake, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intake: Option<IntakeFault>,
+    /// How far events are behind the feed: the number of revisions, over all collections, between the
+    /// newest that an event brought and the newest that the feed brought. Under overload it grows
+    /// while the replica is current.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub events_behind: u64,
     /// Topics of followed collections that the sidecar has not subscribed to: it asked before the
     /// collections were known, and asks once in its life. Restart the sidecar. Empty where no sidecar
     /// posts the events.

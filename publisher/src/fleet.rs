@@ -276,6 +276,7 @@ impl Fleet {
         let _alone = self.paging.lock().await;
         Ok(ReplicaList {
             replicas: self.records().await?,
+            backlog: None,
             next: None,
         })
     }
@@ -319,6 +320,7 @@ impl Fleet {
         let next = replicas.last().filter(|_last| rest.peek().is_some());
         Ok(ReplicaList {
             next: next.map(|last| last.check_in.instance.clone()),
+            backlog: None,
             replicas,
         })
     }

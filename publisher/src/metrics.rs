@@ -3,7 +3,7 @@
 
 use contract::{
     dead_letter::DeadLetterReason,
-    fleet::{CheckIn, IntakeFault, ReplicaRecord},
+    fleet::{CheckIn, EventBacklog, IntakeFault, ReplicaRecord},
     status::ReplicaState,
 };
 use prometheus_client::{
@@ -74,8 +74,8 @@ impl Metrics {
         self.writes.get_or_create(&[("status", status)]).inc();
     }
 
-    /// The text in the OpenMetrics format, with the replicas by state. `replicas` and `letters` are
-    /// `None` when the store does not answer; their metrics are then omitted.
+    /// The text in the OpenMetrics format, with the replicas by state. `replicas`, `letters` and
+    /// `backlog` are `None` when the store does not answer; their metrics are then omitted.
     ///
     /// # Errors
     /// Never in practice: writing to a string does not fail.
@@ -84,6 +84,7 @@ impl Metrics {
         replicas: Option<&[ReplicaRecord]>,
         damage: &DamageSummary,
         letters: Option<LetterCounts>,
+        backlog: Option<EventBacklog>,
     ) -> Result<String, std::fmt::Error> {
         let mut registry = Registry::with_prefix("confcast");
         registry.register(
@@ -164,6 +165,18 @@ impl Metrics {
                 by_letter_state(letters),
             );
         }
+        if let Some(EventBacklog { pending, oldest_ms }) = backlog {
+            registry.register(
+                "events_pending",
+                "Changes whose events are not published yet, counted up to 10,000",
+                gauge(pending),
+            );
+            registry.register(
+                "events_pending_age_seconds",
+                "Seconds since the oldest of them was committed",
+                gauge(oldest_ms / 1_000),
+            );
+        }
         if let Some(replicas) = replicas {
             registry.register(
                 "replicas",
@@ -197,6 +210,12 @@ impl Metrics {
         encode(&mut text, &registry)?;
         Ok(text)
     }
+}
+
+fn gauge(number: u64) -> Gauge {
+    let gauge = Gauge::default();
+    gauge.set(i64::try_from(number).unwrap_or(i64::MAX));
+    gauge
 }
 
 fn by_outcome(damage: &DamageSummary) -> Family<Label, Gauge> {
@@ -293,7 +312,7 @@ mod tests {
             replica("", true),
         ];
         let text = Metrics::default()
-            .text(Some(&replicas), &DamageSummary::default(), None)
+            .text(Some(&replicas), &DamageSummary::default(), None, None)
             .expect("text");
         for line in [
             "confcast_replicas_refused_values 1003\n",

@@ -14,7 +14,7 @@ use std::{collections::BTreeSet, ops::Range, sync::Arc};
 use chrono::{DateTime, Utc};
 use contract::{
     Change, CollectionName, Document, DocumentId, Head, Revision, access::Identity,
-    references::Referrer,
+    fleet::EventBacklog, references::Referrer,
 };
 
 use crate::decide::{
@@ -317,6 +317,25 @@ impl Store {
             }
         }
         Ok(page)
+    }
+
+    /// How many changes are pending in all collections, up to [`MAX_BACKLOG`](contract::fleet::MAX_BACKLOG), and since
+    /// when.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn backlog(&self) -> anyhow::Result<EventBacklog> {
+        let (pending, oldest) = match self {
+            Self::Embedded(store) => store.backlog().await?,
+            Self::Mongo(store) => store.opened()?.backlog().await?,
+        };
+        // The clock of another publisher may be ahead.
+        let age = oldest.map(|oldest| Utc::now().signed_duration_since(oldest));
+        let age = age.map_or(0, |age| age.num_milliseconds().max(0).unsigned_abs());
+        Ok(EventBacklog {
+            pending,
+            oldest_ms: age,
+        })
     }
 
     /// Records that changes were published: they are no longer pending.

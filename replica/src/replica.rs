@@ -412,6 +412,7 @@ impl Replica {
             drops,
             sync,
             intake,
+            events_behind,
             last_error,
         } = parts.stats.snapshot(&parts.config);
         ReplicaStatus {
@@ -430,6 +431,7 @@ impl Replica {
                 .map(EventKeys::ids)
                 .unwrap_or_default(),
             intake,
+            events_behind,
             topics_not_subscribed: parts
                 .stats
                 .topics_not_subscribed(&parts.config, view.root()),

@@ -10,7 +10,11 @@ mod unusable;
 
 use anyhow::ensure;
 use client::{Endpoint, dead_letters::LetterSelection};
-use contract::{Head, Heads, fleet::ReplicaList, status::ReplicaStatus};
+use contract::{
+    Head, Heads,
+    fleet::{EventBacklog, MAX_BACKLOG, ReplicaList},
+    status::ReplicaStatus,
+};
 use futures_util::future::join_all;
 use serde::Serialize;
 
@@ -20,12 +24,16 @@ use crate::{
     target::{Subscribers, Target},
 };
 
+/// Events that are not published are late after this time, in milliseconds.
+const LATE_EVENT_MS: u64 = 2_000;
+
 /// Show the state of the publisher and of every replica
 ///
 /// Prints one line about the publisher and one row per replica: its state (current, stale, behind,
 /// partial, loading, different from the publisher, gone, unreachable), its lag in revisions over all
 /// collections, whether events reach it, when it was last seen, and the reason and the remedy when
-/// something is not well. --collections prints a row per replica and collection instead.
+/// something is not well. Events that are behind the feed under load are shown ("N behind", and a line
+/// for those that are not published), and are no failure. --collections prints a row per replica and collection instead.
 ///
 /// The replicas are those that checked in with the publisher, as they were at that time. Those
 /// named with --subscriber are asked directly instead. When the service keeps no list of replicas
@@ -89,6 +97,7 @@ impl Status {
             report.print_replicas(&report.replica_table())?;
         }
         if !self.json {
+            report.print_backlog()?;
             report.print_dead_letters()?;
         }
         let failures = report.failures(self.strict);
@@ -180,6 +189,15 @@ impl Report {
         Ok(())
     }
 
+    /// Prints how many events are not published yet, if one of them is late.
+    fn print_backlog(&self) -> anyhow::Result<()> {
+        let list = self.replica_list.iter().find_map(Reply::answer);
+        match list.and_then(|list| backlog_line(list.backlog?)) {
+            None => Ok(()),
+            Some(line) => Ok(output::result(line)?),
+        }
+    }
+
     /// Prints how many events no replica took, if there are any.
     fn print_dead_letters(&self) -> anyhow::Result<()> {
         match self.open_dead_letters {
@@ -250,6 +268,24 @@ impl Report {
     fn heads(&self) -> &[Head] {
         self.publisher.answer().map_or(&[], |Heads { heads }| heads)
     }
+}
+
+/// A line about events that are not published yet; none while the oldest is younger than
+/// [`LATE_EVENT_MS`].
+fn backlog_line(backlog: EventBacklog) -> Option<String> {
+    let EventBacklog { pending, oldest_ms } = backlog;
+    let number = if pending < MAX_BACKLOG {
+        pending.to_string()
+    } else {
+        format!("at least {MAX_BACKLOG}")
+    };
+    (oldest_ms >= LATE_EVENT_MS).then(|| {
+        let seconds = oldest_ms / 1_000;
+        format!(
+            "Events behind the feed: {number} are not published, the oldest for {seconds} s; \
+             replicas read these changes from the feed"
+        )
+    })
 }
 
 /// The live replicas that events do not reach as they should.

@@ -29,6 +29,7 @@ impl FakePublisher {
     pub(crate) fn has_replicas(&self, replicas: Vec<ReplicaRecord>) {
         self.store.lock().expect("no panic").replicas = Some(ReplicaList {
             replicas,
+            backlog: None,
             next: None,
         });
     }
@@ -70,6 +71,7 @@ pub(crate) fn record(instance: &str, url: Option<&str>, revision: u64) -> Replic
             topics_not_subscribed: Default::default(),
             handlers: Vec::new(),
             failing_handlers: 0,
+            events_behind: 0,
             last_error: None,
             transport: None,
         },
@@ -107,6 +109,7 @@ async fn replicas(
     let next = rest.first().filter(|_one| !is_last).map(name);
     HttpResponse::Ok().json(ReplicaList {
         replicas: rest,
+        backlog: None,
         next,
     })
 }
@@ -160,6 +163,7 @@ async fn status(store: Data<Mutex<Store>>) -> HttpResponse {
         transport: None,
         event_keys: Vec::new(),
         intake: None,
+        events_behind: 0,
         topics_not_subscribed: Default::default(),
         sync: Default::default(),
         last_error: None,

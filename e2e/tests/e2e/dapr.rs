@@ -11,6 +11,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 mod access;
+mod backlog;
 mod dead_letters;
 mod poison;
 mod unversioned;

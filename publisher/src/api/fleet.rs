@@ -71,6 +71,9 @@ pub(super) async fn list(
     let limit = query.limit.unwrap_or(REPLICA_PAGE).clamp(1, REPLICA_PAGE);
     let page = api.fleet.page(query.after.as_deref(), limit).await;
     let mut page = page.map_err(store_failed)?;
+    if query.after.is_none() {
+        page.backlog = Some(api.store.backlog().await.map_err(store_failed)?);
+    }
     for replica in &mut page.replicas {
         replica.hide_values(|name| caller.may(Right::Read, Target::Collection(name)));
     }

@@ -6,7 +6,7 @@ use service::http::{health, problem::ProblemError};
 use crate::api::Api;
 
 /// The counters of this process, and the replicas. Without an answer of the store, the numbers of
-/// replicas and dead letters are left out.
+/// replicas, dead letters and pending events are left out.
 pub(super) async fn metrics(
     request: HttpRequest,
     api: web::Data<Api>,
@@ -15,5 +15,9 @@ pub(super) async fn metrics(
     let replicas = fleet.as_ref().map(|fleet| fleet.replicas.as_slice());
     let damage = api.store.damage().summary();
     let letters = api.dead_letters.counts().await;
-    health::metrics(&request, api.metrics.text(replicas, &damage, letters))
+    let backlog = api.store.backlog().await.ok();
+    health::metrics(
+        &request,
+        api.metrics.text(replicas, &damage, letters, backlog),
+    )
 }

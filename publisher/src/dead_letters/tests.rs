@@ -109,7 +109,9 @@ async fn where_events_are_signed_only_those_are_kept() {
     }
     assert_eq!(letters.counts().await.map(|counts| counts.kept), Some(2));
     letters.get(kept).await.expect("kept");
-    let text = metrics.text(None, &Default::default(), None).expect("text");
+    let text = metrics
+        .text(None, &Default::default(), None, None)
+        .expect("text");
     for (cause, count) in [("unsigned", 6), ("unknown-key", 2), ("wrong-signature", 2)] {
         let line = format!("dead_letters_unproven_total{{cause=\"{cause}\"}} {count}\n");
         assert!(text.contains(&line), "{line}{text}");

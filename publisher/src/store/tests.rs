@@ -153,6 +153,24 @@ async fn a_change_of_a_collection_without_a_topic_is_not_pending() {
     assert_eq!(pending(&store).await, [2]);
 }
 
+/// The backlog counts what is pending, also what a publisher is publishing now.
+#[tokio::test]
+async fn the_backlog_is_the_number_of_pending_changes_and_the_age_of_the_oldest() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let store = blank(&folder).await;
+    assert_eq!(
+        store.backlog().await.expect("a number"),
+        EventBacklog::default()
+    );
+    create(&store, "x").await;
+    create(&store, "y").await;
+    let backlog = store.backlog().await.expect("a number");
+    assert_eq!(backlog.pending, 2);
+    assert!(backlog.oldest_ms < 60_000, "{backlog:?}");
+    store.mark_published(&[(name(), 1)]).await.expect("marked");
+    assert_eq!(store.backlog().await.expect("a number").pending, 1);
+}
+
 /// A publisher whose clock is an hour ahead commits a change and stops before it publishes it.
 #[tokio::test]
 async fn a_change_with_a_commit_time_in_the_future_is_pending() {

@@ -23,17 +23,49 @@ pub(crate) struct DeliveryStats {
     newest: BTreeMap<CollectionName, BTreeMap<Revision, bool>>,
     /// Collections whose publisher sends no events.
     silent: BTreeSet<CollectionName>,
+    /// How far events and the feed are.
+    progress: BTreeMap<CollectionName, Progress>,
+}
+
+/// The newest revision of a collection that events brought, and that the feed brought.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Before the first event: the revision before the first one that the feed brought.
+    event: Option<Revision>,
+    feed: Revision,
 }
 
 impl DeliveryStats {
     /// An event delivered a change. If the feed had delivered it before, the event was only late.
     pub(crate) fn by_event(&mut self, collection: &CollectionName, revision: Revision) {
         self.note(collection, revision, true);
+        if !self.silent.contains(collection) {
+            let event = &mut self.progress.entry(collection.clone()).or_default().event;
+            *event = (*event).max(Some(revision));
+        }
     }
 
     /// The feed delivered a change before any event did.
     pub(crate) fn by_feed(&mut self, collection: &CollectionName, revision: Revision) {
         self.note(collection, revision, false);
+        if !self.silent.contains(collection) {
+            let progress = self.progress.entry(collection.clone()).or_default();
+            progress.event.get_or_insert(revision.saturating_sub(1));
+            progress.feed = progress.feed.max(revision);
+        }
+    }
+
+    /// By how many revisions events are behind the feed, over all collections.
+    pub(crate) fn behind(&self) -> u64 {
+        let behind = |progress: &Progress| {
+            progress
+                .feed
+                .saturating_sub(progress.event.unwrap_or(progress.feed))
+        };
+        self.progress
+            .values()
+            .map(behind)
+            .fold(0, u64::saturating_add)
     }
 
     /// An event announced a change that the feed had delivered. One that is not remembered stays so.
@@ -42,18 +74,24 @@ impl DeliveryStats {
         if let Some(by_event) = newest.and_then(|newest| newest.get_mut(&revision)) {
             *by_event = true;
         }
+        if let Some(progress) = self.progress.get_mut(collection) {
+            progress.event = progress.event.max(Some(revision));
+        }
     }
 
     /// These collections have no events: that none comes is no fault.
     pub(crate) fn expect_none_of(&mut self, collections: BTreeSet<CollectionName>) {
         self.newest
             .retain(|name, _newest| !collections.contains(name));
+        self.progress
+            .retain(|name, _progress| !collections.contains(name));
         self.silent = collections;
     }
 
     /// Forgets everything: in a new history revisions count from the start.
     pub(crate) fn clear(&mut self) {
         self.newest.clear();
+        self.progress.clear();
     }
 
     /// What is wrong with the intake, by the window of any collection.
@@ -120,6 +158,29 @@ mod tests {
             }
         }
         stats.fault()
+    }
+
+    #[test]
+    fn events_are_behind_by_the_revisions_that_only_the_feed_brought() {
+        let mut stats = DeliveryStats::default();
+        let [a, b] = ["A", "B"].map(|name| name.parse().expect("a name"));
+        stats.by_event(&a, 7);
+        assert_eq!(stats.behind(), 0);
+        for revision in 8..=20 {
+            stats.by_feed(&a, revision);
+        }
+        // Without any event since the start, only what the feed brought since then counts.
+        stats.by_feed(&b, 1_000);
+        assert_eq!(stats.behind(), 13 + 1);
+        stats.by_event(&a, 15);
+        stats.late_event(&b, 1_000);
+        assert_eq!(stats.behind(), 5);
+        stats.by_event(&a, 21);
+        assert_eq!(stats.behind(), 0, "what was lost stays behind no longer");
+        stats.by_feed(&b, 1_001);
+        stats.expect_none_of([b.clone()].into());
+        stats.by_feed(&b, 1_002);
+        assert_eq!(stats.behind(), 0, "no events are expected");
     }
 
     #[test]

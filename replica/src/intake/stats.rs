@@ -73,6 +73,8 @@ pub(crate) struct StatsSnapshot {
     pub(crate) sync: SyncCounts,
     /// What is wrong with the intake, when something is.
     pub(crate) intake: Option<IntakeFault>,
+    /// By how many revisions events are behind the feed.
+    pub(crate) events_behind: u64,
     /// Why the last load, check-in or catch-up failed; `None` after a success.
     pub(crate) last_error: Option<String>,
 }
@@ -87,6 +89,7 @@ impl Stats {
             drops: counters.drops.iter().cloned().collect(),
             sync: counters.sync.clone(),
             intake: counters.intake_fault(config),
+            events_behind: counters.events_behind(config),
             last_error: counters.last_error(),
         }
     }
@@ -297,6 +300,11 @@ impl Stats {
         self.lock().intake_fault(config)
     }
 
+    /// By how many revisions events are behind the feed.
+    pub(crate) fn events_behind(&self, config: &Config) -> u64 {
+        self.lock().events_behind(config)
+    }
+
     /// Why the last load, check-in or catch-up failed, or why a collection is left out of loads;
     /// `None` after a success.
     pub(crate) fn last_error(&self) -> Option<String> {
@@ -333,6 +341,14 @@ impl Stats {
 }
 
 impl Counters {
+    /// By how many revisions events are behind the feed; 0 where none are expected.
+    fn events_behind(&self, config: &Config) -> u64 {
+        match config.events {
+            Events::None => 0,
+            _ => self.deliveries.behind(),
+        }
+    }
+
     /// The failure of the last request; else what a load left out.
     fn last_error(&self) -> Option<String> {
         let error = self.last_error.as_ref();

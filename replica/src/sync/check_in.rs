@@ -333,6 +333,7 @@ impl CheckIns {
             topics_not_subscribed: self.stats.topics_not_subscribed(config, view.root()),
             handlers,
             failing_handlers,
+            events_behind: self.stats.events_behind(config),
             last_error: view
                 .last_error(self.stats.last_error())
                 .map(|error| error.chars().take(MAX_ERROR).collect()),

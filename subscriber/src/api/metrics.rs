@@ -131,6 +131,13 @@ impl Collector for Scrape {
             "fault",
             faults,
         )?;
+        gauges(
+            &mut out,
+            "events_behind",
+            "Revisions that the feed brought beyond the newest that an event brought",
+            "",
+            [(None, status.events_behind)],
+        )?;
         let age = status.confirmed_ms_ago.map(|ms| (None, ms / 1_000));
         gauges(
             &mut out,

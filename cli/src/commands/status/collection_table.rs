@@ -119,10 +119,11 @@ fn last_seen(replica: &ReplicaView) -> String {
 }
 
 fn events(replica: &ReplicaView) -> String {
-    replica
-        .intake_fault
-        .map_or("", |fault| fault.as_str())
-        .to_owned()
+    match (replica.intake_fault, replica.events_behind) {
+        (Some(fault), _) => fault.as_str().to_owned(),
+        (None, 0) => String::new(),
+        (None, behind) => format!("{behind} behind"),
+    }
 }
 
 fn yes_or_no(verdict: Option<bool>) -> &'static str {

@@ -32,6 +32,8 @@ pub(super) struct ReplicaView {
     /// The worst state that it reports, of itself or of a collection.
     pub(super) state: ReplicaState,
     pub(super) intake_fault: Option<IntakeFault>,
+    /// By how many revisions events are behind the feed.
+    pub(super) events_behind: u64,
     /// The remedy of that fault, for the transport of this replica.
     pub(super) remedy: Option<String>,
     /// What follows from the topics that its sidecar has not subscribed to, where it has one.
@@ -131,6 +133,7 @@ impl ReplicaView {
             intake_fault: check_in
                 .intake
                 .or(undelivered.map(|_why| IntakeFault::NotReceiving)),
+            events_behind: check_in.events_behind,
             remedy: match undelivered {
                 Some(why) => Some(format!("the publisher posts no events to it: {why}")),
                 None => (check_in.intake)
@@ -163,6 +166,7 @@ impl ReplicaView {
                     error: Some(error.clone()),
                     state: ReplicaState::Loading,
                     intake_fault: None,
+                    events_behind: 0,
                     remedy: None,
                     late_topics: None,
                     topics_not_subscribed: vec![],
@@ -199,6 +203,7 @@ impl ReplicaView {
             state: (status.collections.iter().map(|row| row.state))
                 .fold(status.state, ReplicaState::min),
             intake_fault: status.intake,
+            events_behind: status.events_behind,
             remedy: (status.intake)
                 .map(|fault| fault.remedy(status.transport, status.base_url.is_some()))
                 .map(str::to_owned),

@@ -61,6 +61,9 @@ fn row(replica: &ReplicaView) -> [Cell; 6] {
     let events = match (replica.intake_fault, &replica.error) {
         (Some(fault), _) => coloured(fault.as_str(), Color::Yellow),
         (None, Some(_error)) => "?".into(),
+        (None, None) if replica.events_behind > 0 => {
+            coloured(&format!("{} behind", replica.events_behind), Color::Yellow)
+        }
         (None, None) => "ok".into(),
     };
     [

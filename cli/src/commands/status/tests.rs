@@ -47,6 +47,7 @@ fn report(state: ReplicaState, revision: u64, digest: u64) -> Report {
         transport: None,
         event_keys: Vec::new(),
         intake: None,
+        events_behind: 0,
         topics_not_subscribed: Default::default(),
         sync: Default::default(),
         last_error: None,
@@ -106,6 +107,7 @@ fn a_replica_that_has_loaded_nothing_is_loading_and_a_failure() {
             url: "http://p".to_owned(),
             result: ReplyResult::Answer(ReplicaList {
                 replicas: vec![empty],
+                backlog: None,
                 next: None,
             }),
         }),
@@ -553,4 +555,42 @@ async fn an_unreachable_publisher_is_reported_once() {
     assert_eq!(report.failures(true), ["the publisher does not answer"]);
     assert!(!report.has_replicas());
     assert!(report.summary().contains("cannot reach http://127.0.0.1"));
+}
+
+#[test]
+fn events_that_are_behind_the_feed_are_shown_and_are_no_failure() {
+    let mut asked = report(ReplicaState::Current, 7, 0);
+    let ReplyResult::Answer(status) = &mut asked.replicas[0].result else {
+        panic!("the replica answered");
+    };
+    status.events_behind = 12;
+    let mut behind = record("subscriber-1", None, 7);
+    behind.check_in.events_behind = 12;
+    let listed = Report {
+        replica_list: Some(Reply {
+            url: "http://p".to_owned(),
+            result: ReplyResult::Answer(ReplicaList {
+                replicas: vec![behind],
+                backlog: None,
+                next: None,
+            }),
+        }),
+        replicas: vec![],
+        ..report(ReplicaState::Current, 7, 0)
+    };
+    for report in [asked, listed] {
+        let row = row_of(&report, "subscriber-1");
+        assert!(row.contains("12 behind"), "{row}");
+        assert!(report.collection_table().text().contains("12 behind"));
+        assert!(report.failures(false).is_empty());
+    }
+    let line = |pending, oldest_ms| backlog_line(EventBacklog { pending, oldest_ms });
+    assert_eq!(line(4, 100), None, "they are being published");
+    let shown = line(4, 2_500).expect("a line");
+    assert!(
+        shown.contains("4 are not published, the oldest for 2 s"),
+        "{shown}"
+    );
+    let shown = line(MAX_BACKLOG, 2_500).expect("a line");
+    assert!(shown.contains("at least 10000"), "{shown}");
 }

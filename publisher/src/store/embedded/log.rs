@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use chrono::{DateTime, Utc};
-use contract::{Change, CollectionName, Revision};
+use contract::{Change, CollectionName, Revision, fleet::MAX_BACKLOG};
 use rusqlite::params;
 
 use crate::store::{
@@ -90,6 +90,20 @@ impl Embedded {
                 read.add(rows::record(&collection, row));
             }
             Ok(PendingPage::new(read, since, limit))
+        })
+        .await
+    }
+
+    /// The number of pending changes, and the time of the oldest of them.
+    pub(in crate::store) async fn backlog(&self) -> anyhow::Result<(u64, Option<DateTime<Utc>>)> {
+        self.read(|_store, transaction| {
+            let sql = "SELECT count(*), min(time) FROM (SELECT time FROM pending LIMIT ?1)";
+            let mut statement = transaction.prepare_cached(sql)?;
+            let row = statement.query_row(params![MAX_BACKLOG], |row| {
+                Ok((row.get::<_, u64>(0)?, row.get::<_, Option<i64>>(1)?))
+            });
+            let (pending, oldest) = row?;
+            Ok((pending, oldest.and_then(DateTime::from_timestamp_millis)))
         })
         .await
     }

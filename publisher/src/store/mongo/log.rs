@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ops::Range};
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
-use contract::{Change, CollectionName, Revision};
+use contract::{Change, CollectionName, Revision, fleet::MAX_BACKLOG};
 use mongodb::bson::{self, Document as Bdoc, doc};
 use tokio::time::timeout;
 
@@ -50,6 +50,26 @@ impl Mongo {
             .read_log(collection, filter, limit, usize::MAX, Damaged::Skip)
             .await?;
         Ok(PendingPage::new(read, since, limit))
+    }
+
+    /// The number of pending changes, and the time of the oldest of them.
+    pub(in crate::store) async fn backlog(&self) -> anyhow::Result<(u64, Option<DateTime<Utc>>)> {
+        let read = async {
+            let mut found = Self::raw(self.table(CHANGES))
+                .find(doc! { "pending": true })
+                .projection(doc! { "_id": 0, "time": 1 })
+                .limit(i64::try_from(MAX_BACKLOG)?)
+                .await?;
+            let (mut pending, mut oldest) = (0, i64::MAX);
+            while found.advance().await? {
+                pending += 1;
+                let time = found.current().get_datetime("time")?;
+                oldest = oldest.min(time.timestamp_millis());
+            }
+            // Without a pending change there is no such time.
+            anyhow::Ok((pending, DateTime::from_timestamp_millis(oldest)))
+        };
+        timeout(CALL_TIMEOUT, read).await.context(TIMED_OUT)?
     }
 
     async fn read_log(

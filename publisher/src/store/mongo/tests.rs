@@ -288,6 +288,9 @@ async fn a_damaged_record_ends_a_page_of_the_log_and_is_not_published() -> Outco
     assert_eq!(read(1).await?.len(), 0);
     assert_eq!(read(2).await?.len(), 1);
     let far = chrono::Utc::now() + chrono::TimeDelta::hours(1);
+    let backlog = bed.store.backlog().await?;
+    assert_eq!(backlog.pending, 3, "the damaged one too");
+    assert!(backlog.oldest_ms < 60_000, "{backlog:?}");
     let pending = bed.store.pending(&name(), 0, far..far, 9).await?;
     assert_eq!((pending.changes.len(), pending.next), (2, None));
     // Damaged records at the begin do not hide those after them.
