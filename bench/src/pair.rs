@@ -13,7 +13,7 @@ use std::{
 
 use actix_web::{App, HttpServer, dev::Server};
 use anyhow::{Context, anyhow};
-use contract::{CollectionName, DocumentId, signature::SigningKey};
+use contract::{CollectionName, DocumentId, sidecar::BulkSubscribe, signature::SigningKey};
 use e2e::testbed::{
     FREE, Transport,
     ports::free_port,
@@ -38,6 +38,9 @@ use crate::{
 
 /// Longer than every measure.
 pub(crate) const NEVER: Duration = Duration::from_secs(3_600);
+
+/// How long sidecars gather events, in the rows that say so.
+pub(crate) const GATHERED_MS: u32 = 5;
 
 /// A publisher and two replicas.
 #[derive(Debug)]
@@ -66,6 +69,20 @@ impl Pair {
     pub(crate) async fn start(
         transport: Transport,
         key: Option<&SigningKey>,
+    ) -> anyhow::Result<Self> {
+        Self::start_with(transport, key, None).await
+    }
+
+    /// As [`Self::start`], with sidecars that gather events for [`GATHERED_MS`] milliseconds.
+    pub(crate) async fn start_gathering() -> anyhow::Result<Self> {
+        let bulk = BulkSubscribe::of_interval(GATHERED_MS);
+        Self::start_with(Transport::Dapr, None, bulk).await
+    }
+
+    async fn start_with(
+        transport: Transport,
+        key: Option<&SigningKey>,
+        bulk: Option<BulkSubscribe>,
     ) -> anyhow::Result<Self> {
         let folder = folder()?;
         let listen = free_port()?;
@@ -142,7 +159,7 @@ impl Pair {
         ];
         for (replica, port) in replicas.iter().zip(ports) {
             if transport != Transport::PubSub {
-                servers.push(Http::run(serve(replica.clone(), port)?)?);
+                servers.push(Http::run(serve(replica.clone(), port, bulk)?)?);
             }
             let replica = replica.clone();
             let stop = stop.clone();
@@ -309,8 +326,11 @@ pub(crate) fn replica(
     Ok(Replica::new(config)?)
 }
 
-fn serve(replica: Replica, port: u16) -> anyhow::Result<Server> {
-    let options = replica::actix::Options::default();
+fn serve(replica: Replica, port: u16, bulk: Option<BulkSubscribe>) -> anyhow::Result<Server> {
+    let options = replica::actix::Options {
+        bulk,
+        ..replica::actix::Options::default()
+    };
     let server =
         HttpServer::new(move || App::new().service(replica::actix::scope(&replica, &options)));
     let server = server.workers(1).disable_signals();

@@ -1,5 +1,5 @@
 //! What the benchmarks need besides the public interface: the exact bytes of events, to send the same
-//! bytes without a publisher, the limit of the relay, the proofs of changes, and the calls of a store.
+//! bytes without a publisher, the proofs of changes, and the calls of a store.
 //!
 //! Nothing of the product uses this module.
 
@@ -9,7 +9,6 @@ use contract::{CollectionName, Context, DocumentId, Expected};
 
 pub use crate::{
     decide::Action,
-    outbox::relay::QUEUE as RELAY_QUEUE,
     store::{
         Store, StoreSecret,
         past::history::{HistoryPage, HistoryQuery},
