@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    canonical::{CanonicalJson, JsonError},
+    canonical::{CanonicalJson, JsonError, is_canonical},
     ids::{CollectionName, Crc, DocumentId, Revision},
 };
 
@@ -31,8 +31,8 @@ struct Inner {
     revision: Revision,
     crc: Crc,
     json: Bytes,
-    /// Index of `configData` in `json`; it ends one byte before the end.
-    config_at: usize,
+    /// Index of `configData` in `json`; it ends one byte before the end. What is before it is short.
+    config_at: u16,
 }
 
 impl Document {
@@ -45,17 +45,22 @@ impl Document {
     /// The same from a text that [`CanonicalJson::as_str`] returned earlier, for example from our own
     /// store. The text is not checked.
     pub fn from_canonical(id: DocumentId, revision: Revision, config: &str) -> Self {
+        const MEMBERS: usize = r#"{"id":"","revision":,"crc":"","configData":}"#.len();
         let crc = Crc::of(config.as_bytes());
-        let mut json = String::with_capacity(config.len() + id.as_str().len() + 80);
+        // Exact, so that the buffer has no room that is never used.
+        let digits = revision.checked_ilog10().unwrap_or(0) as usize + 1;
+        let length = MEMBERS + id.as_str().len() + digits + Crc::LEN + config.len();
+        let mut json = String::with_capacity(length);
         // Neither an id nor a checksum has a character that JSON escapes.
         write!(
             json,
             r#"{{"id":"{id}","revision":{revision},"crc":"{crc}","configData":"#
         )
         .expect("writing to a String cannot fail");
-        let config_at = json.len();
+        let config_at = u16::try_from(json.len()).expect("an id is short");
         json.push_str(config);
         json.push('}');
+        debug_assert_eq!(json.len(), length);
         Self(Arc::new(Inner {
             id,
             revision,
@@ -63,6 +68,20 @@ impl Document {
             json: json.into(),
             config_at,
         }))
+    }
+
+    /// The same from JSON in any form, which is converted where it is not canonical. The text must be
+    /// valid JSON.
+    ///
+    /// # Errors
+    /// As [`CanonicalJson::parse`].
+    pub fn from_json(id: DocumentId, revision: Revision, json: &str) -> Result<Self, JsonError> {
+        // Fast path: most texts are canonical.
+        if is_canonical(json) {
+            return Ok(Self::from_canonical(id, revision, json));
+        }
+        let config = CanonicalJson::parse(json.as_bytes())?;
+        Ok(Self::new(id, revision, &config))
     }
 
     /// Its id.
@@ -87,7 +106,8 @@ impl Document {
 
     /// The canonical `configData`.
     pub fn config_data(&self) -> Bytes {
-        self.0.json.slice(self.0.config_at..self.0.json.len() - 1)
+        let start = usize::from(self.0.config_at);
+        self.0.json.slice(start..self.0.json.len() - 1)
     }
 
     /// Its value.
@@ -179,9 +199,6 @@ mod tests {
         let mut line = Vec::new();
         document.snapshot_line(&"Skills".parse().expect("name"), &mut line);
         let item: crate::snapshot::SnapshotItem = serde_json::from_slice(&line).expect("an item");
-        assert_eq!(
-            (item.id.as_str(), item.revision, item.config_data),
-            ("app:1", 42, config)
-        );
+        assert_eq!((item.document, item.crc), (document, crc));
     }
 }

@@ -210,6 +210,9 @@ impl fmt::Display for Epoch {
 pub struct Crc(pub u32);
 
 impl Crc {
+    /// The length of its text, in bytes.
+    pub const LEN: usize = 8;
+
     /// The checksum of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(crc32c::crc32c(bytes))
@@ -220,7 +223,7 @@ impl FromStr for Crc {
     type Err = FormatError;
 
     fn from_str(text: &str) -> Result<Self, FormatError> {
-        hex(text, 8)
+        hex(text, Self::LEN)
             .map(|number| Self(number as u32))
             .ok_or_else(|| FormatError::new("crc", text, "8 lower-case hexadecimal digits"))
     }

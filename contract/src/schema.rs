@@ -25,6 +25,7 @@ use crate::{
     proof::Proof,
     rollback::RollbackExpected,
     signature::{EventSignature, KeyId, ValueHash},
+    snapshot::SnapshotItem,
 };
 
 macro_rules! texts {
@@ -167,6 +168,39 @@ impl ToSchema for Document {
 
     fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
         Spelled::schemas(schemas);
+    }
+}
+
+/// The line of a [`SnapshotItem`].
+#[derive(ToSchema)]
+#[schema(as = SnapshotItem, rename_all = "camelCase")]
+#[expect(dead_code, reason = "only its schema is used")]
+struct SpelledItem {
+    /// Its collection.
+    collection: CollectionName,
+    /// Its id.
+    id: DocumentId,
+    /// The revision that gave it this value.
+    revision: Revision,
+    /// Checksum of `config_data`.
+    crc: Crc,
+    /// Its value.
+    config_data: CanonicalJson,
+}
+
+impl PartialSchema for SnapshotItem {
+    fn schema() -> RefOr<Schema> {
+        SpelledItem::schema()
+    }
+}
+
+impl ToSchema for SnapshotItem {
+    fn name() -> Cow<'static, str> {
+        SpelledItem::name()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        SpelledItem::schemas(schemas);
     }
 }
 

@@ -7,10 +7,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde_json::value::RawValue;
 
 use crate::{
-    canonical::CanonicalJson,
+    document::Document,
     head::Head,
     ids::{CollectionName, Crc, Digest, DocumentId, Epoch, Revision},
 };
@@ -33,21 +34,40 @@ pub struct SnapshotStart {
     pub heads: Vec<Head>,
 }
 
-/// One document. Written by [`crate::Document::snapshot_line`].
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
-#[serde(rename_all = "camelCase")]
+/// One document. Written by [`Document::snapshot_line`].
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotItem {
     /// Its collection.
     pub collection: CollectionName,
-    /// Its id.
-    pub id: DocumentId,
-    /// The revision that gave it this value.
-    pub revision: Revision,
-    /// Checksum of `config_data`.
+    /// Checksum of the value, as the line gives it: [`SnapshotProof::item`] compares it.
     pub crc: Crc,
-    /// Its value.
-    pub config_data: CanonicalJson,
+    /// The document.
+    pub document: Document,
+}
+
+/// The members of the line of a [`SnapshotItem`].
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ItemMembers<'a> {
+    collection: CollectionName,
+    id: DocumentId,
+    revision: Revision,
+    crc: Crc,
+    #[serde(borrow)]
+    config_data: &'a RawValue,
+}
+
+/// Reads a line that is in memory as a whole. Its value is copied once, into the document.
+impl<'de> Deserialize<'de> for SnapshotItem {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let line = ItemMembers::deserialize(deserializer)?;
+        let document = Document::from_json(line.id, line.revision, line.config_data.get());
+        Ok(Self {
+            collection: line.collection,
+            crc: line.crc,
+            document: document.map_err(D::Error::custom)?,
+        })
+    }
 }
 
 /// Last line: `{"end":true,"count":n}`.
@@ -194,15 +214,18 @@ impl SnapshotProof {
         let Some(part) = self.parts.get_mut(&item.collection) else {
             return Err(SnapshotError::UnknownCollection(item.collection.clone()));
         };
-        if item.config_data.crc() != item.crc {
+        let document = &item.document;
+        if document.crc() != item.crc {
             return Err(SnapshotError::Damaged {
                 collection: item.collection.clone(),
-                id: item.id.clone(),
+                id: document.id().clone(),
                 crc: item.crc,
             });
         }
         part.count += 1;
-        part.digest = part.digest.with(&item.id, item.revision, item.crc);
+        part.digest = part
+            .digest
+            .with(document.id(), document.revision(), item.crc);
         self.items += 1;
         Ok(())
     }

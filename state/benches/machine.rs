@@ -5,7 +5,8 @@
 use std::{collections::BTreeSet, hint::black_box};
 
 use contract::{
-    CanonicalJson, CollectionName, Digest, DocumentId, Epoch, Head, Operation, Revision, snapshot,
+    CanonicalJson, CollectionName, Digest, Document, DocumentId, Epoch, Head, Operation, Revision,
+    snapshot,
 };
 use criterion::{BatchSize, Criterion};
 use state::{Decision, Machine, ReceivedChange, Snapshot};
@@ -109,19 +110,16 @@ fn change(revision: Revision, documents: u64) -> ReceivedChange {
 /// A machine that has loaded this number of documents, one per revision.
 fn loaded(documents: u64) -> Machine {
     let item = |number| {
-        let config_data = config(number);
-        let crc = config_data.crc();
+        let document = Document::new(id(number), number + 1, &config(number));
         snapshot::SnapshotItem {
             collection: name(),
-            id: id(number),
-            revision: number + 1,
-            crc,
-            config_data,
+            crc: document.crc(),
+            document,
         }
     };
     let items: Vec<snapshot::SnapshotItem> = (0..documents).map(item).collect();
     let digest = items.iter().fold(Digest::default(), |digest, item| {
-        digest.with(&item.id, item.revision, item.crc)
+        digest.with(item.document.id(), item.document.revision(), item.crc)
     });
     let head = Head {
         revision: documents,

@@ -3,7 +3,7 @@
 //! This module keeps the bookkeeping and decides nothing; see [`crate::machine`]. It never looks at
 //! another collection, so it knows nothing about the parts of a change set elsewhere.
 
-use contract::{Crc, Digest, Document, DocumentId, Proof, Revision, fleet::SettledPoint};
+use contract::{Digest, Document, DocumentId, Proof, Revision, fleet::SettledPoint};
 use imbl::OrdMap;
 use rangemap::RangeInclusiveSet;
 
@@ -320,10 +320,10 @@ impl CollectionState {
         }
     }
 
-    /// The document, if it has this revision and checksum; its buffer can be used again.
-    pub(crate) fn same(&self, id: &DocumentId, revision: Revision, crc: Crc) -> Option<&Document> {
+    /// The held document of the same revision and checksum; its buffer can be used again.
+    pub(crate) fn same(&self, document: &Document) -> Option<&Document> {
         self.documents
-            .get(id)
-            .filter(|held| held.revision() == revision && held.crc() == crc)
+            .get(document.id())
+            .filter(|held| held.revision() == document.revision() && held.crc() == document.crc())
     }
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use contract::{
-    CollectionName, Digest, Document, DocumentId, Epoch, Proof, Revision, fleet::SettledPoint,
+    CollectionName, Digest, DocumentId, Epoch, Proof, Revision, fleet::SettledPoint,
     snapshot::SnapshotItem,
 };
 use serde::{Deserialize, Serialize};
@@ -261,14 +261,13 @@ impl Image {
             count += 1;
             let item: SnapshotItem =
                 serde_json::from_slice(&line).map_err(not_understood(count + 1))?;
-            let document = Document::new(item.id, item.revision, &item.config_data);
             let collection = root
                 .collections
                 .get_mut(&item.collection)
-                .filter(|_held| document.crc() == item.crc);
+                .filter(|_held| item.document.crc() == item.crc);
             collection
                 .ok_or(ImageError::Disagrees(item.collection))?
-                .put(document);
+                .put(item.document);
         }
         // Bytes after the end line mean that two images were mixed.
         if !input.fill_buf()?.is_empty() {

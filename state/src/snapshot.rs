@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use contract::{
-    CollectionName, Document, Epoch, Head, Revision,
+    CollectionName, Document, DocumentId, Epoch, Head, Revision,
     snapshot::{SnapshotEnd, SnapshotError, SnapshotItem, SnapshotProof, SnapshotStart},
 };
+use imbl::OrdMap;
 
 use crate::{collection::CollectionState, root::Root};
 
@@ -18,7 +19,7 @@ use crate::{collection::CollectionState, root::Root};
 #[derive(Debug)]
 pub struct SnapshotBuilder {
     proof: SnapshotProof,
-    documents: BTreeMap<CollectionName, Vec<Document>>,
+    documents: BTreeMap<CollectionName, OrdMap<DocumentId, Document>>,
 }
 
 /// A snapshot whose items add up to its heads: count and digest of each collection match. Only
@@ -33,7 +34,7 @@ pub struct Snapshot {
 #[derive(Debug)]
 struct Part {
     head: Head,
-    documents: Vec<Document>,
+    documents: OrdMap<DocumentId, Document>,
 }
 
 /// The result of an install: for log lines and metrics of the caller.
@@ -96,15 +97,12 @@ impl SnapshotBuilder {
         // for a diverged collection, whose values are in doubt.
         let held = root.collection(&item.collection);
         let held = held.filter(|held| !held.diverged);
-        let held = held.and_then(|held| held.same(&item.id, item.revision, item.crc));
-        let document = match held {
-            Some(held) => held.clone(),
-            None => Document::new(item.id, item.revision, &item.config_data),
-        };
+        let held = held.and_then(|held| held.same(&item.document));
+        let document = held.cloned().unwrap_or(item.document);
         self.documents
             .entry(item.collection)
             .or_default()
-            .push(document);
+            .insert(document.id().clone(), document);
         Ok(())
     }
 
@@ -251,16 +249,12 @@ impl Part {
     /// A collection that has exactly the state of the snapshot.
     fn into_collection(self) -> CollectionState {
         let mut collection = CollectionState {
+            documents: self.documents,
+            digest: self.head.digest,
             loaded: true,
             versioned: true,
             ..CollectionState::default()
         };
-        collection.documents = self
-            .documents
-            .into_iter()
-            .map(|document| (document.id().clone(), document))
-            .collect();
-        collection.digest = self.head.digest;
         collection.confirm(self.head.revision, self.head.proof);
         collection.see_all(self.head.revision);
         collection.note_settled();

@@ -1,8 +1,8 @@
 //! Single cases: loads, epochs that ended, and collections without revisions.
 
 use contract::{
-    CanonicalJson, Change, Crc, Digest, DocumentId, Epoch, Head, Operation, Replaced, Revision,
-    fleet::SettledPoint, snapshot,
+    CanonicalJson, Change, Crc, Digest, Document, DocumentId, Epoch, Head, Operation, Replaced,
+    Revision, fleet::SettledPoint, snapshot,
 };
 
 use super::{
@@ -207,13 +207,10 @@ fn an_incomplete_snapshot_is_refused() {
             .is_err()
     );
     let mut damaged = start(head(3, right));
-    let (collection, id, config_data) = (name(0).clone(), id(0).clone(), value(0, 1, 1).clone());
     let item = snapshot::SnapshotItem {
-        collection,
-        id,
-        revision: 1,
+        collection: name(0).clone(),
         crc: Crc(1),
-        config_data,
+        document: Document::new(id(0).clone(), 1, value(0, 1, 1)),
     };
     assert!(damaged.item(item, machine.root()).is_err());
 }

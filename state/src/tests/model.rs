@@ -4,8 +4,8 @@
 use std::sync::{Arc, LazyLock};
 
 use contract::{
-    CanonicalJson, ChangeSet, CollectionName, Digest, DocumentId, Epoch, Head, Operation, Replaced,
-    Revision, SetPart, fleet::SettledPoint, snapshot,
+    CanonicalJson, ChangeSet, CollectionName, Digest, Document, DocumentId, Epoch, Head, Operation,
+    Replaced, Revision, SetPart, fleet::SettledPoint, snapshot,
 };
 
 use crate::{Machine, ReceivedChange, Snapshot};
@@ -276,14 +276,12 @@ impl Model {
                 .enumerate()
                 .filter(|(_document, touch)| touch.live)
             {
-                let config_data = value(collection, touch.counter, touch.revision).clone();
-                let (id, revision, crc) = (id(document).clone(), touch.revision, config_data.crc());
+                let value = value(collection, touch.counter, touch.revision);
+                let document = Document::new(id(document).clone(), touch.revision, value);
                 let item = snapshot::SnapshotItem {
                     collection: name(collection).clone(),
-                    id,
-                    revision,
-                    crc,
-                    config_data,
+                    crc: document.crc(),
+                    document,
                 };
                 builder
                     .item(item, machine.root())

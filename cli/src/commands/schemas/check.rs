@@ -243,7 +243,7 @@ impl Report {
         while let Some(record) = snapshot.next_record().await? {
             let item = record.item;
             if unresolved.targets.contains(&item.collection) {
-                let key = (item.collection.clone(), item.id.clone());
+                let key = (item.collection.clone(), item.document.id().clone());
                 unresolved.existing.insert(key);
             }
             if let Some(rules) = rules.get(&item.collection) {
@@ -261,14 +261,10 @@ impl Report {
         item: SnapshotItem,
         unresolved: &mut Unresolved,
     ) -> anyhow::Result<()> {
-        let SnapshotItem {
-            collection,
-            id,
-            revision,
-            config_data,
-            ..
-        } = item;
-        let document = config_data.to_value().context("a document")?;
+        let collection = item.collection;
+        let (id, revision) = (item.document.id(), item.document.revision());
+        let value = contract::canonical::value(&item.document.config_data());
+        let document = value.context("a document")?;
         let before = self.faults.len();
         let sealed = sealed_values(&document);
         let faults = rules.validator.iter_errors(&document).filter(|fault| {

@@ -77,12 +77,13 @@ pub(super) async fn read(
             contract::objects::from_slice(&record.line).context("a line of the snapshot")?;
         let mut hasher = DefaultHasher::new();
         hasher.write(config_data.get().as_bytes());
+        let document = record.item.document;
         let stamp = Stamp {
-            revision: record.item.revision,
+            revision: document.revision(),
             crc: record.item.crc,
             bytes: hasher.finish(),
         };
-        take(record.item.collection, record.item.id, stamp);
+        take(record.item.collection, document.id().clone(), stamp);
         progress.document();
     }
     Ok(snapshot.finish()?.heads)

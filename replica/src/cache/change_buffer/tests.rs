@@ -71,13 +71,10 @@ impl Fixture {
             epoch,
             heads: vec![head],
         });
-        let (id, crc) = (document.id().clone(), document.crc());
         let item = SnapshotItem {
             collection: name(),
-            id,
-            revision,
-            crc,
-            config_data: config,
+            crc: document.crc(),
+            document,
         };
         builder.item(item, self.machine.root()).expect("an item");
         let snapshot = builder
