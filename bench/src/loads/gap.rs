@@ -43,7 +43,7 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         let api = stand.publisher.api();
         let line = format!("gap of {missed} changes healed, {documents} × 1 KiB, {store}");
         let mut comparison =
-            Comparison::new(11, Unit::Seconds, line, "full load").must(Target::AtMost(0.3));
+            Comparison::new(11, Unit::Seconds, line, "full load").must(Target::AtMost(0.25));
         let replica = follower(&stand.publisher, LARGE, 1)?;
         replica.run(until_current(&replica, documents)).await?;
         for round in 0..bench.rounds {
