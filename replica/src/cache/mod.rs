@@ -5,6 +5,7 @@
 //! views follow each other in order. Nothing here does I/O, awaits a publisher, or calls foreign
 //! code under the lock.
 
+mod arrivals;
 mod change_buffer;
 mod swap_cell;
 mod view;
@@ -22,8 +23,9 @@ use contract::{
     status::ReplicaState,
 };
 use state::{Decision, Image, InstallError, Installed, LoadId, ReceivedChange, Snapshot};
-use tokio::{sync::watch, time::sleep_until};
+use tokio::{sync::watch, task::yield_now, time::sleep_until};
 
+use arrivals::Arrivals;
 pub use change_buffer::ChangeBuffer;
 pub(crate) use change_buffer::ChangeBuffers;
 pub(crate) use swap_cell::SwapCell;
@@ -38,6 +40,8 @@ pub(crate) struct Cache {
     /// A std mutex: a change is a few map operations, the lock is never held across an await, and
     /// no other lock is taken under it.
     writer: Mutex<Writer>,
+    /// Changes of events that the next task with the lock applies.
+    arrivals: Arrivals<ReceivedChange, Decision>,
     /// The newest view; swapped under the lock of the writer.
     view: SwapCell<View>,
     /// Version of the newest changes in the view. It grows with every watermark.
@@ -57,6 +61,7 @@ impl Cache {
         let view = SwapCell::new(writer.view(Instant::now()));
         Self {
             writer: Mutex::new(writer),
+            arrivals: Arrivals::default(),
             view,
             feed_changed: watch::Sender::default(),
             written: watch::Sender::default(),
@@ -105,6 +110,28 @@ impl Cache {
     /// Applies the change of an event.
     pub(crate) fn apply(&self, change: &ReceivedChange) -> Decision {
         self.write(|writer| writer.apply(change))
+    }
+
+    /// Applies the change of an event together with those that arrive at the same time, as one view:
+    /// the tasks of this thread that are ready run before, and one of them applies what all have
+    /// left. The result is `None` after a panic under the lock.
+    pub(crate) async fn apply_together(&self, change: ReceivedChange) -> Option<Decision> {
+        let left = self.arrivals.leave(change);
+        yield_now().await;
+        if let Some(decision) = left.result() {
+            return Some(decision);
+        }
+        let mut writer = self.writer.lock().ok()?;
+        // Another thread may have had the lock meanwhile.
+        if left.result().is_none() {
+            let decided = self.arrivals.decide(|change| writer.apply(change));
+            // An event is answered when its change is in the view, and not before.
+            let freed = self.publish(&mut writer);
+            decided.report();
+            drop(writer);
+            drop(freed);
+        }
+        left.result()
     }
 
     /// Applies a page of the change feed as one new view: readers see all of it or nothing. Returns
@@ -279,10 +306,21 @@ impl Cache {
         }
     }
 
-    /// The one entry of all changes: applies `change`, then publishes the view that follows.
+    /// Applies `change`, then publishes the view that follows. All changes come this way, besides those of
+    /// [`Cache::apply_together`].
     fn write<T>(&self, change: impl FnOnce(&mut Writer) -> T) -> T {
         let mut writer = self.lock();
         let result = change(&mut writer);
+        let freed = self.publish(&mut writer);
+        drop(writer);
+        // Old views are freed without the lock: the next change need not wait for that.
+        drop(freed);
+        result
+    }
+
+    /// Publishes the view of the writer, under its lock. Returns the views that no reader holds any
+    /// more, to be freed without it.
+    fn publish(&self, writer: &mut Writer) -> Vec<Arc<View>> {
         let now = Instant::now();
         let view = writer.view(now);
         let version = view.buffers.version;
@@ -298,10 +336,7 @@ impl Cache {
         // Most changes leave the state as it is, and need wake nothing.
         self.state_changed
             .send_if_modified(|last| std::mem::replace(last, state) != state);
-        drop(writer);
-        // Old views are freed without the lock: the next change need not wait for that.
-        drop(freed);
-        result
+        freed
     }
 
     /// The writer. Nothing panics while it holds the lock, so the lock is never poisoned.
@@ -318,4 +353,37 @@ pub(crate) struct Gap {
     pub(crate) known: Revision,
     /// When it was noticed.
     pub(crate) since: Instant,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread};
+
+    use super::*;
+    use crate::{Builder, tests::settings};
+
+    #[test]
+    fn no_reader_waits_while_the_writer_is_locked() {
+        let builder = Builder::new(settings(Vec::new()));
+        let builder = builder
+            .collection::<serde_json::Value>("A")
+            .expect("a type");
+        let replica = builder.build().expect("a replica");
+        let cache = &replica.intake().cache;
+        let values = replica.collection::<serde_json::Value>("A").expect("typed");
+        let (read, done) = mpsc::channel();
+        thread::scope(|scope| {
+            let writer = cache.lock();
+            let (replica, values) = (&replica, &values);
+            scope.spawn(move || {
+                let view = replica.view();
+                let raw = view.root().collections().count();
+                let typed = values.get("x").is_none();
+                read.send((raw, typed)).expect("the test waits");
+            });
+            let result = done.recv_timeout(Duration::from_secs(10));
+            assert_eq!(result, Ok((2, true)), "a reader waits for the writer");
+            drop(writer);
+        });
+    }
 }

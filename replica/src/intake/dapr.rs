@@ -247,7 +247,7 @@ async fn take(intake: &Intake, source: EventSource, headers: &HeaderMap, body: &
     if let Some(change) = cloudevent::parse_change(headers, body)
         && intake.follows(&change)
     {
-        return Received::Event(intake.take_change(source, &change).await);
+        return Received::Event(intake.take_change(source, change).await);
     }
     if let Some(bulk) = bulk(headers, body) {
         let deadline = Instant::now() + BULK_TIME;
@@ -299,7 +299,7 @@ async fn take_entry(intake: &Intake, source: EventSource, original: &[u8]) -> Ev
     if let Some(change) = cloudevent::parse_delivered(original)
         && intake.follows(&change)
     {
-        return intake.take_change(source, &change).await;
+        return intake.take_change(source, change).await;
     }
     // One that is nested too deep is no event.
     let value = canonical::value(original).unwrap_or_default();

@@ -25,6 +25,17 @@ pub(crate) enum EventSource {
 }
 
 impl EventSource {
+    /// Whether several events of it may be on their way at the same time, each in a task of its own.
+    pub(super) fn has_many_connections(self) -> bool {
+        match self {
+            #[cfg(any(test, feature = "actix"))]
+            Self::Posted(_) => true,
+            #[cfg(feature = "redis")]
+            Self::Redis => false,
+            Self::Feed | Self::Service => false,
+        }
+    }
+
     /// The name in spans.
     pub(crate) fn as_str(self) -> &'static str {
         match self {

@@ -126,7 +126,7 @@ impl Intake {
         expiration: Option<DateTime<Utc>>,
     ) -> EventOutcome {
         match self.parse_change(data.as_bytes()) {
-            Some(change) => self.take_change(source, &change).await,
+            Some(change) => self.take_change(source, change).await,
             None => match canonical::value(data.as_bytes()) {
                 Ok(data) => self.take_value(source, data, expiration).await,
                 Err(error) => self.drop_event("not-json", error),
@@ -274,7 +274,7 @@ impl Intake {
         expiration: Option<DateTime<Utc>>,
     ) -> EventOutcome {
         if let Some(signed) = SignedChange::from_event(&data) {
-            return self.take_change(source, &signed).await;
+            return self.take_change(source, signed).await;
         }
         // It names no position, so it has nothing that a signature could be of.
         if self.keys(source).is_some() {
@@ -293,13 +293,13 @@ impl Intake {
     pub(super) async fn take_change(
         &self,
         source: EventSource,
-        signed: &SignedChange,
+        signed: SignedChange,
     ) -> EventOutcome {
         let change = &signed.change;
         record_document(&change.collection, &change.id);
         record_revision(change);
         // Before anything is decided by what the event says.
-        if let Some(Err(cause)) = self.keys(source).map(|keys| keys.verify(signed)) {
+        if let Some(Err(cause)) = self.keys(source).map(|keys| keys.verify(&signed)) {
             return self.refuse(&change.collection, &change.id, cause);
         }
         match self.apply(source, change).await {
@@ -353,10 +353,14 @@ impl Intake {
     /// Applies a change, fetches its value when it has none, and wakes the loop if that is needed.
     ///
     /// # Errors
-    /// When the value could not be fetched. The revision is known to be missing then.
-    async fn apply(&self, source: EventSource, change: &ReceivedChange) -> Result<(), SourceError> {
+    /// When the value could not be fetched: the revision is known to be missing then. Also after a
+    /// panic of what applies changes.
+    async fn apply(&self, source: EventSource, change: &ReceivedChange) -> Result<(), ApplyError> {
         let mut decision = if self.holds_back(source, change) {
             Decision::Unconfirmed
+        } else if source.has_many_connections() {
+            let decision = self.cache.apply_together(change.clone()).await;
+            decision.ok_or(ApplyError::Broken)?
         } else {
             self.cache.apply(change)
         };
@@ -425,7 +429,7 @@ impl Intake {
         &self,
         collection: &CollectionName,
         id: &DocumentId,
-        error: &SourceError,
+        error: &dyn fmt::Display,
     ) -> EventOutcome {
         static LINES: LogRate = LogRate::new();
         if let Some(left_out) = LINES.due() {
@@ -500,6 +504,17 @@ impl Intake {
         self.stats.dropped(reason, &error, event);
         EventOutcome::Drop { reason, error }
     }
+}
+
+/// Why a change was not applied. It is worth sending again.
+#[derive(Debug, thiserror::Error)]
+enum ApplyError {
+    /// The value that the event omits could not be fetched.
+    #[error(transparent)]
+    Fetch(#[from] SourceError),
+    /// Nothing can be applied in this process any more.
+    #[error("a change was not applied because of a defect; restart the process")]
+    Broken,
 }
 
 /// Names the document in the span of the event.

@@ -2,7 +2,8 @@
 
 use actix_web::test::{TestRequest, call_service, init_service, read_body};
 
-use contract::sidecar::{BulkReply, BulkSubscribe, EntryReply, EventReplyStatus};
+use contract::sidecar::{BulkReply, BulkSubscribe, EntryReply, EventReply, EventReplyStatus};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 
 use super::{events::at_revision_8, *};
 use crate::{
@@ -121,6 +122,37 @@ fn the_token_of_the_replica_leaves_the_host_inside_of_tls_only_and_not_at_all_wi
         let built = replica(publisher, events.clone());
         assert_eq!(built.is_ok(), is_allowed, "{publisher} {events:?}");
     }
+}
+
+#[actix_web::test]
+async fn events_that_arrive_at_the_same_time_are_applied_together_and_answered_afterwards() {
+    let (_revision, answer) = at_revision_8();
+    with_publisher(answer, async |replica| {
+        let loaded = eventually("loaded", || replica.view().root().loaded());
+        following(&replica, loaded).await;
+        let app = init_service(App::new().service(scope(&replica, &Options::default()))).await;
+        let post = |revision: u64| {
+            let data = event("Update", "x", revision, Some(json!({"v": revision})));
+            let body = json!({
+                "specversion": "1.0", "id": revision.to_string(), "source": "s", "type": "t",
+                "datacontenttype": "application/json", "data": data,
+            });
+            let request = TestRequest::post().uri("/dapr/processConfigurationEvents");
+            let request = request.insert_header(("content-type", "application/cloudevents+json"));
+            call_service(&app, request.set_payload(body.to_string()).to_request())
+        };
+        let mut answers: FuturesUnordered<_> = (8..=40).map(post).collect();
+        let first = answers.next().await.expect("an answer");
+        assert_eq!(held(&replica, "x").as_deref(), Some(r#"{"v":40}"#));
+        assert_eq!(
+            read_body(first).await,
+            serde_json::to_string(&EventReply::default()).expect("json")
+        );
+        let rest: Vec<_> = answers.collect().await;
+        assert!(rest.iter().all(|answer| answer.status() == 200));
+        assert_eq!(counts(&replica).applied, 33);
+    })
+    .await;
 }
 
 /// Also in a service that bounds no bodies itself.
