@@ -29,7 +29,7 @@ use service::{
         bodies,
         caller::Caller,
         framing::frame_answers,
-        guard::{GuardSettings, guard},
+        guard::{Guard, GuardSettings, guard},
         health as shared,
         methods::{Role, answer_methods, no_such_route},
         problem::ProblemError,
@@ -122,7 +122,7 @@ const BODY_LIMIT: usize = 8 << 20;
 /// Adds all routes, behind the guard and the authentication.
 pub fn configure(config: &mut ServiceConfig, settings: &GuardSettings, layer: &Layer) {
     let layer = layer.clone();
-    let settings = Rc::new(settings.clone());
+    let settings = Rc::new(Guard::new(settings.clone()));
     let table = table();
     let writes: Writes = table
         .iter()

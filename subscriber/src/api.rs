@@ -21,7 +21,7 @@ use service::http::{
     access::{Layer, SidecarToken, authenticate},
     bodies::{self, Bodies},
     framing::frame_answers,
-    guard::{GuardSettings, guard},
+    guard::{Guard, GuardSettings, guard},
     health as shared,
     methods::{Role, answer_methods, no_such_route},
     problem::ProblemError,
@@ -162,7 +162,7 @@ fn role(settings: &Settings) -> Role {
 
 /// Adds all routes, behind the guard and the authentication.
 pub fn configure(config: &mut ServiceConfig, api: &Api) {
-    let settings = Rc::new(api.guard.clone());
+    let settings = Rc::new(Guard::new(api.guard.clone()));
     let layer = api.layer.clone();
     let scope = web::scope("").service(replica::actix::scope(&api.replica, &api.dapr));
     let routes = routes::add(scope, table())

@@ -88,10 +88,8 @@ impl Default for BodyLimits {
 #[derive(Debug, Clone)]
 pub struct Bodies {
     limits: BodyLimits,
-    /// Longest body by the pattern of the path.
+    /// The routes by the pattern of their path.
     by_pattern: Arc<HashMap<String, PathRoutes>>,
-    /// Patterns whose handler reads the body itself.
-    streamed: Arc<[&'static str]>,
     budget: Arc<Budget>,
 }
 
@@ -100,6 +98,8 @@ pub struct Bodies {
 struct PathRoutes {
     /// Longest body, in bytes.
     limit: usize,
+    /// Whether the handler reads the body itself.
+    is_streamed: bool,
     access: Vec<(Method, Access)>,
 }
 
@@ -141,13 +141,20 @@ impl Bodies {
             routes.limit = route.limit().max(routes.limit);
             let access = (route.method().clone(), route.access().access);
             routes.access.push(access);
+            routes.is_streamed = streamed.contains(&route.path());
         }
         Self {
             limits,
             by_pattern: Arc::new(by_pattern),
-            streamed: streamed.into(),
             budget: Arc::new(Budget::new(limits.budget)),
         }
+    }
+
+    /// The routes of the path of a request, and their pattern.
+    fn routes(&self, request: &ServiceRequest) -> Option<(&String, &PathRoutes)> {
+        // A path without parameters is its own pattern, and need not be looked for by the router.
+        let known = self.by_pattern.get_key_value(request.path());
+        known.or_else(|| self.by_pattern.get_key_value(&request.match_pattern()?))
     }
 }
 
@@ -315,17 +322,17 @@ pub async fn receive(
     let Some(bodies) = bodies.filter(|_bodies| declared != Some(0)) else {
         return next.call(request).await;
     };
-    let pattern = request.match_pattern().unwrap_or_default();
-    let routes = bodies.by_pattern.get(&pattern);
-    if let Some(Err(refused)) = routes.map(|routes| routes.check(&pattern, request.request())) {
+    let routes = bodies.routes(&request);
+    let checked = routes.map(|(pattern, routes)| routes.check(pattern, request.request()));
+    if let Some(Err(refused)) = checked {
         return Ok(refuse(request, refused.error_response()).await);
     }
-    let limit = routes.map(|routes| routes.limit);
+    let limit = routes.map(|(_pattern, routes)| routes.limit);
+    let is_streamed = routes.is_some_and(|(_pattern, routes)| routes.is_streamed);
     let caller = request.extensions().get::<Identity>().cloned();
     // Without a credential all callers have one name.
     let caller = caller.filter(|caller| !caller.is_anonymous());
     let caller = caller.map(|caller| caller.name);
-    let streamed = bodies.streamed.contains(&pattern.as_str());
     let connection = request.request().conn_data::<Connection>();
     let mut arrival = Arrival {
         bodies,
@@ -339,7 +346,7 @@ pub async fn receive(
         refused: false,
         payload: request.take_payload(),
     };
-    if streamed {
+    if is_streamed {
         return answer_while_read(arrival, request, next).await;
     }
     match arrival.whole().await {

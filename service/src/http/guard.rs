@@ -10,7 +10,7 @@
 //! The guard knows no route and authenticates no client. Sources: RFC 9110 sections 7.2 and 7.4, RFC
 //! 6454, Fetch Metadata Request Headers (W3C), the CORS protocol of the Fetch standard (WHATWG).
 
-use std::{net::SocketAddr, rc::Rc};
+use std::{cell::RefCell, net::SocketAddr, rc::Rc};
 
 use actix_web::{
     Error, HttpResponse, ResponseError,
@@ -18,7 +18,7 @@ use actix_web::{
     dev::{ServiceRequest, ServiceResponse},
     http::{
         Method, header,
-        header::{HeaderMap, HeaderValue},
+        header::{HeaderMap, HeaderName, HeaderValue},
     },
     middleware::Next,
 };
@@ -39,6 +39,48 @@ const EXPOSED: &str = "etag, retry-after, location, confcast-revision, confcast-
 const ALLOWED: &str = "accept, if-match, if-none-match, last-event-id, traceparent";
 /// How long a browser may remember the answer to a preflight, in seconds.
 const PREFLIGHT_SECONDS: &str = "600";
+/// Which site or origin causes a request, says a browser.
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// A longer `Host` is judged each time.
+const MAX_REMEMBERED: usize = 256;
+
+/// The guard of one worker.
+#[derive(Debug)]
+pub struct Guard {
+    settings: GuardSettings,
+    /// The `Host` that was accepted last. Nearly every request names the host of the one before.
+    accepted: RefCell<Option<HeaderValue>>,
+}
+
+impl Guard {
+    /// A guard that has seen no request.
+    pub fn new(settings: GuardSettings) -> Self {
+        Self {
+            settings,
+            accepted: RefCell::default(),
+        }
+    }
+
+    /// As [`GuardSettings::judge`]; the host of the request before it is not read again.
+    fn judge(&self, request: &ServiceRequest) -> Result<Verdict, ProblemError> {
+        let headers = request.headers();
+        let host = headers
+            .get(header::HOST)
+            .filter(|_host| request.uri().authority().is_none());
+        let is_accepted = host.is_some() && self.accepted.borrow().as_ref() == host;
+        if is_accepted && !headers.contains_key(header::ORIGIN) && !foreign_fetch(request) {
+            return Ok(Verdict::Pass);
+        }
+        let verdict = self.settings.judge(request)?;
+        let host = host.filter(|host| host.len() <= MAX_REMEMBERED && !is_accepted);
+        if let Some(host) = host {
+            // A copy, which does not keep the buffer of the connection.
+            self.accepted
+                .replace(HeaderValue::from_bytes(host.as_bytes()).ok());
+        }
+        Ok(verdict)
+    }
+}
 
 /// Middleware: passes a request on, or refuses it. It belongs outside of everything that decides or
 /// answers.
@@ -46,11 +88,12 @@ const PREFLIGHT_SECONDS: &str = "600";
 /// # Errors
 /// As the inner services.
 pub async fn guard(
-    settings: Rc<GuardSettings>,
+    guard: Rc<Guard>,
     request: ServiceRequest,
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let reader = match settings.judge(&request) {
+    let settings = &guard.settings;
+    let reader = match guard.judge(&request) {
         Ok(Verdict::Pass) => None,
         Ok(Verdict::Reader(origin)) => Some(origin),
         Ok(Verdict::Preflight(origin)) => {
@@ -171,16 +214,19 @@ impl GuardSettings {
 /// user follows is none: its page does not get the answer.
 fn foreign_fetch(request: &ServiceRequest) -> bool {
     let headers = request.headers();
+    let Some(site) = headers.get(FETCH_SITE) else {
+        return false;
+    };
     let is = |name: &str, expected: &[u8]| {
         headers
             .get(name)
             .is_some_and(|value| value.as_bytes() == expected)
     };
-    let own = is("sec-fetch-site", b"same-origin") || is("sec-fetch-site", b"none");
+    let own = [&b"same-origin"[..], b"none"].contains(&site.as_bytes());
     let link = request.method().is_safe()
         && is("sec-fetch-mode", b"navigate")
         && is("sec-fetch-dest", b"document");
-    headers.contains_key("sec-fetch-site") && !own && !link
+    !own && !link
 }
 
 fn foreign(field: &str, detail: String) -> ProblemError {
@@ -205,5 +251,46 @@ pub fn warn_when_open(service: &str, address: SocketAddr, peers: &str) {
             "the {service} listens on {address}, beyond this host, and asks for no credential: {peers}; \
              let only trusted peers reach the port (network policy, mesh, or a proxy that authenticates)"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    #[test]
+    fn the_host_that_was_accepted_before_opens_the_way_for_nothing_else() {
+        let guard = Guard::new(GuardSettings::default());
+        let judged = |uri: &str, headers: &[(&'static str, &'static str)]| {
+            let request = TestRequest::with_uri(uri);
+            let request = headers
+                .iter()
+                .fold(request, |request, header| request.insert_header(*header));
+            let judged = guard.judge(&request.to_srv_request());
+            judged.err().map(|refused| refused.problem().kind)
+        };
+        let own = ("host", "127.0.0.1:8080");
+        for _again in 0..3 {
+            assert_eq!(judged("/", &[own]), None);
+            assert_eq!(
+                judged("/", &[("host", "evil.example")]),
+                Some(ProblemKind::UnknownHost)
+            );
+            assert_eq!(judged("/", &[]), None, "no browser leaves out the host");
+            let foreign = Some(ProblemKind::ForeignOrigin);
+            let origin = ("origin", "https://evil.example");
+            assert_eq!(judged("/", &[own, origin]), foreign);
+            assert_eq!(
+                judged("/", &[own, ("sec-fetch-site", "cross-site")]),
+                foreign
+            );
+            assert_eq!(judged("/", &[own, ("sec-fetch-site", "none")]), None);
+            assert_eq!(
+                judged("http://evil.example/", &[own]),
+                Some(ProblemKind::UnknownHost)
+            );
+        }
     }
 }
