@@ -3,7 +3,7 @@
 //! They are made from the view that the body is made from, so that they never contradict it. A read
 //! that was refused gets them afterwards, in one place: [`complete_refusals`].
 
-use std::time::Instant;
+use std::{cell::RefCell, time::Instant};
 
 use actix_web::{
     Error, HttpResponse, HttpResponseBuilder,
@@ -13,7 +13,7 @@ use actix_web::{
     middleware::Next,
     web,
 };
-use contract::{CollectionName, status::ReplicaState};
+use contract::{CollectionName, Epoch, Revision, status::ReplicaState};
 use replica::{RawCollection as Collection, View};
 
 use super::Api;
@@ -37,20 +37,45 @@ pub(super) fn of_collection(
     held: &Collection,
 ) -> HttpResponseBuilder {
     let epoch = view.root().epoch().filter(|_epoch| held.versioned());
-    let revision = epoch.map(|epoch| format!("{epoch}-{}", held.watermark()));
+    let revision = epoch.map(|epoch| revision(epoch, held.watermark()));
     answer(revision, view.state_of(name, Instant::now()))
+}
+
+/// The text of a revision. That of the read before it is kept, because most reads follow each other
+/// faster than changes do.
+fn revision(epoch: Epoch, watermark: Revision) -> HeaderValue {
+    thread_local! {
+        static LAST: RefCell<Option<((Epoch, Revision), HeaderValue)>> = const { RefCell::new(None) };
+    }
+    let at = (epoch, watermark);
+    LAST.with_borrow_mut(|last| {
+        if let Some((_at, text)) = last.as_ref().filter(|(of, _text)| *of == at) {
+            return text.clone();
+        }
+        let text = value(format!("{epoch}-{watermark}"));
+        *last = Some((at, text.clone()));
+        text
+    })
+}
+
+/// Epochs and numbers are valid in every header.
+fn value(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(UNVERSIONED))
 }
 
 /// Begins the answer of a read of several collections.
 pub(super) fn of_all(view: &View) -> HttpResponseBuilder {
-    let epoch = view.root().epoch().map(|epoch| epoch.to_string());
+    let epoch = view.root().epoch().map(|epoch| value(epoch.to_string()));
     answer(epoch, view.state(Instant::now()))
 }
 
-fn answer(revision: Option<String>, state: ReplicaState) -> HttpResponseBuilder {
+fn answer(revision: Option<HeaderValue>, state: ReplicaState) -> HttpResponseBuilder {
     let mut answer = HttpResponse::Ok();
     answer
-        .insert_header((REVISION, revision.unwrap_or_else(|| UNVERSIONED.to_owned())))
+        .insert_header((
+            REVISION,
+            revision.unwrap_or(HeaderValue::from_static(UNVERSIONED)),
+        ))
         .insert_header((STATE, HeaderValue::from_static(state.as_str())));
     answer
 }
