@@ -61,7 +61,7 @@ pub(crate) async fn measure(number: u8, bench: &Bench) -> anyhow::Result<Vec<Row
         (
             node::start().await?,
             "Express and the CloudEvents SDK, Node.js",
-            8.0,
+            12.0,
             Processors::Shared,
         )
     };

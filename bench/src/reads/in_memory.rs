@@ -92,8 +92,8 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
 
     let new = |ours: &str, beside: &str| Comparison::new(7, Unit::Seconds, ours, beside);
     let map = "HashMap::get, a busy thread beside";
-    let mut typed = new("get of 100,000 values, a writer beside", map).must(Target::AtMost(3.0));
-    let mut raw = new("get of a raw document, a writer beside", map);
+    let mut typed = new("get of 100,000 values, a writer beside", map).must(Target::AtMost(2.0));
+    let mut raw = new("get of a raw document, a writer beside", map).must(Target::AtMost(2.0));
     let mut p9999 = new("p99.99 of single gets, a writer beside", map);
     let mut longest = new("longest of 1,000,000 gets, a writer beside", map);
     let mut writing = new(
