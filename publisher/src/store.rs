@@ -145,7 +145,7 @@ impl Store {
     ///
     /// On success the changes are durable. Groups of all publishers of one store are serialised per
     /// collection. A group that is too large for one transaction is committed in part: see
-    /// `Committed::results`.
+    /// `Committed::results`. The embedded store blocks the thread of the caller meanwhile.
     ///
     /// # Errors
     /// `CommitError`: nothing was written, or it is unknown whether the group was written.

@@ -1,7 +1,8 @@
 //! The embedded store: one SQLite file. It is the default and needs no server.
 //!
 //! Only one process at a time has the folder. A group is one transaction, and its answer is given
-//! after its sync. Every call runs on the blocking thread pool, because SQLite waits for the disk; no
+//! after its sync. Every call runs on the blocking thread pool, because SQLite waits for the disk, except
+//! the commit of a group, for which the writer has a thread; no
 //! transaction outlives its call, so no reader can keep the write-ahead log from being reused.
 //!
 //! `folder` opens, `connections` runs transactions, `failure` says what an error means, `tables` and
@@ -21,7 +22,7 @@ use crate::store::{
     embedded::{
         absence::Absence,
         audit::AuditPublisher,
-        connections::{Connections, Durability, End},
+        connections::{Connections, Durability, End, Lease},
         failure::Failure,
         open_lists::OpenLists,
         whole_log::WholeLog,
@@ -246,30 +247,40 @@ impl Embedded {
         work: impl FnOnce(&Self, &Transaction<'_>) -> anyhow::Result<End<T>> + Send + 'static,
     ) -> Result<T, CommitError> {
         let store = self.clone();
-        let lease = self
-            .0
-            .connections
-            .writer()
-            .await
-            .map_err(CommitError::NotCommitted)?;
-        let done = tokio::task::spawn_blocking(move || {
-            let mut lease = lease;
-            let mut commits = false;
-            let written = lease.write(durability, |transaction| {
-                work(&store, transaction)
-                    .inspect(|end| commits = matches!(end, End::Commit(_result)))
-            });
-            if commits && written.is_ok() {
-                store.0.failure.wrote();
-            }
-            // Whatever becomes of the write, the write-ahead log has its bound.
-            store.0.connections.bound_wal(&lease);
-            written
-        })
-        .await;
+        let lease = self.writer().await?;
+        let done = tokio::task::spawn_blocking(move || store.write_here(lease, durability, work));
         // A panic may have occurred before or after the commit.
-        let done = done.unwrap_or_else(|panic| Err(CommitError::OutcomeUnknown(panic.into())));
-        done.inspect_err(|error| match error {
+        let panicked = |panic: tokio::task::JoinError| {
+            let error = panic.into();
+            self.0.failure.record(&error);
+            Err(CommitError::OutcomeUnknown(error))
+        };
+        done.await.unwrap_or_else(panicked)
+    }
+
+    /// The connection that writes.
+    async fn writer(&self) -> Result<Lease, CommitError> {
+        let lease = self.0.connections.writer().await;
+        lease.map_err(CommitError::NotCommitted)
+    }
+
+    /// As [`Self::write`], on the thread of the caller.
+    fn write_here<T>(
+        &self,
+        mut lease: Lease,
+        durability: Durability,
+        work: impl FnOnce(&Self, &Transaction<'_>) -> anyhow::Result<End<T>>,
+    ) -> Result<T, CommitError> {
+        let mut commits = false;
+        let written = lease.write(durability, |transaction| {
+            work(self, transaction).inspect(|end| commits = matches!(end, End::Commit(_result)))
+        });
+        if commits && written.is_ok() {
+            self.0.failure.wrote();
+        }
+        // Whatever becomes of the write, the write-ahead log has its bound.
+        self.0.connections.bound_wal(&lease);
+        written.inspect_err(|error| match error {
             CommitError::OutcomeUnknown(cause) => self.0.failure.record(cause),
             CommitError::NotCommitted(cause) | CommitError::Refused(cause) => self.note(cause),
         })

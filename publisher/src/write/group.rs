@@ -5,19 +5,19 @@
 //! to collect more. If the store refuses a group, its halves are tried separately, so that one bad
 //! command does not affect the others; a change set is never divided. The task does not decide what
 //! a write does; [`crate::decide`] does.
+//!
+//! The embedded store blocks for its disk, so its groups have a thread of their own: a command goes from
+//! its request to that thread and back, and passes no other.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use anyhow::bail;
 use contract::Change;
-use service::runtime::log_rate::LogRate;
+use futures_util::FutureExt;
+use service::runtime::{log_rate::LogRate, tasks::on_thread};
 use tokio::{
     sync::{Semaphore, mpsc},
-    time::{Instant, sleep_until},
+    time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug, error, warn};
@@ -40,14 +40,22 @@ const STOP_TIME: Duration = Duration::from_secs(3);
 
 /// The task of a [`Writer`](super::queue::Writer).
 pub struct WriterTask {
+    groups: Groups,
+    /// The relay goes on while it exists.
+    relay: mpsc::Sender<CommittedChange>,
+    /// Cancelled when writes are given up: each caller then answers for itself.
+    given_up: CancellationToken,
+}
+
+/// What commits the groups.
+struct Groups {
     store: Store,
     queue: mpsc::Receiver<QueuedCommand>,
-    relay: mpsc::Sender<CommittedChange>,
+    /// It does not keep the relay: a thread that hangs in the disk must not.
+    relay: mpsc::WeakSender<CommittedChange>,
     /// Bytes of values that may wait for the relay.
     relay_memory: Arc<Semaphore>,
     feed: FeedWatch,
-    /// When writes are given up, after the process was asked to stop.
-    give_up: OnceLock<Instant>,
 }
 
 impl WriterTask {
@@ -56,14 +64,19 @@ impl WriterTask {
         queue: mpsc::Receiver<QueuedCommand>,
         relay: mpsc::Sender<CommittedChange>,
         feed: FeedWatch,
+        given_up: CancellationToken,
     ) -> Self {
-        Self {
+        let groups = Groups {
             store,
             queue,
-            relay,
+            relay: relay.downgrade(),
             relay_memory: Arc::new(Semaphore::new(relay::QUEUE_BYTES)),
             feed,
-            give_up: OnceLock::new(),
+        };
+        Self {
+            groups,
+            relay,
+            given_up,
         }
     }
 
@@ -74,10 +87,37 @@ impl WriterTask {
     /// # Errors
     /// When this process can no longer write to the store.
     pub async fn run(
-        mut self,
+        self,
         stop: CancellationToken,
         no_more_requests: CancellationToken,
     ) -> anyhow::Result<()> {
+        let Self {
+            groups,
+            relay: _until_ended,
+            given_up,
+        } = self;
+        let ended = no_more_requests.clone();
+        // A store that does not answer holds up neither a caller nor the end of the process.
+        let give_up = async {
+            stop.cancelled().await;
+            sleep(STOP_TIME).await;
+            given_up.cancel();
+            ended.cancelled().await;
+        };
+        let commits = match groups.store {
+            Store::Embedded(_) => on_thread("writer", groups.run(no_more_requests)).left_future(),
+            Store::Mongo(_) => groups.run(no_more_requests).right_future(),
+        };
+        tokio::select! {
+            biased;
+            ended = commits => ended,
+            () = give_up => Ok(()),
+        }
+    }
+}
+
+impl Groups {
+    async fn run(mut self, no_more_requests: CancellationToken) -> anyhow::Result<()> {
         // Commands that did not fit into a group begin the next one.
         let mut pending = VecDeque::new();
         loop {
@@ -105,40 +145,24 @@ impl WriterTask {
             {
                 pending.push_back(next);
             }
-            let group = refuse_late(take_group(&mut pending));
+            let group = begin(take_group(&mut pending));
             if !group.is_empty() {
-                self.commit(group, &mut pending, &stop).await;
+                self.commit(group, &mut pending).await;
             }
         }
     }
 
     /// Commits a group and answers its commands. Those that did not fit into the transaction are
     /// put back in front of `pending`.
-    async fn commit(
-        &self,
-        mut group: Vec<QueuedCommand>,
-        pending: &mut VecDeque<QueuedCommand>,
-        stop: &CancellationToken,
-    ) {
-        if self.give_up.get().is_some_and(|at| Instant::now() >= *at) {
-            for queued in group {
-                answer(queued, Err(WriteError::Stopping));
-            }
-            return;
-        }
+    async fn commit(&self, mut group: Vec<QueuedCommand>, pending: &mut VecDeque<QueuedCommand>) {
         let commands: Arc<[Command]> = group.iter().map(|queued| queued.command.clone()).collect();
-        let committed = tokio::select! {
-            biased;
-            committed = self.store.commit(commands) => committed,
-            () = self.until_given_up(stop) => Err(CommitError::OutcomeUnknown(anyhow::anyhow!(
-                "the publisher stops and the store did not answer in time"
-            ))),
-        };
+        let committed = self.store.commit(commands).await;
         match committed {
             // A store may decide fewer commands than it got, but never none.
             Ok(committed) => {
                 // From the last to the first, so that the order of the commands is kept.
                 for queued in group.split_off(committed.results.len()).into_iter().rev() {
+                    queued.turn.wait_again();
                     pending.push_front(queued);
                 }
                 self.finish(group, committed);
@@ -151,8 +175,8 @@ impl WriterTask {
                     "the store refused a group of writes; its halves are tried separately: {error:#}"
                 );
                 let second = group.split_off(group.len() / 2);
-                Box::pin(self.commit(group, pending, stop)).await;
-                Box::pin(self.commit(second, pending, stop)).await;
+                Box::pin(self.commit(group, pending)).await;
+                Box::pin(self.commit(second, pending)).await;
             }
             Err(error) => {
                 log_failure(&error, &group);
@@ -161,13 +185,6 @@ impl WriterTask {
                 }
             }
         }
-    }
-
-    /// Waits until [`STOP_TIME`] after `stop`.
-    async fn until_given_up(&self, stop: &CancellationToken) {
-        stop.cancelled().await;
-        let at = self.give_up.get_or_init(|| Instant::now() + STOP_TIME);
-        sleep_until(*at).await;
     }
 
     /// Sends the changes of a committed group to the relay, and its results to the callers.
@@ -224,7 +241,9 @@ impl WriterTask {
             span: span.clone(),
         };
         // It fails when the relay's queue is full, or closed because events are switched off.
-        drop(self.relay.try_send(committed));
+        if let Some(relay) = self.relay.upgrade() {
+            drop(relay.try_send(committed));
+        }
     }
 }
 
@@ -245,18 +264,18 @@ fn take_group(pending: &mut VecDeque<QueuedCommand>) -> Vec<QueuedCommand> {
     group
 }
 
-/// Answers the commands that waited too long: their clients have given up by now, and nothing was
-/// tried. Returns the others.
-fn refuse_late(group: Vec<QueuedCommand>) -> Vec<QueuedCommand> {
-    let mut in_time = Vec::with_capacity(group.len());
+/// Begins the commands of a group. Those that waited too long are answered: their clients have given up
+/// by now, and nothing was tried. So are those that are given up, by their callers.
+fn begin(group: Vec<QueuedCommand>) -> Vec<QueuedCommand> {
+    let mut begun = Vec::with_capacity(group.len());
     for queued in group {
-        if queued.queued_at.elapsed() < QUEUE_TIME {
-            in_time.push(queued);
-        } else {
+        if queued.queued_at.elapsed() >= QUEUE_TIME {
             answer(queued, Err(WriteError::NotCommitted));
+        } else if queued.turn.begin() {
+            begun.push(queued);
         }
     }
-    in_time
+    begun
 }
 
 fn answer(queued: QueuedCommand, result: WriteResult) {

@@ -4,7 +4,16 @@
 //! nothing was done yet, and not when memory ends. A command that is in the queue is processed to
 //! its end, whether its client still waits or not.
 
+use std::sync::{
+    Arc,
+    atomic::{
+        AtomicU8,
+        Ordering::{AcqRel, Acquire},
+    },
+};
+
 use contract::set::ChangeSetWritten;
+use service::runtime::log_rate::LogRate;
 use tokio::{
     sync::{
         mpsc::{self, error::TrySendError},
@@ -12,7 +21,8 @@ use tokio::{
     },
     time::Instant,
 };
-use tracing::{Span, field, info_span};
+use tokio_util::sync::CancellationToken;
+use tracing::{Span, field, info_span, warn};
 
 pub use super::group::WriterTask;
 use crate::{
@@ -38,8 +48,39 @@ pub(super) struct QueuedCommand {
     pub(super) span: Span,
     pub(super) answer: oneshot::Sender<WriteResult>,
     pub(super) queued_at: Instant,
+    pub(super) turn: Turn,
     /// Its share of the memory of the queue.
     _memory: Memory,
+}
+
+/// Whether a queued command was begun: its caller may give up and answer, and then has to know. Clones
+/// share it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Turn(Arc<AtomicU8>);
+
+impl Turn {
+    const WAITS: u8 = 0;
+    const BEGUN: u8 = 1;
+    const GIVEN_UP: u8 = 2;
+
+    /// The command is about to be committed. `false` when its caller has given it up.
+    pub(super) fn begin(&self) -> bool {
+        self.step(Self::WAITS, Self::BEGUN)
+    }
+
+    /// The command was not tried, and waits again.
+    pub(super) fn wait_again(&self) {
+        self.step(Self::BEGUN, Self::WAITS);
+    }
+
+    /// The caller gives the command up. `false` when it was begun: its outcome is not known.
+    fn give_up(&self) -> bool {
+        self.step(Self::WAITS, Self::GIVEN_UP)
+    }
+
+    fn step(&self, from: u8, to: u8) -> bool {
+        self.0.compare_exchange(from, to, AcqRel, Acquire).is_ok()
+    }
 }
 
 /// The handle through which requests and units of work write. Clones share the queue.
@@ -47,6 +88,8 @@ pub(super) struct QueuedCommand {
 pub struct Writer {
     queue: mpsc::Sender<QueuedCommand>,
     ahead: Ahead,
+    /// Cancelled when writes are given up, after the process was asked to stop.
+    pub(super) given_up: CancellationToken,
 }
 
 impl std::fmt::Debug for Writer {
@@ -71,8 +114,11 @@ pub fn writer(
     let writer = Writer {
         queue: sender,
         ahead: Ahead::new(store.clone()),
+        given_up: CancellationToken::new(),
     };
-    (writer, WriterTask::new(store, receiver, relay, feed))
+    let given_up = writer.given_up.clone();
+    let task = WriterTask::new(store, receiver, relay, feed, given_up);
+    (writer, task)
 }
 
 impl Writer {
@@ -155,11 +201,13 @@ impl Writer {
     /// Puts a command into the queue and waits for its result.
     async fn enqueue(&self, command: Command, memory: Memory, span: Span) -> WriteResult {
         let (answer, result) = oneshot::channel();
+        let turn = Turn::default();
         let queued = QueuedCommand {
             command,
             span,
             answer,
             queued_at: Instant::now(),
+            turn: turn.clone(),
             _memory: memory,
         };
         match self.queue.try_send(queued) {
@@ -167,7 +215,49 @@ impl Writer {
             Err(TrySendError::Full(_)) => return Err(WriteError::Busy),
             Err(TrySendError::Closed(_)) => return Err(WriteError::Stopping),
         }
-        // The task ended before it answered: the command may have been committed.
-        result.await.unwrap_or(Err(WriteError::OutcomeUnknown))
+        tokio::select! {
+            biased;
+            // The task ended before it answered: the command may have been committed.
+            answered = result => answered.unwrap_or(Err(WriteError::OutcomeUnknown)),
+            () = self.given_up.cancelled() => {
+                let error = if turn.give_up() {
+                    WriteError::Stopping
+                } else {
+                    WriteError::OutcomeUnknown
+                };
+                static LINES: LogRate = LogRate::new();
+                if let Some(left_out) = LINES.due() {
+                    warn!(
+                        "a write is given up, because the publisher stops and the store did not \
+                         answer in time: {error}{left_out}"
+                    );
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_command_is_either_begun_or_given_up_and_never_both() {
+        for _round in 0..2_000 {
+            let turn = Turn::default();
+            let task = turn.clone();
+            let begun = thread::scope(|scope| {
+                let begun = scope.spawn(move || task.begin());
+                let given_up = turn.give_up();
+                let begun = begun.join().expect("no panic");
+                assert_ne!(begun, given_up, "one of them comes first");
+                begun
+            });
+            turn.wait_again();
+            assert_eq!(turn.begin(), begun, "only what was begun can wait again");
+        }
     }
 }

@@ -206,3 +206,28 @@ async fn patches_of_one_large_document_at_the_same_time_are_all_applied() {
         .expect("a task")
         .expect("a clean end");
 }
+
+/// A store that does not answer after the stop holds up no caller, and an answer is true.
+#[tokio::test]
+async fn a_write_that_is_given_up_before_it_was_begun_is_never_committed() {
+    let (folder, writer, task) = idle(&json!({"n": 1})).await;
+    let value = config(&json!({"n": 2}));
+    let mut written = Box::pin(writer.write(write("x", Action::Replace(value), Expected::Any)));
+    let early = timeout(Duration::from_millis(200), &mut written).await;
+    assert!(early.is_err(), "the task does not run: {early:?}");
+    writer.given_up.cancel();
+    let error = written.await.expect_err("given up");
+    assert_eq!(error.kind(), ProblemKind::Stopping, "{error}");
+    // The task commits what was queued before it ends.
+    let no_more_requests = CancellationToken::new();
+    no_more_requests.cancel();
+    let ended = task.run(CancellationToken::new(), no_more_requests).await;
+    ended.expect("a clean end");
+    let file = rusqlite::Connection::open(folder.path().join("confcast.sqlite"));
+    let revision = file.expect("the file").query_row(
+        "SELECT revision FROM documents WHERE id = 'x'",
+        [],
+        |row| row.get::<_, u64>(0),
+    );
+    assert_eq!(revision.expect("a row"), 1);
+}

@@ -7,7 +7,9 @@ use std::{future::Future, io, time::Duration};
 
 use anyhow::{Context, anyhow};
 use tokio::{
+    runtime::Handle,
     signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
     task::JoinSet,
     time::timeout,
 };
@@ -85,6 +87,36 @@ impl Supervisor {
     }
 }
 
+/// Runs a task on a thread of its own, for work that blocks: no other task waits for its thread, and it
+/// is woken without a worker of the runtime in between. The thread begins at once. When the future is
+/// dropped the task is dropped too, as soon as it waits for something.
+///
+/// # Errors
+/// As the task; when the thread cannot be started, or the task panicked.
+pub fn on_thread<T: Send + 'static>(
+    name: &'static str,
+    task: impl Future<Output = anyhow::Result<T>> + Send + 'static,
+) -> impl Future<Output = anyhow::Result<T>> {
+    let runtime = Handle::current();
+    let (mut done, ended) = oneshot::channel();
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    let started = thread.spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                biased;
+                result = task => drop(done.send(result)),
+                () = done.closed() => {}
+            }
+        });
+    });
+    async move {
+        started.with_context(|| format!("the thread of the {name} cannot be started"))?;
+        ended
+            .await
+            .with_context(|| format!("the thread of the {name} panicked"))?
+    }
+}
+
 /// The requests to stop that this process receives: SIGTERM (orchestrators) and SIGINT (Ctrl-C).
 ///
 /// Until it exists, the default action of both signals ends the process in the middle of its work.
@@ -127,6 +159,8 @@ impl StopSignals {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::future::BoxFuture;
+
     use super::*;
 
     #[tokio::test]
@@ -149,6 +183,27 @@ mod tests {
             .await
             .expect_err("an early end");
         assert!(error.to_string().contains("ends early"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_task_on_a_thread_gives_its_result_and_its_panic() {
+        let here = std::thread::current().id();
+        let there = on_thread("it", async { Ok(std::thread::current().id()) });
+        assert_ne!(there.await.expect("a result"), here);
+        let task: BoxFuture<'static, anyhow::Result<()>> = Box::pin(async { panic!("on purpose") });
+        let error = on_thread("it", task).await.expect_err("a panic");
+        assert!(error.to_string().contains("the it panicked"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_task_on_a_thread_is_dropped_with_its_future() {
+        let (alive, dropped) = oneshot::channel::<()>();
+        let running = on_thread("it", async move {
+            let _until_dropped = alive;
+            std::future::pending::<anyhow::Result<()>>().await
+        });
+        drop(running);
+        dropped.await.expect_err("nothing is sent");
     }
 
     #[tokio::test]

@@ -31,15 +31,15 @@ use crate::{
 };
 
 impl Embedded {
+    /// It waits for the disk on the thread of the caller, which has one for it.
     pub(in crate::store) async fn commit(
         &self,
         group: Arc<[Command]>,
     ) -> Result<Committed, CommitError> {
-        let committed = self
-            .write(Durability::Synced, move |store, transaction| {
-                store.decide_and_write(transaction, &group)
-            })
-            .await;
+        let lease = self.writer().await?;
+        let committed = self.write_here(lease, Durability::Synced, |store, transaction| {
+            store.decide_and_write(transaction, &group)
+        });
         match committed {
             Ok((committed, _ended)) => Ok(committed),
             // Mostly it concerns one document, and the rest of the group can be committed.
