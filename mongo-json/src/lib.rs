@@ -63,20 +63,18 @@ fn bson_leaf(value: Value) -> anyhow::Result<Bson> {
     })
 }
 
-/// The JSON text of stored BSON, without deserialising it. It is canonical except for the order of
-/// the fields, which is that of the row.
+/// Appends the JSON text of stored BSON, without deserialising it. It is canonical except for the order
+/// of the fields, which is that of the row.
 ///
 /// # Errors
-/// When it holds a type that JSON does not have.
-pub fn to_text(document: &RawDocument) -> anyhow::Result<String> {
-    let mut text = Vec::with_capacity(document.as_bytes().len());
-    text.push(b'{');
+/// When it holds a type that JSON does not have. A part of the text may have been appended.
+pub fn write_text(document: &RawDocument, out: &mut Vec<u8>) -> anyhow::Result<()> {
+    out.push(b'{');
     let mut open = vec![Open::new(document.iter_elements(), b'}')];
-    write_all(&mut open, &mut text).with_context(|| {
+    write_all(&mut open, out).with_context(|| {
         let path: Vec<_> = open.iter().map(|container| container.key).collect();
         format!("field {:?}", path.join("."))
-    })?;
-    Ok(String::from_utf8(text)?)
+    })
 }
 
 /// A document or an array of which a part is written.
@@ -136,10 +134,9 @@ fn write_all(open: &mut Vec<Open<'_>>, out: &mut Vec<u8>) -> anyhow::Result<()> 
 
 fn write_string(text: &str, out: &mut Vec<u8>) -> anyhow::Result<()> {
     // Fast path: most strings contain nothing to escape, and checking that is faster than escaping.
-    if text
-        .bytes()
-        .all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')
-    {
+    // All bytes are looked at, because the compiler then compares many of them at once.
+    let is_escaped = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
+    if !text.bytes().fold(false, |any, byte| any | is_escaped(byte)) {
         out.push(b'"');
         out.extend_from_slice(text.as_bytes());
         out.push(b'"');

@@ -15,8 +15,14 @@ fn round_trip(text: &str) -> CanonicalJson {
         .expect("an object")
         .to_vec()
         .expect("BSON");
-    let text = to_text(RawDocument::from_bytes(&bytes).expect("BSON")).expect("JSON");
-    CanonicalJson::parse(text.as_bytes()).expect("canonical")
+    let text = text_of(&bytes).expect("JSON");
+    CanonicalJson::parse(&text).expect("canonical")
+}
+
+fn text_of(bson: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    write_text(RawDocument::from_bytes(bson).expect("BSON"), &mut text)?;
+    Ok(text)
 }
 
 #[test]
@@ -55,7 +61,7 @@ fn the_deepest_document_is_converted_in_a_small_part_of_a_stack() {
 fn an_error_names_the_place() {
     let wrong = doc! { "a": 1_i64, "b": [{ "c": 1_i64 }, { "d": mongodb::bson::DateTime::MIN }] };
     let bytes = wrong.to_vec().expect("BSON");
-    let error = to_text(RawDocument::from_bytes(&bytes).expect("BSON")).expect_err("a time");
+    let error = text_of(&bytes).expect_err("a time");
     assert!(
         format!("{error:#}").starts_with(r#"field "b.1.d": "#),
         "{error:#}"
@@ -69,5 +75,12 @@ proptest! {
         let numbers: Vec<_> = integers.iter().map(i64::to_string).chain(doubles).collect();
         let text = format!(r#"{{"n":[{}]}}"#, numbers.join(","));
         prop_assert_eq!(round_trip(&text), CanonicalJson::parse(text.as_bytes()).expect("json"));
+    }
+
+    #[test]
+    fn the_text_of_any_string_is_its_canonical_one(string in any::<String>()) {
+        let canonical = CanonicalJson::of(&serde_json::json!({ "text": string })).expect("json");
+        let bytes = to_bson(canonical.as_str().as_bytes()).expect("an object").to_vec().expect("BSON");
+        prop_assert_eq!(text_of(&bytes).expect("JSON"), canonical.as_str().as_bytes());
     }
 }

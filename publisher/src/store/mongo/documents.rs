@@ -1,15 +1,22 @@
 //! Reading all documents of some collections from one snapshot, chunk by chunk.
 //!
-//! A task of its own reads rows ahead: while one chunk is converted to documents and sent, the
-//! database is at the next. It is at most [`CHUNKS_AHEAD`] chunks ahead, and ends with the cursor.
+//! A task of its own reads ahead: while one batch is converted to documents and sent, the database is
+//! at the next. It is at most [`BATCHES_AHEAD`] batches ahead, and ends with the cursor. A row is read
+//! where the driver has received it, so nothing is copied before it is converted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    vec,
+};
 
 use anyhow::Context;
 use contract::{CollectionName, Document, Head, Revision};
+use futures_util::StreamExt;
 use mongodb::{
     ClientSession,
-    bson::{RawDocument, RawDocumentBuf, doc},
+    bson::{RawDocument, doc},
+    raw_batch_cursor::RawBatch,
 };
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 
@@ -21,22 +28,62 @@ use crate::store::{
     mongo::{CALL_TIMEOUT, Mongo, TIMED_OUT, rows},
 };
 
-/// Chunks that may wait to be sent: approximately one batch, so that there is something to send
-/// while the next batch is read.
-const CHUNKS_AHEAD: usize = 16;
+/// Batches that may wait to be converted, so that there is something to convert while the next batch
+/// is read.
+const BATCHES_AHEAD: usize = 1;
 /// Rows that the database sends at once. By default it collects 16 MiB, and other calls wait
 /// meanwhile.
 const BATCH_ROWS: u32 = 1_000;
 
 /// Rows of one collection, or `None` after the last row of all. A channel that closes without
 /// `None` means that rows are missing.
-type RowsRead = anyhow::Result<Option<(CollectionName, Vec<RawDocumentBuf>)>>;
+type BatchRead = anyhow::Result<Option<Batch>>;
+
+/// The rows of one collection that the database sent at once, as they were received.
+#[derive(Debug)]
+struct Batch {
+    collection: CollectionName,
+    reply: RawBatch,
+    /// Where each row that was not taken yet is in the reply.
+    rows: vec::IntoIter<Range<usize>>,
+}
+
+impl Batch {
+    fn new(collection: CollectionName, reply: RawBatch) -> anyhow::Result<Self> {
+        let start = reply.as_raw_document().as_bytes().as_ptr().addr();
+        let mut rows = Vec::new();
+        for row in reply.doc_slices()? {
+            let row = row?.as_document().context("a row is not a document")?;
+            let from = row.as_bytes().as_ptr().addr() - start;
+            rows.push(from..from + row.as_bytes().len());
+        }
+        Ok(Self {
+            collection,
+            rows: rows.into_iter(),
+            reply,
+        })
+    }
+
+    /// The next row.
+    fn next(&mut self) -> anyhow::Result<Option<&RawDocument>> {
+        let Some(row) = self.rows.next() else {
+            return Ok(None);
+        };
+        let reply = self.reply.as_raw_document().as_bytes();
+        let row = reply.get(row).context("a row is outside of its batch")?;
+        Ok(Some(RawDocument::from_bytes(row)?))
+    }
+}
 
 /// The documents of the snapshot session in which their heads were read.
 #[derive(Debug)]
 pub(in crate::store) struct DocumentRows {
     store: Mongo,
-    rows: mpsc::Receiver<RowsRead>,
+    batches: mpsc::Receiver<BatchRead>,
+    /// What is being converted.
+    batch: Option<Batch>,
+    /// Where a row is converted.
+    buffer: Vec<u8>,
     /// The collections, with the revisions of their heads in the snapshot.
     revisions: BTreeMap<CollectionName, Revision>,
     /// Dropping this ends the task that reads, and its session.
@@ -70,7 +117,7 @@ impl Mongo {
         &self,
         mut session: ClientSession,
         collections: BTreeSet<CollectionName>,
-        to: &mpsc::Sender<RowsRead>,
+        to: &mpsc::Sender<BatchRead>,
     ) -> anyhow::Result<()> {
         for collection in collections {
             let table = Self::raw(self.table_at_snapshot(collection.as_str()));
@@ -78,27 +125,21 @@ impl Mongo {
                 .find(doc! {})
                 .sort(doc! { "_id": 1 })
                 .batch_size(BATCH_ROWS)
-                .session(&mut session);
+                .session(&mut session)
+                .batch();
             let mut cursor = timeout(CALL_TIMEOUT, open).await.context(TIMED_OUT)??;
-            let mut rows = Vec::new();
-            let mut bytes = 0;
-            while timeout(CALL_TIMEOUT, cursor.advance(&mut session))
-                .await
-                .context(TIMED_OUT)??
-            {
-                bytes += cursor.current().as_bytes().len();
-                rows.push(cursor.current().to_owned());
-                if bytes >= CHUNK_BYTES {
-                    bytes = 0;
-                    let full = std::mem::take(&mut rows);
+            let mut replies = cursor.stream(&mut session);
+            loop {
+                // Before the database is asked: a batch may have 16 MiB, and no third one is held.
+                let Ok(slot) = to.reserve().await else {
                     // The cursor was dropped: the client has closed its connection.
-                    if to.send(Ok(Some((collection.clone(), full)))).await.is_err() {
-                        return Ok(());
-                    }
-                }
-            }
-            if !rows.is_empty() && to.send(Ok(Some((collection, rows)))).await.is_err() {
-                return Ok(());
+                    return Ok(());
+                };
+                let reply = timeout(CALL_TIMEOUT, replies.next());
+                let Some(reply) = reply.await.context(TIMED_OUT)? else {
+                    break;
+                };
+                slot.send(Ok(Some(Batch::new(collection.clone(), reply?)?)));
             }
         }
         Ok(())
@@ -111,7 +152,7 @@ impl DocumentRows {
         session: ClientSession,
         revisions: BTreeMap<CollectionName, Revision>,
     ) -> Self {
-        let (sender, rows) = mpsc::channel(CHUNKS_AHEAD);
+        let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
         let source = store.clone();
         let collections = revisions.keys().cloned().collect();
         let read = async move {
@@ -123,26 +164,46 @@ impl DocumentRows {
         reader.spawn_on(read, &store.runtime);
         Self {
             store,
-            rows,
+            batches,
+            batch: None,
+            buffer: Vec::new(),
             revisions,
             _reader: reader,
         }
     }
 
     pub(in crate::store) async fn next(&mut self) -> anyhow::Result<Option<Chunk>> {
-        // No time limit here: the task that reads has one for each call to the database.
-        let Some((collection, rows)) = self.rows.recv().await.context("rows are missing")?? else {
-            return Ok(None);
+        let batch = match &mut self.batch {
+            Some(batch) if batch.rows.len() > 0 => batch,
+            converted => {
+                // No time limit here: the task that reads has one for each call to the database.
+                let read = self.batches.recv().await.context("rows are missing")??;
+                let Some(read) = read else { return Ok(None) };
+                converted.insert(read)
+            }
         };
+        let collection = batch.collection.clone();
         let up_to = self.revisions.get(&collection).copied().unwrap_or(0);
         let mut chunk = Chunk {
-            documents: Vec::with_capacity(rows.len()),
+            documents: Vec::new(),
             damaged: None,
             collection,
         };
-        for row in &rows {
-            let document = self.store.document_in_list(&chunk.collection, row, up_to);
-            match document.await {
+        // A list of whole rows does not ask the log for each.
+        let doubtful = self.store.damage.has_damaged_rows(&chunk.collection);
+        let mut bytes = 0;
+        while bytes < CHUNK_BYTES
+            && let Some(row) = batch.next()?
+        {
+            bytes += row.as_bytes().len();
+            let read = match rows::document_in(&chunk.collection, row, &mut self.buffer) {
+                Ok(document) if !doubtful => Ok(Some(document)),
+                _damaged_or_doubtful => {
+                    let store = &self.store;
+                    store.document_in_list(&chunk.collection, row, up_to).await
+                }
+            };
+            match read {
                 Ok(document) => chunk.documents.extend(document),
                 // Whether it is a document at all follows from the head, when all rows were read.
                 Err(error) => {
@@ -169,7 +230,7 @@ impl DocumentRows {
 }
 
 impl Mongo {
-    /// The document of a row of a list.
+    /// The document of a row of a list that is not whole, or may be an earlier one.
     async fn document_in_list(
         &self,
         collection: &CollectionName,

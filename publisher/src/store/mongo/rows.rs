@@ -6,8 +6,7 @@
 
 use anyhow::bail;
 use contract::{
-    CanonicalJson, Change, CollectionName, Crc, Document, DocumentId, Epoch, Head, Replaced,
-    Revision, canonical::is_canonical,
+    Change, CollectionName, Crc, Document, DocumentId, Epoch, Head, Replaced, Revision,
 };
 use mongodb::bson::{
     self, Binary, Bson, Document as Bdoc, RawBsonRef, RawDocument, doc, spec::BinarySubtype,
@@ -177,16 +176,25 @@ pub(super) fn id(row: &RawDocument) -> Result<DocumentId, Damage> {
 /// # Errors
 /// The damage of a row that is not what a publisher wrote.
 pub(super) fn document(collection: &CollectionName, row: &RawDocument) -> Result<Document, Damage> {
+    document_in(collection, row, &mut Vec::new())
+}
+
+/// As [`document`], for a caller that reads many rows: `buffer` is where each is converted.
+///
+/// # Errors
+/// As [`document`].
+pub(super) fn document_in(
+    collection: &CollectionName,
+    row: &RawDocument,
+    buffer: &mut Vec<u8>,
+) -> Result<Document, Damage> {
     let id = id(row)?;
     let read = || -> anyhow::Result<Document> {
         let revision = revision(row)?;
-        let text = json::to_text(row.get_document("configData")?)?;
-        // Fast path: usually the fields of the row are in canonical order.
-        Ok(if is_canonical(&text) {
-            Document::from_canonical(id, revision, &text)
-        } else {
-            Document::new(id, revision, &CanonicalJson::parse(text.as_bytes())?)
-        })
+        buffer.clear();
+        json::write_text(row.get_document("configData")?, buffer)?;
+        // The fields of a row that was edited may be in another order.
+        Ok(Document::from_json(id, revision, str::from_utf8(buffer)?)?)
     };
     let document = read().map_err(malformed)?;
     fits(row.get_str("crc"), document.crc())?;
