@@ -1,20 +1,22 @@
 //! New heads for live streams: one task reads the heads once for all streams.
 //!
 //! A commit of this publisher triggers a reading at once; an interval finds the commits of other
-//! publishers. While no stream is open nothing is read. This module holds heads only: every stream
-//! reads the changes from the log itself.
+//! publishers. While no stream is open nothing is read. Streams read the changes from the log, each at
+//! the pace of its reader; those that are equally far share the read ([`SharedReads`]).
 
 use std::{
+    collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use contract::Head;
+use contract::{Change, CollectionName, Head, Revision};
+use service::http::feed::FeedLimits;
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, OnceCell, watch},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
@@ -31,6 +33,56 @@ pub struct HeadsReading {
     number: u64,
     /// The heads; `None` when the store could not be read.
     pub heads: Option<Arc<[Head]>>,
+    /// The reads of streams since.
+    pub reads: SharedReads,
+}
+
+/// The first read of each collection after a reading of the heads. Most streams have everything but
+/// the newest changes: they want the same ones, and one of them reads for all.
+///
+/// It holds at most one read for each collection, and a stream that waits holds none. Clones share
+/// it.
+#[derive(Debug, Clone, Default)]
+pub struct SharedReads(Arc<Mutex<BTreeMap<CollectionName, SharedRead>>>);
+
+#[derive(Debug, Clone)]
+struct SharedRead {
+    after: Revision,
+    limits: FeedLimits,
+    changes: Arc<OnceCell<Vec<Change>>>,
+}
+
+impl SharedReads {
+    /// The changes after a revision, as [`Store::changes`] reads them, at the time of this call or of
+    /// an earlier one since the heads were read.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn changes(
+        &self,
+        store: &Store,
+        collection: &CollectionName,
+        after: Revision,
+        limits: FeedLimits,
+    ) -> anyhow::Result<Vec<Change>> {
+        let read = || store.changes(collection, after, limits.changes, limits.bytes);
+        let shared = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(collection.clone())
+            .or_insert_with(|| SharedRead {
+                after,
+                limits,
+                changes: Arc::default(),
+            })
+            .clone();
+        // A stream that is not as far, or that has less to send, reads for itself.
+        if (shared.after, shared.limits) != (after, limits) {
+            return read().await;
+        }
+        Ok(shared.changes.get_or_try_init(read).await?.clone())
+    }
 }
 
 /// The readings of this publisher. Clones share them.
@@ -78,7 +130,7 @@ impl FeedWatch {
             tokio::select! {
                 () = stop.cancelled() => {
                     // A stream that has just begun to follow must not wait for a reading.
-                    readings.send_replace(HeadsReading { number: u64::MAX, heads: None });
+                    readings.send_replace(HeadsReading { number: u64::MAX, ..HeadsReading::default() });
                     return Ok(());
                 }
                 () = wake.notified() => {}
@@ -102,7 +154,12 @@ impl FeedWatch {
                     None
                 }
             };
-            readings.send_replace(HeadsReading { number, heads });
+            let reads = SharedReads::default();
+            readings.send_replace(HeadsReading {
+                number,
+                heads,
+                reads,
+            });
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The change feed from the log of the store.
 //!
 //! [`service::http::feed`] answers both forms of the feed; this module reads heads and changes. A
-//! stream reads the log itself, at the pace of its reader; [`crate::feed_watch`] reports new
-//! heads.
+//! stream reads the log at the pace of its reader; [`crate::feed_watch`] reports new heads, and lets
+//! streams share a read.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ use tokio::sync::watch;
 
 use crate::{
     api::{Api, error::ApiError, store_failed},
-    feed_watch::HeadsReading,
+    feed_watch::{HeadsReading, SharedReads},
 };
 
 pub(super) async fn one(
@@ -66,6 +66,8 @@ async fn answer(
         api,
         caller,
         heads: heads.into(),
+        // A page is read once.
+        reads: SharedReads::default(),
     };
     Ok(feed::page(&view, feed_request, HttpResponse::Ok()).await?)
 }
@@ -129,6 +131,7 @@ struct LogView {
     api: web::Data<Api>,
     caller: Caller,
     heads: Arc<[Head]>,
+    reads: SharedReads,
 }
 
 impl FeedView for LogView {
@@ -156,9 +159,8 @@ impl FeedView for LogView {
             });
         }
         let mut items = self
-            .api
-            .store
-            .changes(&head.collection, after, limits.changes, limits.bytes)
+            .reads
+            .changes(&self.api.store, &head.collection, after, limits)
             .await
             .map_err(FeedError::Unavailable)?;
         // The log may have grown since the heads were read; newer changes wait for the next page.
@@ -208,14 +210,17 @@ impl FeedViews for LogViews {
     const AHEAD_GRACE: Duration = Duration::ZERO;
 
     fn newest(&mut self) -> LogView {
+        let reading = self.heads_receiver.borrow_and_update();
         // A failed reading has no heads: the stream continues with the heads that it has.
-        if let Some(heads) = &self.heads_receiver.borrow_and_update().heads {
+        if let Some(heads) = &reading.heads {
             self.heads = heads.clone();
         }
         LogView {
             api: self.api.clone(),
             caller: self.caller.clone(),
             heads: self.heads.clone(),
+            // Of the newest reading, so that no read is older than the heads.
+            reads: reading.reads.clone(),
         }
     }
 

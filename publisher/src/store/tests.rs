@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 
 use chrono::Utc;
 use contract::{CollectionName, Epoch, Expected};
+use service::http::feed::FeedLimits;
 
 use super::*;
 use crate::{
     decide::{Action, Rules, Write, schemas::Schemas},
+    feed_watch::SharedReads,
     policy::{Broadcast, IdOnly},
 };
 
@@ -203,4 +205,34 @@ async fn a_change_of_another_state_is_not_the_one_that_deleted_a_document() {
         let found = change.expect("read").map(|change| change.revision);
         assert_eq!(found, revision);
     }
+}
+
+#[tokio::test]
+async fn streams_that_are_equally_far_share_one_read_of_the_log() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = blank(&folder).await;
+    create(&store, "a").await;
+    let limits = FeedLimits {
+        changes: 10,
+        bytes: 1_000,
+    };
+    let reads = SharedReads::default();
+    let revisions = async |reads: &SharedReads, after, limits| {
+        let changes = reads.changes(&store, &name(), after, limits).await;
+        let changes = changes.expect("read").into_iter();
+        changes.map(|change| change.revision).collect::<Vec<_>>()
+    };
+    assert_eq!(revisions(&reads, 0, limits).await, [1]);
+    // A read of the log would find this one too.
+    create(&store, "b").await;
+    assert_eq!(revisions(&reads.clone(), 0, limits).await, [1]);
+    // Another position, and other limits, are read for themselves.
+    assert_eq!(revisions(&reads, 1, limits).await, [2]);
+    let other = FeedLimits {
+        changes: 2,
+        ..limits
+    };
+    assert_eq!(revisions(&reads, 0, other).await, [1, 2]);
+    // The next reading of the heads begins without reads.
+    assert_eq!(revisions(&SharedReads::default(), 0, limits).await, [1, 2]);
 }

@@ -159,7 +159,7 @@ impl FeedItem for EventData {
 }
 
 /// Limits of one read: changes, and bytes of their values.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FeedLimits {
     /// Most changes.
     pub changes: usize,
