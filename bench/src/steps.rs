@@ -5,20 +5,17 @@
 //! They are the costs that `make scale` computes with; the table shows them without a target. Bytes
 //! are counted by a relay, in both directions.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use client::{
     Endpoint, Timeouts,
     live_feed::{FeedMessage, FeedStart},
 };
-use contract::{
-    Head,
-    feed::Since,
-    fleet::{CheckIn, CollectionReport},
-};
+use contract::{Head, feed::Since, fleet::CheckIn};
 use e2e::testbed::{FREE, services::Service, wait::eventually};
 use replica::{Events, Replica, ReplicaState, Url};
+use serde_json::json;
 use tokio::{task::JoinSet, time::timeout};
 
 use crate::{
@@ -276,31 +273,19 @@ async fn write(writer: &e2e::client::Api, number: u64) -> anyhow::Result<()> {
 
 /// The report of a replica that has everything.
 fn report(instance: &str, head: &Head) -> anyhow::Result<CheckIn> {
-    let collection = CollectionReport {
-        epoch: Some(head.epoch),
-        revision: head.revision,
-        known: head.revision,
-        proof: head.proof,
-        claimed: None,
-        settled: None,
-        state: ReplicaState::Current,
-        reason: None,
-        refusals: Vec::new(),
-        refused_values: 0,
-    };
-    Ok(CheckIn {
-        instance: instance.to_owned(),
-        boot_id: "one".to_owned(),
-        base_url: None,
-        interval_ms: 10_000,
-        intake: None,
-        collections: BTreeMap::from([(head.collection.clone(), collection)]),
-        topics_not_subscribed: Default::default(),
-        handlers: Vec::new(),
-        failing_handlers: 0,
-        last_error: None,
-        transport: None,
-    })
+    // As on the wire: members that a replica leaves out are absent.
+    Ok(serde_json::from_value(json!({
+        "instance": instance,
+        "bootId": "one",
+        "intervalMs": 10_000,
+        "collections": { head.collection.as_str(): {
+            "epoch": head.epoch,
+            "revision": head.revision,
+            "known": head.revision,
+            "proof": head.proof,
+            "state": ReplicaState::Current,
+        } },
+    }))?)
 }
 
 /// Bytes of one event by LOCAL: a POST to a subscriber, and the answer.
@@ -320,7 +305,7 @@ async fn posted_bytes() -> anyhow::Result<f64> {
     let (writer, reader) = (publisher.api(), subscriber.api());
     let name = id(0);
     writer
-        .create(FREE, &serde_json::json!({ "id": name }))
+        .create(FREE, &json!({ "id": name }))
         .await?
         .expect(201)?;
     // An event that passed the relay was posted: the subscriber has another way to the publisher.
