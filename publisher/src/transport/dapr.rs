@@ -4,9 +4,8 @@
 //! send `traceparent`. The connection is opened at the first publish and again after it broke: a
 //! sidecar may start after its application. Nothing here retries; the relay does.
 //!
-//! A backlog goes by bulk publish. By gRPC, because over HTTP a sidecar reads all numbers of a bulk as
-//! floating point, and an integer beyond 2^53 would change. A sidecar that cannot publish an entry may
-//! refuse the whole call without naming the entry (1.14 does): then each event goes alone.
+//! A backlog goes by bulk publish. A sidecar that cannot publish an entry may refuse the whole call
+//! without naming the entry (1.14 does): then each event goes alone.
 
 use std::{
     collections::HashMap,
