@@ -15,6 +15,8 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use contract::{Change, CollectionName, event, sidecar, text::Escaped};
+#[cfg(test)]
+use dapr::dapr::proto::runtime::v1::BulkPublishResponseFailedEntry;
 use dapr::dapr::proto::runtime::v1::{
     BulkPublishRequest, BulkPublishRequestEntry, BulkPublishResponse, PublishEventRequest,
     dapr_client::DaprClient,

@@ -7,7 +7,6 @@ use std::{
 };
 
 use contract::{Digest, Epoch, Operation};
-use dapr::dapr::proto::runtime::v1::BulkPublishResponseFailedEntry;
 use futures_util::future::{BoxFuture, FutureExt, Ready, ready};
 use tonic::{
     Response,
