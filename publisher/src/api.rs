@@ -18,7 +18,7 @@ use actix_web::{
     web::{self, ServiceConfig},
 };
 use contract::{
-    CollectionName, DocumentId,
+    CollectionName, DocumentId, Head,
     access::{Right, Target, routes as at},
     dead_letter::MAX_REPORT,
     token::MAX_TOKEN_REQUEST,
@@ -35,6 +35,7 @@ use service::{
         problem::ProblemError,
         rate::Rates,
         routes::{self, ApiRoute},
+        shared_text::SharedTexts,
         snapshot_slots::{Client, SnapshotSlot, SnapshotSlots},
         stream_slots::StreamSlots,
     },
@@ -86,6 +87,8 @@ pub struct Api {
     pub fleet: crate::fleet::Fleet,
     /// Limit for snapshots.
     pub snapshots: SnapshotSlots,
+    /// Snapshots that are being read, by their heads.
+    pub shared_snapshots: SharedTexts<Vec<Head>>,
     /// Limit for lists.
     pub lists: SnapshotSlots,
     /// Limit for pages of history and for rollbacks.

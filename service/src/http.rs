@@ -47,6 +47,7 @@ pub mod refusals;
 pub mod routes;
 mod rules;
 pub mod server;
+pub mod shared_text;
 pub mod snapshot_slots;
 pub mod source;
 pub mod stream_slots;

@@ -11,7 +11,7 @@ use actix_web::{
     middleware::from_fn,
     web::{self, ServiceConfig},
 };
-use contract::{access::routes as at, event, fleet::MAX_CHECK_IN, status::ReplicaStatus};
+use contract::{Head, access::routes as at, event, fleet::MAX_CHECK_IN, status::ReplicaStatus};
 use projection::Projection;
 use replica::{
     Replica, View,
@@ -28,6 +28,7 @@ use service::http::{
     rate::{BadCredentials, Rates},
     refusals::Refusals,
     routes::{self, ApiRoute},
+    shared_text::SharedTexts,
     snapshot_slots::SnapshotSlots,
     stream_slots::StreamSlots,
 };
@@ -55,6 +56,8 @@ pub struct Api {
     streams: StreamSlots,
     /// Limit for snapshots.
     snapshots: SnapshotSlots,
+    /// Snapshots that are being read, by their heads.
+    shared_snapshots: Arc<SharedTexts<Vec<Head>>>,
     /// Limit for lists.
     lists: SnapshotSlots,
     bodies: web::Data<Bodies>,
@@ -87,6 +90,7 @@ impl Api {
             ready_when_stale: settings.ready_when_stale,
             streams,
             snapshots: SnapshotSlots::new(settings.snapshot_slots),
+            shared_snapshots: Arc::new(SharedTexts::new(settings.limits.limit_snapshot_bytes)),
             lists: SnapshotSlots::new(settings.limits.limit_lists),
             // The route of events answers a body that is too large or late like any other event.
             bodies: web::Data::new(Bodies::new(

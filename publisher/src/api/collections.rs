@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use actix_web::{HttpRequest, HttpResponse, http::header, web};
-use contract::{CollectionName, Heads, access::Right};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, http::header, web};
+use contract::{CollectionName, Heads, access::Right, listing::NDJSON};
+use futures_util::StreamExt as _;
 use serde::Deserialize;
 use service::http::{caller::Caller, etag, problem::ProblemError, snapshot_slots::Client};
 
@@ -109,7 +110,8 @@ pub(super) async fn documents(
     }
 }
 
-/// All documents of several collections from one snapshot, as a replica loads them.
+/// All documents of several collections from one snapshot, as a replica loads them. Loads of the same
+/// moment share one reading of the store.
 pub(super) async fn snapshot(
     api: web::Data<Api>,
     caller: Caller,
@@ -117,11 +119,28 @@ pub(super) async fn snapshot(
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let selected = api.selected(&caller, &[Right::Read], &selection)?;
+    let heads = api.store.heads(&selected).await.map_err(store_failed)?;
+    if let Some(shared) = api.shared_snapshots.join(&heads) {
+        return Ok(ndjson().streaming(shared));
+    }
     let Some(slot) = api.snapshots.open(Client::of(&request)).await else {
         api.metrics.snapshots_refused.inc();
         return Err(ProblemError::loads_under_way().into());
     };
+    let _begin_alone = api.shared_snapshots.begin_alone().await;
+    // Those that waited for the lock find what the first of them began.
+    if let Some(shared) = api.shared_snapshots.join(&heads) {
+        return Ok(ndjson().streaming(shared));
+    }
     let mut reading = api.store.documents(&selected).await.map_err(store_failed)?;
     reading.begin().await.map_err(store_failed)?;
-    Ok(stream::snapshot(reading, slot))
+    let heads = reading.heads.clone();
+    let pieces = stream::snapshot(reading, slot).boxed();
+    Ok(ndjson().streaming(api.shared_snapshots.begin(heads, pieces)))
+}
+
+fn ndjson() -> HttpResponseBuilder {
+    let mut answer = HttpResponse::Ok();
+    answer.content_type(NDJSON);
+    answer
 }

@@ -1,12 +1,11 @@
 //! Long answers from a reading of the store, piece by piece: memory does not grow with the length.
 
+use std::io;
+
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use bytes::Bytes;
-use contract::{
-    listing::{ListFormat, NDJSON},
-    snapshot::SnapshotStart,
-};
-use futures_util::stream;
+use contract::{listing::ListFormat, snapshot::SnapshotStart};
+use futures_util::{Stream, stream};
 use service::{
     http::{frames::DocumentFrames, snapshot_slots::SnapshotSlot},
     runtime::log_rate::LogRate,
@@ -29,11 +28,16 @@ pub(super) fn list(
         frames,
         out: first,
     };
-    body.send(response.content_type(format.media_type()))
+    response
+        .content_type(format.media_type())
+        .streaming(body.pieces())
 }
 
-/// A snapshot of all collections of a reading.
-pub(super) fn snapshot(reading: DocumentCursor, slot: SnapshotSlot) -> HttpResponse {
+/// The pieces of a snapshot of all collections of a reading.
+pub(super) fn snapshot(
+    reading: DocumentCursor,
+    slot: SnapshotSlot,
+) -> impl Stream<Item = io::Result<Bytes>> + Send {
     let mut first = Vec::new();
     let start = SnapshotStart {
         epoch: reading.epoch,
@@ -46,7 +50,7 @@ pub(super) fn snapshot(reading: DocumentCursor, slot: SnapshotSlot) -> HttpRespo
         frames,
         out: first,
     };
-    body.send(HttpResponse::Ok().content_type(NDJSON))
+    body.pieces()
 }
 
 /// The rest of an answer.
@@ -59,8 +63,8 @@ struct Body {
 }
 
 impl Body {
-    fn send(self, response: &mut HttpResponseBuilder) -> HttpResponse {
-        response.streaming(stream::try_unfold(Some(self), async |body| {
+    fn pieces(self) -> impl Stream<Item = io::Result<Bytes>> + Send {
+        stream::try_unfold(Some(self), async |body| {
             let Some(mut body) = body else {
                 return Ok(None);
             };
@@ -89,9 +93,9 @@ impl Body {
                             listed(heads.iter().map(|head| &head.collection)),
                         );
                     }
-                    Err(actix_web::error::ErrorServiceUnavailable("cut off"))
+                    Err(io::Error::other("cut off"))
                 }
             }
-        }))
+        })
     }
 }

@@ -144,6 +144,12 @@ limits! {
     /// Most lists of documents that are sent at the same time, from 1 to 1000.
     limit_lists: "AURA_CONFIGURATION_LIMIT_LISTS" = 32 in 1..=1000;
 
+    /// Memory for the texts of all snapshots that are being read, in bytes, from 1048576 to 2147483648.
+    ///
+    /// Loads of the same moment share one text. Beyond it the oldest pieces are dropped: a load that
+    /// begins then reads the store again, and one that is so far behind that it needs them is cut off.
+    limit_snapshot_bytes: "AURA_CONFIGURATION_LIMIT_SNAPSHOT_BYTES" = 67108864 in 1048576..=2147483648;
+
     /// Reads of one caller in a second, from 0 to 1000000. 0 = no limit. As many may come at once.
     limit_reads_per_second: "AURA_CONFIGURATION_LIMIT_READS_PER_SECOND" = 0 in 0..=1000000;
 

@@ -16,6 +16,7 @@ use contract::{
     listing::NDJSON,
     snapshot::{SETTLED, SnapshotStart},
 };
+use futures_util::StreamExt as _;
 use replica::{ChangeBuffer, RawCollection as Collection, View};
 use serde::Deserialize;
 use service::http::{
@@ -136,14 +137,31 @@ pub async fn snapshot(
     }
     // A view with heads has an epoch.
     let epoch = view.root().epoch().ok_or_else(error::loading)?;
-    let mut begun = Vec::new();
-    let frames = DocumentFrames::snapshot(&SnapshotStart { epoch, heads }, &mut begun);
-    let slot = api.snapshots.open(Client::of(&request)).await;
-    let slot = slot.ok_or_else(ProblemError::loads_under_way)?;
-    let pieces = stream::Pieces::new(Arc::clone(&view), names, frames, begun, slot);
     let mut answer = headers::of_all(&view);
     answer.insert_header((SETTLED, if settled { "true" } else { "false" }));
-    Ok(answer.content_type(NDJSON).streaming(pieces.into_stream()))
+    answer.content_type(NDJSON);
+    // With a gap, heads do not say what is held.
+    let joined = || settled.then(|| api.shared_snapshots.join(&heads)).flatten();
+    if let Some(shared) = joined() {
+        return Ok(answer.streaming(shared));
+    }
+    let slot = api.snapshots.open(Client::of(&request)).await;
+    let slot = slot.ok_or_else(ProblemError::loads_under_way)?;
+    if let Some(shared) = joined() {
+        return Ok(answer.streaming(shared));
+    }
+    let mut begun = Vec::new();
+    let start = SnapshotStart {
+        epoch,
+        heads: heads.clone(),
+    };
+    let frames = DocumentFrames::snapshot(&start, &mut begun);
+    let pieces = stream::Pieces::new(Arc::clone(&view), names, frames, begun, slot).into_stream();
+    Ok(if settled {
+        answer.streaming(api.shared_snapshots.begin(heads, pieces.boxed()))
+    } else {
+        answer.streaming(pieces)
+    })
 }
 
 /// The collections that the query selects; without it all followed ones for which the caller has one
