@@ -118,9 +118,11 @@ async fn events_go_to_replicas_that_checked_in() -> Outcome {
     .await
 }
 
-/// The permitted number of concurrent snapshots, and one more.
+/// The permitted number of snapshots of different moments, and one more. Those of the same moment
+/// are one.
 #[tokio::test]
-async fn concurrent_snapshot_requests_are_limited() -> Outcome {
+async fn concurrent_snapshots_of_different_moments_are_limited_and_those_of_one_are_shared()
+-> Outcome {
     let mut publisher = Store::start(StoreKind::Embedded)
         .await?
         .publisher()?
@@ -134,7 +136,14 @@ async fn concurrent_snapshot_requests_are_limited() -> Outcome {
             .expect(201)?;
     }
     let stalls = open_stream(publisher.port()).await?;
+    api.put(FREE, "0", &numbered(1)).await?.expect(200)?;
     let reads = open_stream(publisher.port()).await?;
+    let same = (0..20).map(|_each| api.get("/v1/snapshot"));
+    for same in futures_util::future::try_join_all(same).await? {
+        let same = same.expect(200)?.body;
+        ensure!(same.contains("\"end\":true") && same.lines().count() == 18);
+    }
+    api.put(FREE, "0", &numbered(2)).await?.expect(200)?;
     let refused = api.get("/v1/snapshot").await?.expect(503)?;
     ensure!(
         refused.body.contains("loads-under-way") && refused.header("retry-after") == "1",
@@ -146,6 +155,7 @@ async fn concurrent_snapshot_requests_are_limited() -> Outcome {
         "the connection was closed"
     );
     let second = open_stream(publisher.port()).await?;
+    api.put(FREE, "0", &numbered(3)).await?.expect(200)?;
     // The first reader stalls for too long, and its slot goes to another reader.
     eventually("its slot is free", async || {
         api.get("/v1/snapshot").await?.expect(200).map(drop)
