@@ -140,7 +140,7 @@ struct Loads {
     processor: f64,
 }
 
-/// One load, as the mean of several: the system counts processor time in steps of 10 ms.
+/// One load, as the mean of several.
 async fn one_by_one(testbed: &mut LoadTestbed, documents: usize) -> anyhow::Result<Loads> {
     let mut sum = Loads {
         seconds: 0.0,

@@ -1,10 +1,17 @@
 //! The lines of a newline-delimited answer, as they arrive.
 //!
 //! A line is a part of the buffer that received it: nothing is copied per line, and a caller that
-//! drops each line before it asks for the next lets the buffer be used again.
+//! drops each line before it asks for the next lets the buffer be used again. An answer in the coding
+//! `zstd` (RFC 8878) is unpacked as it is read, so its bounds are those of its lines.
 
+use std::{fmt, io, pin::Pin};
+
+use async_compression::{tokio::bufread::ZstdDecoder, zstd::DParameter};
 use bytes::BytesMut;
-use reqwest::Response;
+use futures_util::TryStreamExt as _;
+use reqwest::{Response, header::CONTENT_ENCODING};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio_util::io::StreamReader;
 
 use crate::{ClientError, Endpoint};
 
@@ -18,7 +25,7 @@ pub struct Lines {
     /// Named by errors.
     endpoint: Endpoint,
     /// Where the next bytes come from.
-    response: Response,
+    body: Body,
     /// Bytes that were received and not given yet.
     buffer: BytesMut,
     /// Bytes of the buffer that contain no line feed.
@@ -27,12 +34,48 @@ pub struct Lines {
     ended: bool,
 }
 
+/// The coding that [`Lines`] unpacks.
+pub(crate) const CODING: &str = "zstd";
+/// Most bytes from which a compressed answer may repeat earlier ones, as a power of two: what RFC 9659
+/// allows. A decoder keeps as many.
+const WINDOW: u32 = 23;
+/// Bytes that are unpacked at a time.
+const UNPACKED: usize = 128 * 1024;
+
+enum Body {
+    Plain(Response),
+    Zstd(Pin<Box<dyn AsyncRead + Send + Sync>>),
+}
+
+impl Body {
+    fn of(response: Response) -> Self {
+        let coding = response.headers().get(CONTENT_ENCODING);
+        if coding.is_none_or(|coding| coding != CODING) {
+            return Self::Plain(response);
+        }
+        let pieces = response.bytes_stream().map_err(io::Error::other);
+        let window = [DParameter::window_log_max(WINDOW)];
+        let mut decoder = ZstdDecoder::with_params(StreamReader::new(pieces), &window);
+        decoder.multiple_members(true);
+        Self::Zstd(Box::pin(decoder))
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain(_) => "Plain",
+            Self::Zstd(_) => "Zstd",
+        })
+    }
+}
+
 impl Lines {
     /// The lines of an answer whose body was not read yet.
     pub(crate) fn new(endpoint: &Endpoint, response: Response) -> Self {
         Self {
             endpoint: endpoint.clone(),
-            response,
+            body: Body::of(response),
             buffer: BytesMut::new(),
             searched: 0,
             ended: false,
@@ -69,10 +112,32 @@ impl Lines {
                 // The last line may lack its line feed.
                 return Ok(Some(rest).filter(|rest| !rest.is_empty()));
             }
-            let piece = self.response.chunk().await;
-            match piece.map_err(|cause| self.endpoint.broken_off(cause))? {
-                Some(piece) => self.buffer.extend_from_slice(&piece),
-                None => self.ended = true,
+            self.ended = !self.read().await?;
+        }
+    }
+
+    /// Reads more of the body; `false` at its end.
+    async fn read(&mut self) -> Result<bool, ClientError> {
+        match &mut self.body {
+            Body::Plain(response) => {
+                let piece = response.chunk().await;
+                let piece = piece.map_err(|cause| self.endpoint.broken_off(cause))?;
+                if let Some(piece) = &piece {
+                    self.buffer.extend_from_slice(piece);
+                }
+                Ok(piece.is_some())
+            }
+            Body::Zstd(unpacked) => {
+                self.buffer.reserve(UNPACKED);
+                let read = unpacked.read_buf(&mut self.buffer).await;
+                let read = read.map_err(|error| match error.downcast::<reqwest::Error>() {
+                    Ok(cause) => self.endpoint.broken_off(cause),
+                    Err(error) => {
+                        let why = format_args!("its compressed text: {error}");
+                        self.endpoint.unusable(why)
+                    }
+                })?;
+                Ok(read > 0)
             }
         }
     }
@@ -89,16 +154,23 @@ mod tests {
     use crate::Timeouts;
 
     fn lines(body: &'static str) -> Lines {
-        let base = "http://127.0.0.1:1".parse().expect("a valid URL");
-        let endpoint = Endpoint::new(&base, Timeouts::TEST).expect("a client");
-        let pieces = body.split('|').map(Ok::<_, std::io::Error>);
-        let body = reqwest::Body::wrap_stream(futures_util::stream::iter(pieces));
-        let answer = http_response(body);
-        Lines::new(&endpoint, answer)
+        answered(body.split('|').map(|piece| piece.as_bytes().to_vec()), None)
     }
 
-    fn http_response(body: reqwest::Body) -> Response {
-        Response::from(http::Response::new(body))
+    fn answered(
+        pieces: impl IntoIterator<Item = Vec<u8>, IntoIter: Send + 'static>,
+        coding: Option<&str>,
+    ) -> Lines {
+        let base = "http://127.0.0.1:1".parse().expect("a valid URL");
+        let endpoint = Endpoint::new(&base, Timeouts::TEST).expect("a client");
+        let pieces = pieces.into_iter().map(Ok::<_, io::Error>);
+        let body = reqwest::Body::wrap_stream(futures_util::stream::iter(pieces));
+        let mut answer = http::Response::new(body);
+        if let Some(coding) = coding {
+            let coding = coding.parse().expect("a header");
+            answer.headers_mut().insert(CONTENT_ENCODING, coding);
+        }
+        Lines::new(&endpoint, Response::from(answer))
     }
 
     async fn all(mut lines: Lines) -> Vec<String> {
@@ -107,6 +179,53 @@ mod tests {
             all.push(String::from_utf8(line.to_vec()).expect("text"));
         }
         all
+    }
+
+    fn zstd(text: &[u8]) -> Vec<u8> {
+        zstd::bulk::compress(text, 1).expect("compressed")
+    }
+
+    #[tokio::test]
+    async fn compressed_lines_are_unpacked_as_they_are_read() {
+        let frames = [zstd(b"a\nb"), zstd(b"c\n"), zstd(b"\nd\n")].concat();
+        for length in [1, 7, frames.len()] {
+            let pieces: Vec<_> = frames.chunks(length).map(<[u8]>::to_vec).collect();
+            let lines = answered(pieces, Some("zstd"));
+            assert_eq!(all(lines).await, ["a", "bc", "", "d"], "{length}");
+        }
+        // A gibibyte without a line feed, in some kilobytes: it is given up at the longest line.
+        let bomb = zstd(&vec![b' '; 1 << 24]);
+        let mut lines = answered((0..64).map(move |_each| bomb.clone()), Some("zstd"));
+        let error = lines.next_line().await.expect_err("too long");
+        assert!(error.to_string().contains("longer than"), "{error}");
+        assert!(lines.buffer.capacity() < 4 * MAX_LINE);
+    }
+
+    #[tokio::test]
+    async fn a_compressed_answer_that_is_damaged_or_cut_off_is_refused() {
+        let whole = zstd(b"a\nb\n");
+        let cut_off = whole[..whole.len() - 1].to_vec();
+        let mut changed = whole.clone();
+        changed[0] ^= 1;
+        // A window of 16 MiB.
+        let mut wide = zstd::stream::raw::Encoder::new(1).expect("an encoder");
+        let window = zstd::stream::raw::CParameter::WindowLog(24);
+        wide.set_parameter(window).expect("a parameter");
+        let mut wide = zstd::stream::zio::Writer::new(Vec::new(), wide);
+        io::Write::write_all(&mut wide, &[b'\n'; 100]).expect("written");
+        wide.finish().expect("an end");
+        let wide = wide.into_inner().0;
+        for body in [cut_off, changed, wide] {
+            let mut lines = answered([body], Some("zstd"));
+            let error = loop {
+                match lines.next_line().await {
+                    Ok(Some(_line)) => {}
+                    Ok(None) => panic!("no error"),
+                    Err(error) => break error,
+                }
+            };
+            assert!(error.to_string().contains("compressed text"), "{error}");
+        }
     }
 
     #[tokio::test]

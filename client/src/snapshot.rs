@@ -10,9 +10,15 @@ use contract::{
     listing::NDJSON,
     snapshot::{SETTLED, SnapshotItem, SnapshotLine, SnapshotProof, SnapshotStart},
 };
-use reqwest::{Method, header::ACCEPT};
+use reqwest::{
+    Method,
+    header::{ACCEPT, ACCEPT_ENCODING},
+};
 
-use crate::{ClientError, Endpoint, lines::Lines};
+use crate::{
+    ClientError, Endpoint,
+    lines::{CODING, Lines},
+};
 
 /// A snapshot whose first line was read.
 #[derive(Debug)]
@@ -49,7 +55,8 @@ impl Endpoint {
         };
         let request = self
             .request(Method::GET, &path)
-            .header(ACCEPT, format!("{NDJSON}, */*"));
+            .header(ACCEPT, format!("{NDJSON}, */*"))
+            .header(ACCEPT_ENCODING, CODING);
         let response = self.send_read(request).await?;
         // Before the body is read: the head is gone then.
         let settled = response.headers().get(SETTLED).map(|value| value == "true");

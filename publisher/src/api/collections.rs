@@ -6,7 +6,9 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, http::header, we
 use contract::{CollectionName, Heads, access::Right, listing::NDJSON};
 use futures_util::StreamExt as _;
 use serde::Deserialize;
-use service::http::{caller::Caller, etag, problem::ProblemError, snapshot_slots::Client};
+use service::http::{
+    caller::Caller, etag, problem::ProblemError, shared_text::Coding, snapshot_slots::Client,
+};
 
 use crate::api::{Api, error::ApiError, past, store_failed, stream};
 
@@ -120,8 +122,14 @@ pub(super) async fn snapshot(
 ) -> Result<HttpResponse, ApiError> {
     let selected = api.selected(&caller, &[Right::Read], &selection)?;
     let heads = api.store.heads(&selected).await.map_err(store_failed)?;
-    if let Some(shared) = api.shared_snapshots.join(&heads) {
-        return Ok(ndjson().streaming(shared));
+    let joined = || {
+        let shared = api
+            .shared_snapshots
+            .join(&heads, Coding::of_joining(&request))?;
+        Some(shared.answer(ndjson()))
+    };
+    if let Some(answer) = joined() {
+        return Ok(answer);
     }
     let Some(slot) = api.snapshots.open(Client::of(&request)).await else {
         api.metrics.snapshots_refused.inc();
@@ -129,14 +137,17 @@ pub(super) async fn snapshot(
     };
     let _begin_alone = api.shared_snapshots.begin_alone().await;
     // Those that waited for the lock find what the first of them began.
-    if let Some(shared) = api.shared_snapshots.join(&heads) {
-        return Ok(ndjson().streaming(shared));
+    if let Some(answer) = joined() {
+        return Ok(answer);
     }
     let mut reading = api.store.documents(&selected).await.map_err(store_failed)?;
     reading.begin().await.map_err(store_failed)?;
     let heads = reading.heads.clone();
     let pieces = stream::snapshot(reading, slot).boxed();
-    Ok(ndjson().streaming(api.shared_snapshots.begin(heads, pieces)))
+    let shared = api
+        .shared_snapshots
+        .begin(heads, pieces, Coding::of_first(&request));
+    Ok(shared.answer(ndjson()))
 }
 
 fn ndjson() -> HttpResponseBuilder {

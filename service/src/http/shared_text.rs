@@ -6,6 +6,11 @@
 //! the bytes of one limit: above it the oldest pieces go, a text without its first piece takes no
 //! new reader, and a reader that still needed a piece that is gone is cut off. So a reader that
 //! stalls costs the others nothing. Nothing here knows what a text is of.
+//!
+//! A piece is compressed by the first reader that takes the compressed form, once for all of them: a
+//! frame of zstd for each piece, which one after the other are an answer in the coding `zstd` (RFC
+//! 8878, section 3). The reader that begins a text takes it so only over a network: that of one load
+//! would take longer than the bytes do over loopback.
 
 use std::{
     collections::VecDeque,
@@ -17,6 +22,10 @@ use std::{
     time::Duration,
 };
 
+use actix_web::{
+    HttpRequest, HttpResponse, HttpResponseBuilder,
+    http::header::{self, AcceptEncoding, Encoding, Header as _},
+};
 use bytes::Bytes;
 use futures_util::{
     FutureExt as _, Stream, StreamExt as _,
@@ -27,6 +36,8 @@ use tokio::time::Instant;
 
 /// Longest time of one answer, however fast its reader is.
 const LONGEST: Duration = Duration::from_secs(600);
+/// The level of compression: the fastest of those with a number above zero.
+const LEVEL: i32 = 1;
 
 /// The texts that are being read, each under the key that says what it is of.
 #[derive(Debug)]
@@ -54,11 +65,27 @@ struct Text {
 struct State {
     /// The number of pieces that are gone.
     gone: usize,
-    pieces: VecDeque<Bytes>,
+    pieces: VecDeque<Piece>,
     /// What makes the next piece. It is done when the piece, or the end, is in the state.
     making: Making,
     /// Set after the last piece.
     ended: Option<Ended>,
+}
+
+/// A piece, in the forms that a reader has taken, and as it was made.
+#[derive(Debug)]
+struct Piece {
+    plain: Bytes,
+    zstd: Option<Bytes>,
+}
+
+/// The form in which a reader takes a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    /// As it is.
+    Identity,
+    /// Compressed.
+    Zstd,
 }
 
 type Making = Shared<BoxFuture<'static, ()>>;
@@ -102,14 +129,14 @@ impl<K: PartialEq> SharedTexts<K> {
         self.beginning.lock().await
     }
 
-    /// A reader of the text with this key, from its beginning; `None` when none has begun, or its
-    /// first piece is gone.
-    pub fn join(&self, key: &K) -> Option<impl Stream<Item = io::Result<Bytes>> + Send + use<K>> {
+    /// A reader of the text with this key, from its beginning, in this form; `None` when none has
+    /// begun, or its first piece is gone.
+    pub fn join(&self, key: &K, coding: Coding) -> Option<Reader> {
         let mut begun = lock(&self.begun);
         begun.retain(|(_key, text)| text.strong_count() > 0);
         let text = begun.iter().find(|(of, _text)| of == key)?.1.upgrade()?;
         let is_whole = lock(&text.state).gone == 0;
-        is_whole.then(|| text.read())
+        is_whole.then_some(Reader { text, coding })
     }
 
     /// Begins a text that others can join, and reads it.
@@ -117,7 +144,8 @@ impl<K: PartialEq> SharedTexts<K> {
         &self,
         key: K,
         source: BoxStream<'static, io::Result<Bytes>>,
-    ) -> impl Stream<Item = io::Result<Bytes>> + Send + use<K> {
+        coding: Coding,
+    ) -> Reader {
         let text = Arc::new_cyclic(|text| Text {
             state: Mutex::new(State {
                 gone: 0,
@@ -130,7 +158,28 @@ impl<K: PartialEq> SharedTexts<K> {
         let mut begun = lock(&self.begun);
         begun.retain(|(of, text)| *of != key && text.strong_count() > 0);
         begun.push((key, Arc::downgrade(&text)));
-        text.read()
+        Reader { text, coding }
+    }
+}
+
+impl Coding {
+    /// The form for a reader that joins a text: compressed, if it accepts that.
+    pub fn of_joining(request: &HttpRequest) -> Self {
+        let forms = [Encoding::zstd(), Encoding::identity()];
+        let accepted = AcceptEncoding::parse(request);
+        match accepted.map(|accepted| accepted.negotiate(forms.iter())) {
+            Ok(Some(form)) if form == Encoding::zstd() => Self::Zstd,
+            _ => Self::Identity,
+        }
+    }
+
+    /// The form for the reader that begins a text.
+    pub fn of_first(request: &HttpRequest) -> Self {
+        let peer = request.peer_addr().map(|peer| peer.ip().to_canonical());
+        if peer.is_some_and(|peer| peer.is_loopback()) {
+            return Self::Identity;
+        }
+        Self::of_joining(request)
     }
 }
 
@@ -155,10 +204,42 @@ fn make(text: Weak<Text>, mut source: BoxStream<'static, io::Result<Bytes>>) -> 
     making.boxed().shared()
 }
 
+/// One reader of a text.
+#[derive(Debug)]
+pub struct Reader {
+    text: Arc<Text>,
+    coding: Coding,
+}
+
+impl Reader {
+    /// The answer with all pieces from the first.
+    pub fn answer(self, mut answer: HttpResponseBuilder) -> HttpResponse {
+        answer.insert_header((header::VARY, "accept-encoding"));
+        if self.coding == Coding::Zstd {
+            answer.insert_header((header::CONTENT_ENCODING, "zstd"));
+        }
+        answer.streaming(self.pieces())
+    }
+
+    fn pieces(self) -> impl Stream<Item = io::Result<Bytes>> + Send + use<> {
+        let until = Instant::now() + LONGEST;
+        stream::try_unfold((self, 0, until), async |(reader, number, until)| {
+            if Instant::now() >= until {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, CutOff::TooLong));
+            }
+            let piece = reader.text.piece(number, reader.coding).await?;
+            Ok(piece.map(|piece| (piece, (reader, number + 1, until))))
+        })
+    }
+}
+
 impl State {
     fn keep(&mut self, piece: Bytes, kept: &Kept) {
         kept.bytes.fetch_add(piece.len(), Relaxed);
-        self.pieces.push_back(piece);
+        self.pieces.push_back(Piece {
+            plain: piece,
+            zstd: None,
+        });
         while self.pieces.len() > 1 && kept.bytes.load(Relaxed) > kept.max {
             if let Some(oldest) = self.pieces.pop_front() {
                 kept.bytes.fetch_sub(oldest.len(), Relaxed);
@@ -168,29 +249,42 @@ impl State {
     }
 }
 
-impl Text {
-    /// All pieces from the first.
-    fn read(self: Arc<Self>) -> impl Stream<Item = io::Result<Bytes>> + Send + use<> {
-        let until = Instant::now() + LONGEST;
-        stream::try_unfold((self, 0, until), async |(text, number, until)| {
-            if Instant::now() >= until {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, CutOff::TooLong));
+impl Piece {
+    /// Its bytes in a form, and how many are kept besides from now on.
+    fn form(&mut self, coding: Coding) -> io::Result<(Bytes, usize)> {
+        match (coding, &self.zstd) {
+            (Coding::Identity, _) => Ok((self.plain.clone(), 0)),
+            (Coding::Zstd, Some(form)) => Ok((form.clone(), 0)),
+            (Coding::Zstd, None) => {
+                let form = Bytes::from(zstd::bulk::compress(&self.plain, LEVEL)?);
+                self.zstd = Some(form.clone());
+                let bytes = form.len();
+                Ok((form, bytes))
             }
-            let piece = text.piece(number).await?;
-            Ok(piece.map(|piece| (piece, (text, number + 1, until))))
-        })
+        }
     }
 
+    fn len(&self) -> usize {
+        self.plain.len() + self.zstd.as_ref().map_or(0, Bytes::len)
+    }
+}
+
+impl Text {
     /// A piece; `None` after the last.
-    async fn piece(&self, number: usize) -> io::Result<Option<Bytes>> {
+    async fn piece(&self, number: usize, coding: Coding) -> io::Result<Option<Bytes>> {
         loop {
             let making = {
-                let state = lock(&self.state);
+                let mut state = lock(&self.state);
                 let Some(place) = number.checked_sub(state.gone) else {
                     return Err(io::Error::new(io::ErrorKind::TimedOut, CutOff::TooSlow));
                 };
-                match (state.pieces.get(place), state.ended) {
-                    (Some(piece), _) => return Ok(Some(piece.clone())),
+                let ended = state.ended;
+                match (state.pieces.get_mut(place), ended) {
+                    (Some(piece), _) => {
+                        let (form, more) = piece.form(coding)?;
+                        self.kept.bytes.fetch_add(more, Relaxed);
+                        return Ok(Some(form));
+                    }
                     (None, Some(Ended::Whole)) => return Ok(None),
                     (None, Some(Ended::Failed(kind))) => return Err(kind.into()),
                     (None, None) => state.making.clone(),
@@ -204,7 +298,7 @@ impl Text {
 impl Drop for Text {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let bytes = state.pieces.iter().map(Bytes::len).sum();
+        let bytes = state.pieces.iter().map(Piece::len).sum();
         self.kept.bytes.fetch_sub(bytes, Relaxed);
     }
 }
@@ -215,99 +309,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::TryStreamExt as _;
-
-    use super::*;
-
-    /// A source of numbered pieces of 10 bytes, and the number of pieces that were made.
-    fn numbers(count: usize) -> (Arc<AtomicUsize>, BoxStream<'static, io::Result<Bytes>>) {
-        let made = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&made);
-        let pieces = stream::iter(0..count).then(move |number| {
-            let counted = Arc::clone(&counted);
-            async move {
-                // Each piece takes a while, so that readers meet.
-                tokio::task::yield_now().await;
-                counted.fetch_add(1, Relaxed);
-                Ok(Bytes::from(format!("{number:09}\n")))
-            }
-        });
-        (made, pieces.boxed())
-    }
-
-    async fn whole(reader: impl Stream<Item = io::Result<Bytes>>) -> io::Result<Vec<u8>> {
-        reader
-            .try_fold(Vec::new(), async |mut text, piece| {
-                text.extend_from_slice(&piece);
-                Ok(text)
-            })
-            .await
-    }
-
-    #[tokio::test]
-    async fn readers_of_the_same_key_read_the_same_text_and_it_is_made_once() -> io::Result<()> {
-        let texts = SharedTexts::new(1 << 20);
-        assert!(texts.join(&7).is_none(), "nothing has begun");
-        let (made, source) = numbers(100);
-        let first = texts.begin(7, source);
-        let others: Vec<_> = (0..99)
-            .map(|_each| texts.join(&7).expect("it has begun"))
-            .collect();
-        assert!(texts.join(&8).is_none(), "another key");
-        let read = futures_util::future::try_join_all(others.into_iter().map(whole));
-        let (first, others) = tokio::try_join!(whole(first), read)?;
-        assert_eq!(first.len(), 1_000);
-        assert!(others.iter().all(|other| *other == first));
-        assert_eq!(made.load(Relaxed), 100);
-        assert_eq!(
-            texts.kept.bytes.load(Relaxed),
-            0,
-            "it is gone with its readers"
-        );
-        assert!(texts.join(&7).is_none());
-        Ok(())
-    }
-
-    #[tokio::test]
-    async fn a_reader_that_ends_leaves_the_rest_to_the_others() -> io::Result<()> {
-        let texts = SharedTexts::new(1 << 20);
-        let (made, source) = numbers(100);
-        let mut first = Box::pin(texts.begin(7, source));
-        let second = texts.join(&7).expect("it has begun");
-        first.try_next().await?;
-        // In the middle of a piece.
-        assert!(first.try_next().now_or_never().is_none());
-        drop(first);
-        assert_eq!(whole(second).await?.len(), 1_000);
-        assert_eq!(made.load(Relaxed), 100);
-        Ok(())
-    }
-
-    #[tokio::test]
-    async fn a_reader_that_stalls_is_cut_off_and_costs_the_others_nothing() -> io::Result<()> {
-        let texts = SharedTexts::new(100);
-        let (_made, source) = numbers(100);
-        let first = texts.begin(7, source);
-        let mut stalled = Box::pin(texts.join(&7).expect("it has begun"));
-        stalled.try_next().await?;
-        assert_eq!(whole(first).await?.len(), 1_000);
-        assert!(texts.kept.bytes.load(Relaxed) <= 100);
-        assert!(texts.join(&7).is_none(), "its first piece is gone");
-        let cut_off = stalled.try_next().await.expect_err("cut off");
-        assert_eq!(cut_off.kind(), io::ErrorKind::TimedOut);
-        drop(stalled);
-        assert_eq!(texts.kept.bytes.load(Relaxed), 0);
-        Ok(())
-    }
-
-    #[tokio::test]
-    async fn every_reader_is_told_that_the_source_failed() {
-        let texts = SharedTexts::new(100);
-        let failing = stream::iter([Ok(Bytes::from_static(b"a")), Err(io::Error::other("gone"))]);
-        let first = texts.begin(7, failing.boxed());
-        let second = texts.join(&7).expect("it has begun");
-        let (first, second) = tokio::join!(whole(first), whole(second));
-        assert!(first.is_err() && second.is_err());
-    }
-}
+mod tests;

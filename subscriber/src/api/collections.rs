@@ -20,7 +20,8 @@ use futures_util::StreamExt as _;
 use replica::{ChangeBuffer, RawCollection as Collection, View};
 use serde::Deserialize;
 use service::http::{
-    caller::Caller, etag, frames::DocumentFrames, problem::ProblemError, snapshot_slots::Client,
+    caller::Caller, etag, frames::DocumentFrames, problem::ProblemError, shared_text::Coding,
+    snapshot_slots::Client,
 };
 
 use super::{Api, error, headers, stream};
@@ -141,14 +142,17 @@ pub async fn snapshot(
     answer.insert_header((SETTLED, if settled { "true" } else { "false" }));
     answer.content_type(NDJSON);
     // With a gap, heads do not say what is held.
-    let joined = || settled.then(|| api.shared_snapshots.join(&heads)).flatten();
-    if let Some(shared) = joined() {
-        return Ok(answer.streaming(shared));
+    let join = || {
+        let coding = Coding::of_joining(&request);
+        settled.then(|| api.shared_snapshots.join(&heads, coding))?
+    };
+    if let Some(shared) = join() {
+        return Ok(shared.answer(answer));
     }
     let slot = api.snapshots.open(Client::of(&request)).await;
     let slot = slot.ok_or_else(ProblemError::loads_under_way)?;
-    if let Some(shared) = joined() {
-        return Ok(answer.streaming(shared));
+    if let Some(shared) = join() {
+        return Ok(shared.answer(answer));
     }
     let mut begun = Vec::new();
     let start = SnapshotStart {
@@ -157,11 +161,12 @@ pub async fn snapshot(
     };
     let frames = DocumentFrames::snapshot(&start, &mut begun);
     let pieces = stream::Pieces::new(Arc::clone(&view), names, frames, begun, slot).into_stream();
-    Ok(if settled {
-        answer.streaming(api.shared_snapshots.begin(heads, pieces.boxed()))
-    } else {
-        answer.streaming(pieces)
-    })
+    if !settled {
+        return Ok(answer.streaming(pieces));
+    }
+    let coding = Coding::of_first(&request);
+    let shared = (api.shared_snapshots).begin(heads, pieces.boxed(), coding);
+    Ok(shared.answer(answer))
 }
 
 /// The collections that the query selects; without it all followed ones for which the caller has one
