@@ -1,5 +1,7 @@
 //! Lists whose readers take their time while documents change.
 
+use service::runtime::tasks::on_thread;
+
 use super::*;
 use crate::store::embedded::connections::WAL_LIMIT;
 
@@ -50,13 +52,16 @@ async fn a_list_is_one_snapshot_while_writers_commit() {
     let store = open(folder.path()).await.expect("a store");
     fill(&store, 400, 0, 900).await;
     let stop = CancellationToken::new();
-    let writing = async {
+    let (writer, stopped) = (store.clone(), stop.clone());
+    // As in a publisher: a commit blocks its thread.
+    let writing = on_thread("writer", async move {
         let mut number = 1;
-        while !stop.is_cancelled() {
-            fill(&store, 400, number, 900).await;
+        while !stopped.is_cancelled() {
+            fill(&writer, 400, number, 900).await;
             number += 1;
         }
-    };
+        Ok(())
+    });
     let reading = async {
         for _ in 0..40 {
             // Each list compares itself with its head.
@@ -64,7 +69,8 @@ async fn a_list_is_one_snapshot_while_writers_commit() {
         }
         stop.cancel();
     };
-    tokio::join!(writing, reading);
+    let (written, ()) = tokio::join!(writing, reading);
+    written.expect("written");
 }
 
 /// Another program reads the file in one long transaction.
