@@ -138,11 +138,6 @@ async fn concurrent_snapshots_of_different_moments_are_limited_and_those_of_one_
     let stalls = open_stream(publisher.port()).await?;
     api.put(FREE, "0", &numbered(1)).await?.expect(200)?;
     let reads = open_stream(publisher.port()).await?;
-    let same = (0..20).map(|_each| api.get("/v1/snapshot"));
-    for same in futures_util::future::try_join_all(same).await? {
-        let same = same.expect(200)?.body;
-        ensure!(same.contains("\"end\":true") && same.lines().count() == 18);
-    }
     api.put(FREE, "0", &numbered(2)).await?.expect(200)?;
     let refused = api.get("/v1/snapshot").await?.expect(503)?;
     ensure!(
@@ -154,8 +149,17 @@ async fn concurrent_snapshots_of_different_moments_are_limited_and_those_of_one_
         rest(reads).await?.contains("\"end\":true"),
         "the connection was closed"
     );
-    let second = open_stream(publisher.port()).await?;
+    // Both slots are taken again, and readers of the same moment need none. When they have all of the
+    // text its slot is free.
+    let shared = open_stream(publisher.port()).await?;
+    let same = (0..20).map(|_each| api.get("/v1/snapshot"));
+    for same in futures_util::future::try_join_all(same).await? {
+        let same = same.expect(200)?.body;
+        ensure!(same.contains("\"end\":true") && same.lines().count() == 18);
+    }
     api.put(FREE, "0", &numbered(3)).await?.expect(200)?;
+    let second = open_stream(publisher.port()).await?;
+    api.put(FREE, "0", &numbered(4)).await?.expect(200)?;
     // The first reader stalls for too long, and its slot goes to another reader.
     eventually("its slot is free", async || {
         api.get("/v1/snapshot").await?.expect(200).map(drop)
@@ -165,7 +169,7 @@ async fn concurrent_snapshots_of_different_moments_are_limited_and_those_of_one_
         !rest(stalls).await?.contains("\"end\":true"),
         "the snapshot had lost its slot"
     );
-    drop(second);
+    drop((second, shared));
     let metrics = api.get("/metrics").await?.expect(200)?.body;
     ensure!(
         metrics.contains("confcast_snapshots_refused_total"),
