@@ -89,12 +89,25 @@ impl Testbed {
     async fn closed(self) -> TempDir {
         let Self {
             folder,
+            store,
+            fleet,
             tasks,
             stop,
             ..
         } = self;
         stop.cancel();
         tasks.join_all().await;
+        drop((store, fleet));
+        // A call of a task that was stopped may go on: it has the file until it ends.
+        let lock = std::fs::File::open(folder.path().join("confcast.lock")).expect("a lock");
+        let begun = std::time::Instant::now();
+        while lock.try_lock().is_err() {
+            assert!(
+                begun.elapsed() < Duration::from_secs(10),
+                "the file is in use"
+            );
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         folder
     }
 

@@ -101,13 +101,17 @@ pub fn on_thread<T: Send + 'static>(
     let (mut done, ended) = oneshot::channel();
     let thread = std::thread::Builder::new().name(name.to_owned());
     let started = thread.spawn(move || {
-        runtime.block_on(async {
+        let result = runtime.block_on(async {
             tokio::select! {
                 biased;
-                result = task => drop(done.send(result)),
-                () = done.closed() => {}
+                result = task => Some(result),
+                () = done.closed() => None,
             }
         });
+        // The task is dropped with all that it holds before its result is there.
+        if let Some(result) = result {
+            drop(done.send(result));
+        }
     });
     async move {
         started.with_context(|| format!("the thread of the {name} cannot be started"))?;
