@@ -3,20 +3,12 @@
 //!
 //! It runs as another process of this program. It checks, decides and reads nothing.
 
-use std::{
-    fs::File,
-    io::Write,
-    path::Path,
-    process::{Command, ExitCode},
-    sync::mpsc,
-};
+use std::{fs::File, io::Write, path::Path, process::ExitCode, sync::mpsc};
 
 use actix_web::{App, HttpResponse, HttpServer, http::header::ContentType, web};
-use anyhow::Context;
-use e2e::testbed::{ports::free_port, process::folder};
 use tokio::sync::oneshot;
 
-use super::server::Server;
+use super::server::{self, Server};
 
 /// The first argument that makes this program the floor. A port and the path of the file follow.
 pub(crate) const SERVE: &str = "serve-appended";
@@ -33,32 +25,19 @@ type Queued = (web::Bytes, oneshot::Sender<()>);
 /// # Errors
 /// When the floor does not start.
 pub(crate) async fn start() -> anyhow::Result<Server> {
-    let folder = folder()?;
-    let port = free_port()?;
-    let file = folder.path().join("appended");
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg(SERVE).arg(port.to_string()).arg(file);
-    Server::start("appended", port, folder, &mut command).await
+    Server::of_this_program("appended", SERVE, None).await
 }
 
 /// Serves until it is killed.
 pub(crate) fn serve(arguments: &[String]) -> ExitCode {
-    let served = actix_web::rt::System::new().block_on(run(arguments));
-    if served.is_ok() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    server::serve(run(arguments))
 }
 
 async fn run(arguments: &[String]) -> anyhow::Result<()> {
-    let [port, file] = arguments else {
-        anyhow::bail!("a port and a file are needed")
-    };
-    let port: u16 = port.parse().context("a port")?;
+    let (port, file) = server::port_and_file(arguments)?;
     let (queue, queued) = mpsc::channel();
-    let file = file.clone();
-    std::thread::spawn(move || append(Path::new(&file), &queued));
+    let file = file.to_owned();
+    std::thread::spawn(move || append(&file, &queued));
     let app = move || {
         App::new()
             .app_data(web::Data::new(queue.clone()))

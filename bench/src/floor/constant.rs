@@ -3,13 +3,11 @@
 //! It runs as another process of this program. Its routes have the same form as ours; it reads
 //! events to their end and ignores them.
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use actix_web::{App, HttpResponse, HttpServer, http::header::ContentType, web};
-use anyhow::Context;
-use e2e::testbed::{ports::free_port, process::folder};
 
-use super::server::Server;
+use super::server::{self, Server};
 
 /// The first argument that makes this program the floor. A port and a file with a document follow.
 pub(crate) const SERVE: &str = "serve-constant";
@@ -21,30 +19,16 @@ const WORKERS: usize = 2;
 /// # Errors
 /// When the floor does not start.
 pub(crate) async fn start(document: &str) -> anyhow::Result<Server> {
-    let folder = folder()?;
-    let port = free_port()?;
-    let file = folder.path().join("document");
-    std::fs::write(&file, document)?;
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg(SERVE).arg(port.to_string()).arg(file);
-    Server::start("constant", port, folder, &mut command).await
+    Server::of_this_program("constant", SERVE, Some(document)).await
 }
 
 /// Serves until it is killed.
 pub(crate) fn serve(arguments: &[String]) -> ExitCode {
-    let served = actix_web::rt::System::new().block_on(run(arguments));
-    if served.is_ok() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    server::serve(run(arguments))
 }
 
 async fn run(arguments: &[String]) -> anyhow::Result<()> {
-    let [port, file] = arguments else {
-        anyhow::bail!("a port and a file are needed")
-    };
-    let port: u16 = port.parse().context("a port")?;
+    let (port, file) = server::port_and_file(arguments)?;
     let document = web::Bytes::from(std::fs::read(file)?);
     let app = move || {
         let document = document.clone();

@@ -1,11 +1,19 @@
 //! A floor or peer that is a process of its own and listens, as ours does. It has no logic of its
 //! own.
 
-use std::process::Command;
+use std::{
+    path::Path,
+    process::{Command, ExitCode},
+};
 
+use anyhow::Context;
 use e2e::{
     client::Api,
-    testbed::{process::Process, wait::eventually},
+    testbed::{
+        ports::free_port,
+        process::{Process, folder},
+        wait::eventually,
+    },
 };
 use tempfile::TempDir;
 
@@ -19,6 +27,27 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// Starts this program with `serve`, a port and the path of a file in its folder, which has this
+    /// content where there is one.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub(crate) async fn of_this_program(
+        name: &str,
+        serve: &str,
+        content: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let folder = folder()?;
+        let port = free_port()?;
+        let file = folder.path().join(name);
+        if let Some(content) = content {
+            std::fs::write(&file, content)?;
+        }
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg(serve).arg(port.to_string()).arg(file);
+        Self::start(name, port, folder, &mut command).await
+    }
+
     /// Starts the process in a folder, and waits until it answers.
     ///
     /// # Errors
@@ -55,4 +84,24 @@ impl Server {
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
     }
+}
+
+/// Serves until this program is killed.
+pub(crate) fn serve(run: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
+    if actix_web::rt::System::new().block_on(run).is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// The arguments that [`Server::of_this_program`] gives.
+///
+/// # Errors
+/// When there are others.
+pub(crate) fn port_and_file(arguments: &[String]) -> anyhow::Result<(u16, &Path)> {
+    let [port, file] = arguments else {
+        anyhow::bail!("a port and a file are needed")
+    };
+    Ok((port.parse().context("a port")?, Path::new(file)))
 }

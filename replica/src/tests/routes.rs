@@ -210,6 +210,13 @@ async fn the_entries_of_a_bulk_that_are_too_many_are_asked_for_again() {
     assert_eq!(counts(&replica).retried, 2);
 }
 
+/// All places for requests of values: until they are dropped no value can be requested.
+async fn all_value_requests(intake: &crate::intake::Intake) -> tokio::sync::SemaphorePermit<'_> {
+    let places = &intake.source.value_requests;
+    let taken = places.acquire_many(VALUE_REQUESTS as u32).await;
+    taken.expect("places")
+}
+
 /// Each event of a bulk may wait for a value, one after the other.
 #[tokio::test]
 async fn a_bulk_has_one_deadline_for_all_of_its_entries() {
@@ -217,12 +224,7 @@ async fn a_bulk_has_one_deadline_for_all_of_its_entries() {
         let loaded = eventually("loaded", || replica.view().root().loaded());
         following(&replica, loaded).await;
         let intake = replica.intake();
-        // No value can be requested.
-        let taken = intake
-            .source
-            .value_requests
-            .acquire_many(VALUE_REQUESTS as u32);
-        let taken = taken.await.expect("places");
+        let taken = all_value_requests(intake).await;
         let event = json!({"specversion": "1.0", "id": "1", "source": "test", "type": "t",
             "datacontenttype": "application/json", "data": event("Update", "x", 8, None)});
         let take = async |entries, time| {
@@ -250,12 +252,7 @@ async fn each_entry_of_a_bulk_has_its_own_result() {
         let loaded = eventually("loaded", || replica.view().root().loaded());
         following(&replica, loaded).await;
         let intake = replica.intake();
-        // No value can be requested.
-        let taken = intake
-            .source
-            .value_requests
-            .acquire_many(VALUE_REQUESTS as u32);
-        let _taken = taken.await.expect("places");
+        let _taken = all_value_requests(intake).await;
         let envelope = |data: Value| {
             json!({"specversion": "1.0", "id": "1", "source": "test", "type": "t",
                 "datacontenttype": "application/json", "data": data})
