@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use contract::{Change, CollectionName, Head, Revision};
+use contract::{CollectionName, Head, Revision};
 use service::http::feed::FeedLimits;
 use tokio::{
     sync::{Notify, OnceCell, watch},
@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::store::Store;
+use crate::store::{FeedRecord, Store};
 
 /// Interval at which the commits of other publishers are found.
 const POLL: Duration = Duration::from_millis(500);
@@ -49,23 +49,23 @@ pub struct SharedReads(Arc<Mutex<BTreeMap<CollectionName, SharedRead>>>);
 struct SharedRead {
     after: Revision,
     limits: FeedLimits,
-    changes: Arc<OnceCell<Vec<Change>>>,
+    records: Arc<OnceCell<Vec<FeedRecord>>>,
 }
 
 impl SharedReads {
-    /// The changes after a revision, as [`Store::changes`] reads them, at the time of this call or of
+    /// The changes after a revision, as [`Store::feed_records`] reads them, at the time of this call or of
     /// an earlier one since the heads were read.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn changes(
+    pub async fn records(
         &self,
         store: &Store,
         collection: &CollectionName,
         after: Revision,
         limits: FeedLimits,
-    ) -> anyhow::Result<Vec<Change>> {
-        let read = || store.changes(collection, after, limits.changes, limits.bytes);
+    ) -> anyhow::Result<Vec<FeedRecord>> {
+        let read = || store.feed_records(collection, after, limits);
         let shared = self
             .0
             .lock()
@@ -74,14 +74,14 @@ impl SharedReads {
             .or_insert_with(|| SharedRead {
                 after,
                 limits,
-                changes: Arc::default(),
+                records: Arc::default(),
             })
             .clone();
         // A stream that is not as far, or that has less to send, reads for itself.
         if (shared.after, shared.limits) != (after, limits) {
             return read().await;
         }
-        Ok(shared.changes.get_or_try_init(read).await?.clone())
+        Ok(shared.records.get_or_try_init(read).await?.clone())
     }
 }
 

@@ -16,6 +16,7 @@ use contract::{
     Change, CollectionName, Document, DocumentId, Head, Revision, access::Identity,
     fleet::EventBacklog, references::Referrer,
 };
+use service::http::feed::FeedLimits;
 
 use crate::decide::{
     Command, DocumentKey, WriteResult,
@@ -32,6 +33,7 @@ mod document_cursor;
 mod embedded;
 mod epoch;
 pub mod integrity;
+mod log_record;
 mod mongo;
 pub mod past;
 mod references;
@@ -47,6 +49,8 @@ use committed_heads::CommittedHeads;
 use damage::DamageRegister;
 pub use document_cursor::{Chunk, DocumentCursor};
 use integrity::DamagedRecord;
+pub use log_record::FeedRecord;
+use log_record::LogRecord;
 pub use url::StoreUrl;
 
 pub use crate::policy::{PublisherPolicy, ServedCollections};
@@ -269,12 +273,36 @@ impl Store {
         limit: usize,
         bytes: usize,
     ) -> anyhow::Result<Vec<Change>> {
+        self.records(collection, since, limit, bytes).await
+    }
+
+    /// As [`Self::changes`], as the feed sends them.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn feed_records(
+        &self,
+        collection: &CollectionName,
+        since: Revision,
+        limits: FeedLimits,
+    ) -> anyhow::Result<Vec<FeedRecord>> {
+        self.records(collection, since, limits.changes, limits.bytes)
+            .await
+    }
+
+    async fn records<T: LogRecord + Send + 'static>(
+        &self,
+        collection: &CollectionName,
+        since: Revision,
+        limit: usize,
+        bytes: usize,
+    ) -> anyhow::Result<Vec<T>> {
         match self {
-            Self::Embedded(store) => store.changes(collection, since, limit, bytes).await,
+            Self::Embedded(store) => store.records(collection, since, limit, bytes).await,
             Self::Mongo(store) => {
                 store
                     .opened()?
-                    .changes(collection, since, limit, bytes)
+                    .records(collection, since, limit, bytes)
                     .await
             }
         }
@@ -442,11 +470,11 @@ pub struct PendingPage {
 
 impl PendingPage {
     /// The page that was read after `since`, of at most `limit` rows.
-    fn new(read: LogRows, since: Revision, limit: usize) -> Self {
+    fn new(read: LogRows<Change>, since: Revision, limit: usize) -> Self {
         // A row whose revision cannot be read must not keep the next page at this one.
         let reached = read.last.max(since.saturating_add(1));
         Self {
-            changes: read.changes,
+            changes: read.whole,
             damaged: read.damaged,
             next: (read.rows >= limit).then_some(reached),
         }
@@ -454,10 +482,10 @@ impl PendingPage {
 }
 
 /// Rows of the change log that were read, in order.
-#[derive(Debug, Default)]
-struct LogRows {
+#[derive(Debug)]
+struct LogRows<T> {
     /// The whole ones.
-    changes: Vec<Change>,
+    whole: Vec<T>,
     /// The others.
     damaged: Vec<DamagedRecord>,
     /// How many were read, damaged ones included.
@@ -466,13 +494,24 @@ struct LogRows {
     last: Revision,
 }
 
-impl LogRows {
-    fn add(&mut self, row: Result<Change, DamagedRecord>) {
+impl<T> Default for LogRows<T> {
+    fn default() -> Self {
+        Self {
+            whole: Vec::new(),
+            damaged: Vec::new(),
+            rows: 0,
+            last: 0,
+        }
+    }
+}
+
+impl<T: LogRecord> LogRows<T> {
+    fn add(&mut self, row: Result<T, DamagedRecord>) {
         self.rows += 1;
         match row {
-            Ok(change) => {
-                self.last = change.revision;
-                self.changes.push(change);
+            Ok(record) => {
+                self.last = record.key().1;
+                self.whole.push(record);
             }
             Err(damaged) => {
                 self.last = damaged.revision;

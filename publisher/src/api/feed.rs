@@ -8,16 +8,15 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use contract::{
-    Change, CollectionName, Head, Revision,
+    CollectionName, Epoch, Head, Revision,
     access::{Right, Target},
     feed::{FeedGoneError, FeedScope, at_heads},
 };
 use service::http::{
     caller::Caller,
     feed::{
-        self, FeedError, FeedLimits, FeedPosition, FeedRequest, FeedView, ReadChanges,
+        self, FeedError, FeedItem, FeedLimits, FeedPosition, FeedRequest, FeedView, ReadChanges,
         live::{self, FeedViews, LiveStart},
-        value_bytes,
     },
 };
 use tokio::sync::watch;
@@ -25,6 +24,7 @@ use tokio::sync::watch;
 use crate::{
     api::{Api, error::ApiError, store_failed},
     feed_watch::{HeadsReading, SharedReads},
+    store::FeedRecord,
 };
 
 pub(super) async fn one(
@@ -135,7 +135,7 @@ struct LogView {
 }
 
 impl FeedView for LogView {
-    type Item = Change;
+    type Item = FeedRecord;
     type Unavailable = anyhow::Error;
 
     fn head(&self, collection: &CollectionName) -> Option<Head> {
@@ -150,7 +150,7 @@ impl FeedView for LogView {
         head: &Head,
         after: Revision,
         limits: FeedLimits,
-    ) -> Result<ReadChanges<Change>, FeedError<anyhow::Error>> {
+    ) -> Result<ReadChanges<FeedRecord>, FeedError<anyhow::Error>> {
         // The page is full. An empty read below would be taken for a trimmed log.
         if limits.changes == 0 || limits.bytes == 0 {
             return Ok(ReadChanges {
@@ -160,15 +160,15 @@ impl FeedView for LogView {
         }
         let mut items = self
             .reads
-            .changes(&self.api.store, &head.collection, after, limits)
+            .records(&self.api.store, &head.collection, after, limits)
             .await
             .map_err(FeedError::Unavailable)?;
         // The log may have grown since the heads were read; newer changes wait for the next page.
-        items.retain(|change| change.revision <= head.revision);
+        items.retain(|record| record.revision() <= head.revision);
         let contiguous = items
             .iter()
             .zip(after + 1..)
-            .all(|(change, revision)| change.revision == revision);
+            .all(|(record, revision)| record.revision() == revision);
         // A gap: retention removed changes after the heads were read.
         if items.is_empty() || !contiguous {
             let collection = head.collection.clone();
@@ -178,14 +178,38 @@ impl FeedView for LogView {
             }
             .into());
         }
-        for change in &mut items {
-            feed::hide_parts(change.change_set.as_mut(), &self.caller);
+        for record in items.iter_mut().filter(|record| record.in_set()) {
+            *record = self.readable(record).map_err(unreadable)?;
         }
-        let bytes = items
-            .iter()
-            .map(|change| value_bytes(change.config_data.as_ref()))
-            .sum();
+        let bytes = items.iter().map(FeedRecord::value_bytes).sum();
         Ok(ReadChanges { items, bytes })
+    }
+}
+
+impl LogView {
+    /// A change of a set as the caller may read it.
+    fn readable(&self, record: &FeedRecord) -> serde_json::Result<FeedRecord> {
+        let mut change = record.change()?;
+        feed::hide_parts(change.change_set.as_mut(), &self.caller);
+        FeedRecord::of(&change)
+    }
+}
+
+fn unreadable(error: serde_json::Error) -> FeedError<anyhow::Error> {
+    FeedError::Unavailable(anyhow::Error::new(error).context("a record of the change log"))
+}
+
+impl FeedItem for FeedRecord {
+    fn collection(&self) -> &CollectionName {
+        self.collection()
+    }
+
+    fn revision(&self) -> Revision {
+        self.revision()
+    }
+
+    fn epoch(&self) -> Option<Epoch> {
+        Some(self.epoch())
     }
 }
 

@@ -218,9 +218,9 @@ async fn streams_that_are_equally_far_share_one_read_of_the_log() {
     };
     let reads = SharedReads::default();
     let revisions = async |reads: &SharedReads, after, limits| {
-        let changes = reads.changes(&store, &name(), after, limits).await;
-        let changes = changes.expect("read").into_iter();
-        changes.map(|change| change.revision).collect::<Vec<_>>()
+        let records = reads.records(&store, &name(), after, limits).await;
+        let records = records.expect("read").into_iter();
+        records.map(|record| record.revision()).collect::<Vec<_>>()
     };
     assert_eq!(revisions(&reads, 0, limits).await, [1]);
     // A read of the log would find this one too.

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, convert::Infallible, future::Future};
 
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web::Query};
 use contract::{
-    Change, ChangeSet, CollectionName, Epoch, EventData, FeedPage, Head, Revision,
+    ChangeSet, CollectionName, Epoch, EventData, FeedPage, Head, Revision,
     access::{Right, Target},
     feed::{self, EVENT_STREAM, FeedGoneError, FeedScope, PAGE, PAGE_BYTES, PageBudget, Since},
 };
@@ -128,20 +128,6 @@ pub trait FeedItem: Serialize {
     fn revision(&self) -> Revision;
     /// The history that the revision counts in.
     fn epoch(&self) -> Option<Epoch>;
-}
-
-impl FeedItem for Change {
-    fn collection(&self) -> &CollectionName {
-        &self.collection
-    }
-
-    fn revision(&self) -> Revision {
-        self.revision
-    }
-
-    fn epoch(&self) -> Option<Epoch> {
-        Some(self.epoch)
-    }
 }
 
 impl FeedItem for EventData {

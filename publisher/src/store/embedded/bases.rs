@@ -240,7 +240,7 @@ impl Embedded {
                 && damaged.len() < MAX_BASES
             {
                 let id: String = row.get(3).unwrap_or_default();
-                let damage = match rows::value_record(&name, row) {
+                let damage = match rows::record::<ValueRecord>(&name, row) {
                     Ok(record) if record.id.as_str() == id => continue,
                     Ok(_other) => Damage::Checksum,
                     Err(damaged) => damaged.damage,

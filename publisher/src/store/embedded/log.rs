@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use chrono::{DateTime, Utc};
-use contract::{Change, CollectionName, Revision, fleet::MAX_BACKLOG};
+use contract::{CollectionName, Revision, fleet::MAX_BACKLOG};
 use rusqlite::params;
 
 use crate::store::{
@@ -14,16 +14,17 @@ use crate::store::{
         rows, tables,
     },
     integrity::{Damage, DamagedRecord},
+    log_record::LogRecord,
 };
 
 impl Embedded {
-    pub(in crate::store) async fn changes(
+    pub(in crate::store) async fn records<T: LogRecord + Send + 'static>(
         &self,
         collection: &CollectionName,
         since: Revision,
         limit: usize,
         bytes: usize,
-    ) -> anyhow::Result<Vec<Change>> {
+    ) -> anyhow::Result<Vec<T>> {
         let collection = collection.clone();
         self.read(move |store, transaction| {
             let head = store.head(transaction, &collection, &tables::identity(transaction)?)?;
@@ -33,17 +34,20 @@ impl Embedded {
             )?;
             let since = since.min(i64::MAX.unsigned_abs());
             let mut rows = statement.query(params![collection.as_str(), since])?;
-            let mut changes = Vec::new();
+            let mut records = Vec::new();
             let mut read = 0;
             // A record that is gone differs from the end of the log.
             let mut expected = (since + 1).max(head.oldest);
-            while changes.len() < limit && (changes.is_empty() || read < bytes) {
+            while records.len() < limit && (records.is_empty() || read < bytes) {
                 let record = match rows.next()? {
-                    Some(row) => rows::record(&collection, row),
+                    Some(row) => {
+                        read += row.get_ref(2)?.as_str().map_or(0, str::len);
+                        rows::record::<T>(&collection, row)
+                    }
                     None if expected > head.revision => break,
                     None => Err(missing(&collection, expected)),
                 };
-                let record = record.and_then(|record| match record.revision == expected {
+                let record = record.and_then(|record| match record.key().1 == expected {
                     true => Ok(record),
                     false => Err(missing(&collection, expected)),
                 });
@@ -55,12 +59,11 @@ impl Embedded {
                         break;
                     }
                 };
-                // Checked after the first one, so that a large change is returned too.
-                read += record_bytes(&record);
+                // The bytes are checked after the first one, so that a large change is returned too.
                 expected += 1;
-                changes.push(record);
+                records.push(record);
             }
-            Ok(changes)
+            Ok(records)
         })
         .await
     }
@@ -133,11 +136,4 @@ fn missing(collection: &CollectionName, revision: Revision) -> DamagedRecord {
         revision,
         damage: Damage::Missing,
     }
-}
-
-/// About how long the record is: the value is most of it.
-fn record_bytes(change: &Change) -> usize {
-    const BESIDES: usize = 400;
-    let value = change.config_data.as_ref();
-    BESIDES + value.map_or(0, |value| value.as_str().len())
 }

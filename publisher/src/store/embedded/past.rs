@@ -93,7 +93,7 @@ impl Embedded {
                 "SELECT revision, crc, record FROM changes WHERE collection = ?1 AND revision = ?2",
             )?
             .query_row(params![collection.as_str(), before], |row| {
-                Ok(rows::record(collection, row))
+                Ok(rows::record::<Change>(collection, row))
             })
             .optional()?;
         match record {
@@ -239,7 +239,7 @@ impl Embedded {
             let mut changes = Vec::new();
             while let Some(row) = rows.next()? {
                 let collection: CollectionName = row.get::<_, String>(3)?.parse()?;
-                match rows::record(&collection, row) {
+                match rows::record::<Change>(&collection, row) {
                     // An index is no proof.
                     Ok(change) => {
                         let of = change.change_set.as_ref();
@@ -301,7 +301,7 @@ fn newest_in_bases(
              WHERE collection = ?1 AND revision <= ?2 AND id = ?3 ORDER BY revision DESC LIMIT 1",
         )?
         .query_row(params![collection.as_str(), revision, id.as_str()], |row| {
-            Ok(rows::value_record(collection, row))
+            Ok(rows::record::<ValueRecord>(collection, row))
         })
         .optional()?
         .transpose()
@@ -342,7 +342,7 @@ fn newest_in_log(
                 id.as_str(),
                 after
             ],
-            |row| Ok(rows::value_record(collection, row)),
+            |row| Ok(rows::record::<ValueRecord>(collection, row)),
         )
         .optional()?
         .transpose()?;
@@ -359,7 +359,7 @@ fn first_after(
     let mut statement = document_log::next_record_of_document(transaction)?;
     let record = statement
         .query_row(params![collection.as_str(), after, id.as_str()], |row| {
-            Ok(rows::record(collection, row))
+            Ok(rows::record::<Change>(collection, row))
         })
         .optional()?
         .transpose()?;

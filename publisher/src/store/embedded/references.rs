@@ -13,6 +13,7 @@ use crate::{
     store::{
         embedded::{Embedded, rows, tables},
         integrity::DamagedDocument,
+        past::ValueRecord,
         references::{Bounds, Plan, ReferrerSearch},
     },
 };
@@ -116,10 +117,10 @@ impl Embedded {
                 if !bounds.take_bytes(bytes) {
                     return Ok(None);
                 }
-                let Ok(change) = rows::record(collection, row) else {
+                let Ok(record) = rows::record::<ValueRecord>(collection, row) else {
                     return Ok(None);
                 };
-                ids.insert(change.id);
+                ids.insert(record.id);
                 read += 1;
             }
             // Trimmed, or not whole.

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 
 use contract::{Change, CollectionName, Document, DocumentId, Epoch, Head, Revision};
 use rusqlite::{OptionalExtension, Row, Transaction, params, types::ValueRef};
-use serde::de::DeserializeOwned;
 
 use crate::store::{
     StoreIdentity,
@@ -15,7 +14,7 @@ use crate::store::{
         Damage, DamagedDocument, DamagedHead, DamagedRecord, DocumentSum, Verdict, examine,
         head_of_record, row_checksum, text_checksum,
     },
-    past::ValueRecord,
+    log_record::LogRecord,
 };
 
 /// Some documents of a collection, ordered by id.
@@ -319,7 +318,7 @@ impl Embedded {
     ) -> anyhow::Result<Option<Change>> {
         let newest = document_log::newest_of_document(transaction)?
             .query_row([collection.as_str(), id.as_str()], |row| {
-                Ok(record(collection, row))
+                Ok(record::<Change>(collection, row))
             })
             .optional()?;
         // An index is no proof.
@@ -476,27 +475,11 @@ pub(super) fn record_text<'a>(
 }
 
 /// The change of a record, from a row that begins with `revision, crc, record`.
-pub(super) fn record(collection: &CollectionName, row: &Row<'_>) -> Result<Change, DamagedRecord> {
-    checked_record(collection, row, |change: &Change| {
-        (change.revision, &change.collection)
-    })
-}
-
-/// As [`record`], as far as a state needs it; also of a base record.
-pub(super) fn value_record(
+///
+/// [`ValueRecord`] also reads a base record.
+pub(super) fn record<T: LogRecord>(
     collection: &CollectionName,
     row: &Row<'_>,
-) -> Result<ValueRecord, DamagedRecord> {
-    checked_record(collection, row, |record: &ValueRecord| {
-        (record.revision, &record.collection)
-    })
-}
-
-/// The record of a row whose text has the key by which it was found.
-fn checked_record<T: DeserializeOwned>(
-    collection: &CollectionName,
-    row: &Row<'_>,
-    key: impl FnOnce(&T) -> (Revision, &CollectionName),
 ) -> Result<T, DamagedRecord> {
     let (revision, text) = record_text(collection, row)?;
     let damaged = |damage| DamagedRecord {
@@ -504,10 +487,10 @@ fn checked_record<T: DeserializeOwned>(
         revision,
         damage,
     };
-    let record: T = serde_json::from_str(text)
-        .map_err(|error| damaged(Damage::Malformed(error.to_string())))?;
+    let record = T::read(text).map_err(|error| damaged(Damage::Malformed(error.to_string())))?;
     // The text is right, and the key by which it was found is not.
-    if key(&record) != (revision, collection) {
+    let (of_collection, of_revision, _id) = record.key();
+    if (of_collection, of_revision) != (collection, revision) {
         return Err(damaged(Damage::Checksum));
     }
     Ok(record)

@@ -147,7 +147,7 @@ impl Mongo {
             let mut expected = covered;
             while found.advance(session).await? {
                 expected += 1;
-                let Ok(record) = rows::value_record(collection, found.current()) else {
+                let Ok(record) = rows::record::<ValueRecord>(collection, found.current()) else {
                     break;
                 };
                 if record.revision != expected {

@@ -4,28 +4,29 @@ use std::{collections::BTreeMap, ops::Range};
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
-use contract::{Change, CollectionName, Revision, fleet::MAX_BACKLOG};
+use contract::{CollectionName, Revision, fleet::MAX_BACKLOG};
 use mongodb::bson::{self, Document as Bdoc, doc};
 use tokio::time::timeout;
 
 use crate::store::{
     LogRows, PendingPage,
+    log_record::LogRecord,
     mongo::{CALL_TIMEOUT, CHANGES, Mongo, TIMED_OUT, call, rows},
 };
 
 impl Mongo {
-    pub(in crate::store) async fn changes(
+    pub(in crate::store) async fn records<T: LogRecord>(
         &self,
         collection: &CollectionName,
         since: Revision,
         limit: usize,
         bytes: usize,
-    ) -> anyhow::Result<Vec<Change>> {
+    ) -> anyhow::Result<Vec<T>> {
         let filter = after(collection, since);
         let read = self
             .read_log(collection, filter, limit, bytes, Damaged::End)
             .await?;
-        Ok(read.changes)
+        Ok(read.whole)
     }
 
     pub(in crate::store) async fn pending(
@@ -72,31 +73,33 @@ impl Mongo {
         timeout(CALL_TIMEOUT, read).await.context(TIMED_OUT)?
     }
 
-    async fn read_log(
+    async fn read_log<T: LogRecord>(
         &self,
         collection: &CollectionName,
         filter: Bdoc,
         limit: usize,
         bytes: usize,
         damaged: Damaged,
-    ) -> anyhow::Result<LogRows> {
+    ) -> anyhow::Result<LogRows<T>> {
         let read = async {
             let mut found = Self::raw(self.table(CHANGES))
                 .find(filter)
                 .sort(doc! { "revision": 1 })
                 .limit(i64::try_from(limit)?)
+                // In one answer. Without it the first one has 101 rows.
+                .batch_size(u32::try_from(limit)?)
                 .await?;
             let mut rows = LogRows::default();
             let mut read = 0;
             // Checked before the next one, so that a large change is returned too.
             while read < bytes && found.advance().await? {
                 read += found.current().as_bytes().len();
-                let change = rows::change(collection, found.current());
-                if let (Err(record), Damaged::End) = (&change, damaged) {
-                    self.damage.report_record(record);
+                let record = rows::record(collection, found.current());
+                if let (Err(damaged), Damaged::End) = (&record, damaged) {
+                    self.damage.report_record(damaged);
                     break;
                 }
-                rows.add(change);
+                rows.add(record);
             }
             Ok(rows)
         };

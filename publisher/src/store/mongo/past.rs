@@ -135,7 +135,7 @@ impl Mongo {
             .sort(doc! { "revision": 1 })
             .session(session)
             .await?;
-        let change = row.map(|row| rows::change(collection, &row));
+        let change = row.map(|row| rows::record(collection, &row));
         Ok(change
             .transpose()
             .inspect_err(|damaged| self.damage.report_record(damaged))?)
@@ -157,7 +157,7 @@ impl Mongo {
             .find_one(doc! { "collection": collection.as_str(), "revision": as_number(before) })
             .session(&mut *session)
             .await?;
-        match row.map(|row| rows::change(collection, &row)) {
+        match row.map(|row| rows::record::<Change>(collection, &row)) {
             Some(Ok(record)) => Ok(Some(record.digest)),
             Some(Err(damaged)) => {
                 self.damage.report_record(&damaged);
@@ -230,7 +230,7 @@ impl Mongo {
             .sort(doc! { "revision": -1 })
             .session(session)
             .await?;
-        let record = row.map(|row| rows::value_record(collection, &row));
+        let record = row.map(|row| rows::record::<ValueRecord>(collection, &row));
         Ok(record
             .transpose()
             .inspect_err(|damaged| self.damage.report_record(damaged))?)
@@ -365,7 +365,7 @@ impl Mongo {
         while found.advance(session).await? {
             let record = match table {
                 BASES => base(collection, found.current())?,
-                _log => rows::value_record(collection, found.current())?,
+                _log => rows::record::<ValueRecord>(collection, found.current())?,
             };
             // Another document may have a record of one of these revisions only in a damaged store.
             if keys.contains(&(&record.id, record.revision)) {
@@ -427,7 +427,7 @@ impl Mongo {
                 // A row without the text of a record is reported as damaged.
                 let text = row.get_str("change").unwrap_or_default();
                 if history::fits(filter, text).unwrap_or(true) {
-                    match rows::change(collection, row) {
+                    match rows::record(collection, row) {
                         Ok(change) => step.found.push(change),
                         Err(damaged) => {
                             step.leave_out(damaged.revision, damaged.revision);
@@ -465,7 +465,7 @@ impl Mongo {
             while found.advance().await? {
                 let row: RawDocumentBuf = found.current().to_owned();
                 let collection = row.get_str("collection")?.parse()?;
-                match rows::change(&collection, &row) {
+                match rows::record::<Change>(&collection, &row) {
                     // An index is no proof.
                     Ok(change) => {
                         let of = change.change_set.as_ref();
@@ -485,7 +485,7 @@ pub(super) fn base(
     collection: &CollectionName,
     row: &RawDocument,
 ) -> Result<ValueRecord, DamagedPast> {
-    rows::value_record(collection, row).map_err(|damaged| DamagedPast::Base {
+    rows::record::<ValueRecord>(collection, row).map_err(|damaged| DamagedPast::Base {
         collection: collection.clone(),
         id: row.get_str("id").unwrap_or_default().to_owned(),
         revision: damaged.revision,

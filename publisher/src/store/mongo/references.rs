@@ -23,6 +23,7 @@ use crate::{
     store::{
         integrity::DamagedDocument,
         mongo::{CALL_TIMEOUT, Mongo, TIMED_OUT, rows},
+        past::ValueRecord,
         references::{Bounds, Plan, ReferrerSearch, Referring},
     },
 };
@@ -135,10 +136,10 @@ impl Mongo {
                 if !bounds.take_bytes(row.as_bytes().len()) {
                     return Ok(None);
                 }
-                let Ok(change) = rows::change(collection, &row) else {
+                let Ok(record) = rows::record::<ValueRecord>(collection, &row) else {
                     return Ok(None);
                 };
-                ids.insert(change.id);
+                ids.insert(record.id);
                 read += 1;
             }
             // Trimmed, or not whole.

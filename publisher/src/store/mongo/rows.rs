@@ -11,13 +11,12 @@ use contract::{
 use mongodb::bson::{
     self, Binary, Bson, Document as Bdoc, RawBsonRef, RawDocument, doc, spec::BinarySubtype,
 };
-use serde::de::DeserializeOwned;
 
 use crate::store::{
     StoreIdentity, StoreSecret,
     integrity::{Damage, DamagedRecord, document_checksum, text_checksum},
+    log_record::LogRecord,
     mongo::json,
-    past::ValueRecord,
 };
 
 /// The kind of row of a record, in its checksum.
@@ -113,7 +112,7 @@ pub(super) fn head(
         })
     };
     let head = read().map_err(malformed)?;
-    fits(row.get_str("headCrc"), head_checksum(&head))?;
+    fits(row.get_str("headCrc").ok(), head_checksum(&head))?;
     Ok(head)
 }
 
@@ -188,36 +187,80 @@ pub(super) fn document_in(
     row: &RawDocument,
     buffer: &mut Vec<u8>,
 ) -> Result<Document, Damage> {
-    let id = id(row)?;
+    let fields = DocumentFields::of(row).map_err(malformed)?;
+    let Some(RawBsonRef::String(id)) = fields.id else {
+        return Err(Damage::Stray);
+    };
+    let id = id.parse().map_err(|_malformed| Damage::Stray)?;
     let read = || -> anyhow::Result<Document> {
-        let revision = revision(row)?;
+        let revision = as_revision(fields.revision)?;
+        let Some(RawBsonRef::Document(value)) = fields.value else {
+            bail!("configData is not a document");
+        };
         buffer.clear();
-        json::write_text(row.get_document("configData")?, buffer)?;
+        json::write_text(value, buffer)?;
         // The fields of a row that was edited may be in another order.
         Ok(Document::from_json(id, revision, str::from_utf8(buffer)?)?)
     };
     let document = read().map_err(malformed)?;
-    fits(row.get_str("crc"), document.crc())?;
+    fits(fields.crc.and_then(|crc| crc.as_str()), document.crc())?;
     fits(
-        row.get_str("rowCrc"),
+        fields.row_crc.and_then(|crc| crc.as_str()),
         document_checksum(collection, &document),
     )?;
     Ok(document)
 }
 
+/// The fields of the row of a document. They are read in one pass, because a look-up by name begins
+/// at the first field each time.
+#[derive(Default)]
+struct DocumentFields<'a> {
+    id: Option<RawBsonRef<'a>>,
+    revision: Option<RawBsonRef<'a>>,
+    crc: Option<RawBsonRef<'a>>,
+    row_crc: Option<RawBsonRef<'a>>,
+    value: Option<RawBsonRef<'a>>,
+}
+
+impl<'a> DocumentFields<'a> {
+    fn of(row: &'a RawDocument) -> anyhow::Result<Self> {
+        let mut fields = Self::default();
+        for element in row.iter_elements() {
+            let element = element?;
+            let field = match element.key().as_str() {
+                "_id" => &mut fields.id,
+                "revision" => &mut fields.revision,
+                "crc" => &mut fields.crc,
+                "rowCrc" => &mut fields.row_crc,
+                "configData" => &mut fields.value,
+                _other => continue,
+            };
+            // Of two with one name the first counts, as in a look-up.
+            if field.is_none() {
+                *field = Some(element.value()?);
+            }
+        }
+        Ok(fields)
+    }
+}
+
 /// The revision of a row or a record.
 pub(super) fn revision(row: &RawDocument) -> anyhow::Result<Revision> {
-    match row.get("revision")? {
+    as_revision(row.get("revision")?)
+}
+
+fn as_revision(field: Option<RawBsonRef<'_>>) -> anyhow::Result<Revision> {
+    match field {
         Some(RawBsonRef::Int64(revision)) => Ok(revision.try_into()?),
         other => bail!("revision is {other:?}, not a 64-bit integer"),
     }
 }
 
 /// Compares a stored checksum with that of what was read.
-fn fits<E>(stored: Result<&str, E>, computed: Crc) -> Result<(), Damage> {
+fn fits(stored: Option<&str>, computed: Crc) -> Result<(), Damage> {
     match stored {
         // A checksum has one text only, so none is written to compare it.
-        Ok(stored) if stored.parse() == Ok(computed) => Ok(()),
+        Some(stored) if stored.parse() == Ok(computed) => Ok(()),
         _absent_or_other => Err(Damage::Checksum),
     }
 }
@@ -253,46 +296,22 @@ pub(super) fn change_row(change: &Change, write_id: &str, pending: bool) -> anyh
     Ok(row)
 }
 
-/// The change of a record in the log of a collection.
+/// The record of a row in the log of a collection. [`ValueRecord`](crate::store::past::ValueRecord)
+/// also reads a base record.
 ///
 /// # Errors
 /// The damage of a record that is not what a publisher wrote.
-pub(super) fn change(
+pub(super) fn record<T: LogRecord>(
     collection: &CollectionName,
     row: &RawDocument,
-) -> Result<Change, DamagedRecord> {
-    checked_record(collection, row, |change: &Change| {
-        (&change.collection, change.revision, &change.id)
-    })
-}
-
-/// As [`change`], as far as a state needs it; also of a base record.
-///
-/// # Errors
-/// As [`change`].
-pub(super) fn value_record(
-    collection: &CollectionName,
-    row: &RawDocument,
-) -> Result<ValueRecord, DamagedRecord> {
-    checked_record(collection, row, |record: &ValueRecord| {
-        (&record.collection, record.revision, &record.id)
-    })
-}
-
-/// The record of a row whose text has the key by which it was found.
-fn checked_record<T: DeserializeOwned>(
-    collection: &CollectionName,
-    row: &RawDocument,
-    key: impl FnOnce(&T) -> (&CollectionName, Revision, &DocumentId),
 ) -> Result<T, DamagedRecord> {
     let checked = || -> Result<T, Damage> {
         let read = || anyhow::Ok((revision(row)?, row.get_str("change")?));
         let (revision, text) = read().map_err(malformed)?;
-        fits(row.get_str("recordCrc"), text_checksum(RECORD, text))?;
-        let record: T =
-            serde_json::from_str(text).map_err(|error| malformed(anyhow::Error::from(error)))?;
+        fits(row.get_str("recordCrc").ok(), text_checksum(RECORD, text))?;
+        let record = T::read(text).map_err(|error| malformed(error.into()))?;
         // The text is right; the fields beside it, by which it was found, may have been edited.
-        let (of_collection, of_revision, id) = key(&record);
+        let (of_collection, of_revision, id) = record.key();
         if (of_collection, of_revision) != (collection, revision)
             || row.get_str("id").ok() != Some(id.as_str())
         {

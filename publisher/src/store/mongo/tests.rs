@@ -283,7 +283,11 @@ async fn a_damaged_record_ends_a_page_of_the_log_and_is_not_published() -> Outco
     let spoilt = doc! { "$set": { "change": "{}" } };
     bed.spoil("_changes", doc! { "revision": 2_i64 }, spoilt)
         .await?;
-    let read = async |since| bed.store.changes(&name(), since, 9, usize::MAX).await;
+    let read = async |since| {
+        bed.store
+            .records::<contract::Change>(&name(), since, 9, usize::MAX)
+            .await
+    };
     assert_eq!(read(0).await?.len(), 1);
     assert_eq!(read(1).await?.len(), 0);
     assert_eq!(read(2).await?.len(), 1);
@@ -457,7 +461,9 @@ async fn a_damaged_record_or_head_is_known_until_it_is_repaired() -> Outcome {
     for ((table, row, change), expected) in [(head, (1, 0, 0)), (record, (0, 1, 0))] {
         bed.spoil(table, row, doc! { "$set": change }).await?;
         // A reader of the log finds a record; the scrub reads the head itself.
-        bed.store.changes(&name(), 1, 1, 1).await?;
+        bed.store
+            .records::<contract::Change>(&name(), 1, 1, 1)
+            .await?;
         for _pass in 0..2 {
             scrub.pass(&name()).await?;
             assert_eq!(known(), expected, "{table}");

@@ -119,7 +119,7 @@ impl Mongo {
                 None => call(newest).await.context("reading the change log")?,
             };
             let Some(row) = row else { return Ok(None) };
-            match rows::change(collection, &row) {
+            match rows::record(collection, &row) {
                 Ok(change) => return Ok(Some(change)),
                 Err(damaged) => self.damage.report_record(&damaged),
             }

@@ -98,7 +98,9 @@ async fn a_killed_process_loses_nothing_that_was_acknowledged() {
         let head = store.heads(&names()).await.expect("heads").remove(0);
         assert!(head.revision >= acknowledged && acknowledged > 0);
         list(&store).await.expect("it adds up to the head");
-        let log = store.changes(&name(), 0, 100_000, usize::MAX).await;
+        let log = store
+            .records::<contract::Change>(&name(), 0, 100_000, usize::MAX)
+            .await;
         assert_eq!(
             log.expect("a log").len(),
             usize::try_from(head.revision).expect("few")

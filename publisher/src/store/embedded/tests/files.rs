@@ -143,7 +143,10 @@ async fn read_all(file: &[u8], expected: &[Document]) -> usize {
             Err(error) => failed += not_a_panic(&error),
         }
     }
-    match store.changes(&name(), 240, 1_000, usize::MAX).await {
+    match store
+        .records::<contract::Change>(&name(), 240, 1_000, usize::MAX)
+        .await
+    {
         Ok(changes) => {
             let revisions: Vec<_> = changes.iter().map(|change| change.revision).collect();
             // A page ends before a damaged record.

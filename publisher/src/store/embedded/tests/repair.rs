@@ -112,7 +112,7 @@ async fn a_damaged_record_or_head_is_known_until_it_is_repaired() {
     ] {
         file.execute_batch(damage).expect("changed by hand");
         // A reader of the log finds a record; the scrub reads the head itself.
-        let read = store.changes(&name(), 1, 1, 1).await;
+        let read = store.records::<contract::Change>(&name(), 1, 1, 1).await;
         read.expect("a page, which ends before a damaged record");
         for _pass in 0..2 {
             scrub.pass(&name()).await.expect("a pass");
