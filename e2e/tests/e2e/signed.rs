@@ -89,8 +89,15 @@ async fn a_forged_event_is_dropped_and_the_publisher_goes_on_sending() -> Outcom
         api.put(FREE, "a", &numbered(number)).await?.expect(200)?;
     }
     testbed.until_same(FREE, "a").await?;
-    let events = status(subscriber).await?.events;
-    ensure!((events.applied, events.dropped) == (21, 50), "{events:?}");
+    // Up to 64 events travel at once: one that is overtaken by a newer one of its document is not
+    // applied, and may come after it.
+    eventually("all events of the publisher are taken", || async {
+        let events = status(subscriber).await?.events;
+        let taken = events.applied + events.superseded + events.duplicate;
+        ensure!((taken, events.dropped) == (21, 50), "{events:?}");
+        Ok(())
+    })
+    .await?;
     let log = testbed.publisher.output();
     ensure!(!log.contains("does not take events"), "{log}");
     Ok(())
