@@ -476,7 +476,7 @@ pub(super) fn record_text<'a>(
 
 /// The change of a record, from a row that begins with `revision, crc, record`.
 ///
-/// [`ValueRecord`] also reads a base record.
+/// A `ValueRecord` also reads a base record.
 pub(super) fn record<T: LogRecord>(
     collection: &CollectionName,
     row: &Row<'_>,
