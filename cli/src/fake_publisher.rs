@@ -252,6 +252,7 @@ async fn put(
     store.revision += 1;
     let document = Document::new(key.1.parse().expect("an id"), store.revision, &config);
     let written = Written {
+        applied: None,
         id: document.id().clone(),
         revision: document.revision(),
         crc: Some(document.crc()),

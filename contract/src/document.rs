@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    applied::Applied,
     canonical::{CanonicalJson, JsonError, is_canonical},
     ids::{CollectionName, Crc, DocumentId, Revision},
 };
@@ -167,6 +168,9 @@ pub struct Written {
     /// Whether the write changed the document; `false` when it had this value already.
     #[serde(default = "changed")]
     pub changed: bool,
+    /// Where it has arrived, if the request waited for replicas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied: Option<Applied>,
 }
 
 /// A publisher that does not say so changed the document.

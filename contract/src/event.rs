@@ -4,7 +4,7 @@
 //! agree on. An event may be lost, repeated, late or out of order: the change log decides, and a
 //! replica that misses something reads the feed. Nothing here sends.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -13,7 +13,7 @@ use crate::{
     canonical::{CanonicalJson, PlainValue},
     change::{Change, ChangeSet, Operation},
     context::Context,
-    ids::{CollectionName, Crc, DocumentId, Epoch, Revision},
+    ids::{CollectionName, Crc, DocumentId, Epoch, FormatError, Revision},
     proof::Proof,
     signature::{EventSignature, PublicKeys, SigningKey, Statement, UnprovenEvent, ValueHash},
 };
@@ -123,10 +123,38 @@ pub struct EventData {
         deserialize_with = "crate::lenient::text"
     )]
     pub signature: Option<EventSignature>,
+    /// Asks the replicas that apply the change to check in at once, because a request waits for that.
+    /// It is no part of the change, and not signed. Another form of it counts as absent.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::lenient::text"
+    )]
+    pub confirm: Option<Confirm>,
     /// The context of the request, without the trace context, which is an attribute of the envelope
     /// (requirement B2).
     #[serde(flatten)]
     pub context: Context,
+}
+
+/// What an event asks of a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Confirm {
+    /// A check-in when the change is applied.
+    Applied,
+}
+
+impl FromStr for Confirm {
+    type Err = FormatError;
+
+    fn from_str(text: &str) -> Result<Self, FormatError> {
+        match text {
+            "applied" => Ok(Self::Applied),
+            _ => Err(FormatError::new("confirm", text, "applied")),
+        }
+    }
 }
 
 impl EventData {
@@ -150,6 +178,7 @@ impl EventData {
             change_set: change.change_set.clone(),
             proof: change.proof,
             config_data_hash: None,
+            confirm: None,
             signature: None,
             context: change.context.untraced(),
         }

@@ -335,6 +335,10 @@ pub struct CheckInAnswer {
     /// Absent when early check-ins are not wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report_after_ms: Option<u64>,
+    /// The shortest time in milliseconds between two check-ins of a replica whose events ask for them
+    /// ([`crate::EventData`], `confirm`). Absent from an older publisher, and from a subscriber.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_after_ms: Option<u64>,
     /// Collections without a topic: no event tells of their changes, so a replica that receives none
     /// has no fault.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]

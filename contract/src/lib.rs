@@ -9,7 +9,8 @@
 //! - [`head`], [`snapshot`]: the head of a collection, and a complete copy with its proof;
 //! - [`feed`], [`event`], [`sidecar`]: how changes reach a replica;
 //! - [`signature`]: the signatures of events, and the keys that make and check them;
-//! - [`fleet`], [`status`]: check-ins and the status of a replica;
+//! - [`fleet`], [`status`], [`applied`]: check-ins, the status of a replica, and writes that wait for
+//!   replicas;
 //! - [`dead_letter`]: events that no replica took;
 //! - [`references`]: what a document refers to, by its schema; [`problem`]: every error answer;
 //! - [`access`]: rights, roles, and what a caller may do; [`audit`]: the log of who did what;
@@ -21,6 +22,7 @@
 //! runtime or SDK.
 
 pub mod access;
+pub mod applied;
 pub mod audit;
 pub mod canonical;
 pub mod change;

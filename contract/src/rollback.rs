@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub use expected::RollbackExpected;
 
 use crate::{
+    applied::Applied,
     change::Operation,
     history::{Difference, Point, SnapshotName},
     ids::{CollectionName, DocumentId, Revision},
@@ -105,6 +106,9 @@ pub struct Rollback {
     /// Whether more documents have another value than then; only with `partial`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub more: bool,
+    /// Where it has arrived, if the request waited for replicas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied: Option<Applied>,
 }
 
 /// A document that a rollback changes.

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    applied::Applied,
     canonical::{CanonicalJson, JsonError},
     expected::Expected,
     ids::{CollectionName, DocumentId, FormatError, Revision},
@@ -180,6 +181,9 @@ pub struct ChangeSetWritten {
     pub id: String,
     /// The result of each change, in order.
     pub items: Vec<SetItemWritten>,
+    /// Where the set has arrived, if the request waited for replicas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied: Option<Applied>,
 }
 
 /// The result of one change of a set.

@@ -276,6 +276,7 @@ mod tests {
             }),
             proof: None,
             config_data_hash: None,
+            confirm: None,
             signature: None,
             context: contract::Context::default(),
         }

@@ -74,6 +74,7 @@ pub(crate) mod sidecar;
 mod snapshots;
 mod stream;
 mod tokens;
+mod wait;
 
 /// What handlers share.
 pub struct Api {
@@ -188,6 +189,7 @@ pub(crate) fn table() -> Vec<ApiRoute> {
             history::of_collection,
             of_past::history_of_collection,
         ),
+        ApiRoute::new(at::GET_APPLIED, wait::applied, reads::applied),
         ApiRoute::new(
             at::ROLL_BACK_COLLECTION,
             rollback::of_collection,

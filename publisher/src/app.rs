@@ -67,6 +67,7 @@ use crate::{
     transport::{
         Transport,
         cloudevent::EventEncoder,
+        confirm::Confirmations,
         dapr::DaprTransport,
         direct::{DirectTransport, SubscriberRegistry},
         redis::RedisTransport,
@@ -122,6 +123,7 @@ impl Publisher {
             .events
             .as_ref()
             .and_then(|events| events.signer.clone());
+        let confirmations = Confirmations::default();
         let transport = match settings.events {
             Some(events) => Some(Arc::new(
                 transport(
@@ -129,6 +131,7 @@ impl Publisher {
                     policy.clone(),
                     settings.publisher_limits.limit_local_subscribers,
                     &settings.authenticator,
+                    confirmations.clone(),
                 )
                 .context("the transport")?,
             )),
@@ -225,6 +228,7 @@ impl Publisher {
             settings.publisher_limits.limit_check_ins,
             settings.forget_replicas,
             subscribers,
+            confirmations,
             metrics.clone(),
         );
         supervisor.spawn(
@@ -488,6 +492,7 @@ fn transport(
     policy: Arc<PublisherPolicy>,
     max_found: usize,
     authenticator: &Arc<Authenticator>,
+    confirmations: Confirmations,
 ) -> anyhow::Result<Transport> {
     info!(transport = ?events.transport, "events are enabled");
     let encoder = EventEncoder {
@@ -496,6 +501,7 @@ fn transport(
         data_limit: events.data_limit,
         policy,
         signer: events.signer,
+        confirmations,
     };
     let transport = match events.transport {
         TransportSettings::Dapr {

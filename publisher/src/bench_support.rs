@@ -61,6 +61,7 @@ pub async fn write(
 /// Makes the events that a publisher with these settings and without schemas sends.
 pub fn envelopes(events: &Events) -> EventEncoder {
     EventEncoder {
+        confirmations: Default::default(),
         signer: events.signer.clone(),
         pub_sub_name: events.pub_sub_name.clone(),
         ttl_seconds: events.ttl_seconds,

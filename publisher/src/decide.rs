@@ -186,6 +186,7 @@ impl Rules {
                         revision: stored.revision(),
                         crc: Some(stored.crc()),
                         changed: false,
+                        applied: None,
                     },
                 });
             }
@@ -201,6 +202,7 @@ impl Rules {
                 revision: change.revision,
                 crc: change.crc,
                 changed: true,
+                applied: None,
             },
         };
         changes.push(change);

@@ -111,6 +111,7 @@ impl Changes {
         // There is nothing to commit, and an empty set has no change that could carry its id.
         if changes.is_empty() {
             return Ok(ChangeSetWritten {
+                applied: None,
                 id: change_set::new_id(),
                 items: Vec::new(),
             });

@@ -14,6 +14,7 @@ use chrono::Utc;
 use contract::{
     CollectionName,
     access::{Identity, Right, Target},
+    applied::{Applied, WaitFor},
     fleet::{
         CheckIn, CheckInAnswer, EpochDeclared, ReplicaList, ReplicaRecord, RestoreEpochRequest,
         ResyncReason,
@@ -32,6 +33,7 @@ pub use self::{
 };
 use self::{
     check_ins::{CheckInBatcher, HeadsSnapshot, HistoryPoint},
+    progress::AppliedWrite,
     registry::Registry,
     restore::{Restore, claims::Claim},
 };
@@ -39,7 +41,10 @@ use crate::{
     metrics::Metrics,
     policy::Broadcast,
     store::{Store, replicas::ReplicaRow},
-    transport::direct::{SubscriberRegistry, trust::Peer},
+    transport::{
+        confirm::{ConfirmationWanted, Confirmations},
+        direct::{SubscriberRegistry, trust::Peer},
+    },
 };
 
 mod check_ins;
@@ -47,6 +52,7 @@ mod error;
 mod known;
 mod limits;
 mod pacing;
+pub mod progress;
 mod registry;
 mod restore;
 
@@ -69,6 +75,8 @@ pub struct Fleet {
     memory: Arc<Semaphore>,
     /// Held while all records are read for one page.
     paging: Arc<Mutex<()>>,
+    /// Makes events ask for check-ins while a request waits for them.
+    confirmations: Confirmations,
 }
 
 /// The tasks that have to run for a [`Fleet`].
@@ -90,11 +98,12 @@ impl Fleet {
         max_check_ins: usize,
         forget_after: Duration,
         subscribers: Option<SubscriberRegistry>,
+        confirmations: Confirmations,
         metrics: Arc<Metrics>,
     ) -> (Self, FleetTasks) {
         let broadcast = store.policy().broadcast.clone();
         let (check_ins, check_in_task) = CheckInBatcher::new(store.clone(), max_check_ins);
-        let registry = Registry::new(store);
+        let registry = Registry::new(store, confirmations.clone());
         let (restore, restore_task) = Restore::new(registry.clone(), metrics.clone());
         let tasks = FleetTasks {
             check_ins: check_in_task,
@@ -110,6 +119,7 @@ impl Fleet {
             broadcast,
             memory: Arc::new(Semaphore::new(WAITING_BYTES)),
             paging: Arc::default(),
+            confirmations,
         };
         (fleet, tasks)
     }
@@ -257,6 +267,7 @@ impl Fleet {
         let id_only = served.filter(|name| self.broadcast.is_id_only(name));
         CheckInAnswer {
             report_after_ms: Some(pacing::report_after_ms(self.registry.size())),
+            confirm_after_ms: Some(pacing::confirm_after_ms(self.registry.size())),
             heads,
             served: snapshot.heads.keys().cloned().collect(),
             age: 0,
@@ -323,6 +334,25 @@ impl Fleet {
             backlog: None,
             replicas,
         })
+    }
+
+    /// A request will wait for a write that it has not made yet: until this is dropped, events ask the
+    /// replicas that apply them to check in at once.
+    pub fn want_confirmations(&self) -> ConfirmationWanted {
+        self.confirmations.want()
+    }
+
+    /// Waits until enough live replicas have applied a write, or the deadline is over. `names` says
+    /// whether the answer names those that have not.
+    pub async fn until_applied(
+        &self,
+        write: &AppliedWrite,
+        wait: WaitFor,
+        deadline: Instant,
+        names: bool,
+    ) -> Applied {
+        let progress = self.registry.progress();
+        progress.until_applied(write, wait, deadline, names).await
     }
 
     /// The operator reports that the store was restored.

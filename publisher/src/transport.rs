@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use original::OriginalEvent;
 
 pub mod cloudevent;
+pub mod confirm;
 pub mod dapr;
 pub mod direct;
 pub mod original;

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use contract::{
     CanonicalJson, Change, ChangeSet, CollectionName, Crc, Document, DocumentId, Epoch, EventData,
     Operation, Proof, Revision,
+    event::Confirm,
     signature::{EventSignature, Statement, ValueHash},
 };
 use serde::Deserialize;
@@ -49,6 +50,8 @@ pub struct SignedChange {
     pub signature: Option<EventSignature>,
     /// The hash of a value that the event omits.
     pub value_hash: Option<ValueHash>,
+    /// What the event asks for besides; no signature is of it.
+    pub confirm: Option<Confirm>,
 }
 
 impl SignedChange {
@@ -58,6 +61,7 @@ impl SignedChange {
             change: ReceivedChange::from_event(data)?,
             signature: data.signature,
             value_hash: data.config_data_hash,
+            confirm: data.confirm,
         })
     }
 
@@ -103,6 +107,8 @@ struct RawChange {
     config_data_hash: Option<ValueHash>,
     #[serde(default, deserialize_with = "contract::lenient::text")]
     signature: Option<EventSignature>,
+    #[serde(default, deserialize_with = "contract::lenient::text")]
+    confirm: Option<Confirm>,
 }
 
 impl TryFrom<RawChange> for SignedChange {
@@ -112,6 +118,7 @@ impl TryFrom<RawChange> for SignedChange {
         Ok(Self {
             signature: raw.signature,
             value_hash: raw.config_data_hash,
+            confirm: raw.confirm,
             change: raw.try_into()?,
         })
     }
@@ -171,6 +178,24 @@ pub enum Decision {
     /// The value is needed and was not included. The revision is marked as known; nothing else
     /// changed.
     NeedsValue,
+}
+
+impl Decision {
+    /// Whether the change was not known before, and is of the history that is followed.
+    pub fn is_new(self) -> bool {
+        match self {
+            Self::Applied
+            | Self::Staged
+            | Self::Superseded
+            | Self::NeedsValue
+            | Self::NoCapacity => true,
+            Self::Duplicate
+            | Self::OtherEpoch
+            | Self::Early
+            | Self::NotFollowed
+            | Self::Unconfirmed => false,
+        }
+    }
 }
 
 impl ReceivedChange {
@@ -235,6 +260,7 @@ impl ReceivedChange {
             change_set: self.change_set.as_deref().cloned(),
             proof: self.proof,
             config_data_hash: None,
+            confirm: None,
             // A signature is of an event; the feed of a subscriber is trusted as a connection.
             signature: None,
             // Replicas do not keep the context of a request.

@@ -75,6 +75,7 @@ async fn change(
         });
     }
     HttpResponse::Ok().json(ChangeSetWritten {
+        applied: None,
         id: "s".to_owned(),
         items,
     })

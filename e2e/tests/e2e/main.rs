@@ -36,3 +36,4 @@ mod tail;
 mod tls;
 mod undo;
 mod up;
+mod wait;

@@ -23,7 +23,13 @@ use service::http::{
 use uuid::Uuid;
 
 use crate::{
-    api::{Api, audit, error::ApiError, origin::Author, past, store_failed},
+    api::{
+        Api, audit,
+        error::ApiError,
+        origin::Author,
+        past, store_failed,
+        wait::{self, Wait},
+    },
     decide::{Action, Write, WriteOutcome},
 };
 
@@ -129,6 +135,7 @@ pub(super) async fn create(
     let collection = api.collection(&caller, &name)?;
     let config = api.canonical(body).await?;
     let id = id_of(&config)?;
+    let wait = Wait::of(&api, &caller, &request).await?;
     let outcome = api
         .write(
             Author::of(caller, &request)?,
@@ -138,14 +145,7 @@ pub(super) async fn create(
             Expected::Any,
         )
         .await?;
-    let location = format!(
-        "/v1/collections/{collection}/documents/{}",
-        outcome.written.id
-    );
-    Ok(answer(
-        HttpResponse::Created().insert_header((header::LOCATION, location)),
-        outcome,
-    ))
+    Ok(answer(&api, wait, StatusCode::CREATED, collection, outcome).await)
 }
 
 pub(super) async fn put(
@@ -162,10 +162,11 @@ pub(super) async fn put(
     } else {
         Action::Put(config)
     };
+    let wait = Wait::of(&api, &caller, &request).await?;
     let outcome = api
         .write(
             Author::of(caller, &request)?,
-            collection,
+            collection.clone(),
             id,
             action,
             expected(&request)?,
@@ -177,7 +178,7 @@ pub(super) async fn put(
     } else {
         StatusCode::OK
     };
-    Ok(answer(&mut HttpResponse::build(status), outcome))
+    Ok(answer(&api, wait, status, collection, outcome).await)
 }
 
 pub(super) async fn patch(
@@ -189,16 +190,17 @@ pub(super) async fn patch(
 ) -> Result<HttpResponse, ApiError> {
     let (collection, id) = api.document_key(&caller, &key)?;
     let patch = api.canonical(body).await?;
+    let wait = Wait::of(&api, &caller, &request).await?;
     let outcome = api
         .write(
             Author::of(caller, &request)?,
-            collection,
+            collection.clone(),
             id,
             Action::Patch(patch),
             expected(&request)?,
         )
         .await?;
-    Ok(answer(&mut HttpResponse::Ok(), outcome))
+    Ok(answer(&api, wait, StatusCode::OK, collection, outcome).await)
 }
 
 pub(super) async fn delete(
@@ -208,16 +210,17 @@ pub(super) async fn delete(
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let (collection, id) = api.document_key(&caller, &key)?;
+    let wait = Wait::of(&api, &caller, &request).await?;
     let outcome = api
         .write(
             Author::of(caller, &request)?,
-            collection,
+            collection.clone(),
             id,
             Action::Delete,
             expected(&request)?,
         )
         .await?;
-    Ok(answer(&mut HttpResponse::Ok(), outcome))
+    Ok(answer(&api, wait, StatusCode::OK, collection, outcome).await)
 }
 
 impl Api {
@@ -241,11 +244,26 @@ impl Api {
     }
 }
 
-fn answer(response: &mut actix_web::HttpResponseBuilder, outcome: WriteOutcome) -> HttpResponse {
-    let written = outcome.written;
+/// The answer to a write, after what its request waits for.
+async fn answer(
+    api: &Api,
+    wait: Wait,
+    status: StatusCode,
+    collection: CollectionName,
+    outcome: WriteOutcome,
+) -> HttpResponse {
+    let mut written = outcome.written;
+    let location = (outcome.operation == Some(Operation::Create))
+        .then(|| format!("/v1/collections/{collection}/documents/{}", written.id));
+    let document = (collection, written.id.clone(), written.revision);
+    written.applied = wait.until_applied(api, vec![document]).await;
+    let mut response = HttpResponse::build(wait::status(status, written.applied.as_ref()));
     // A deleted document has no checksum and so no entity tag.
     if let Some(crc) = written.crc {
         response.insert_header((header::ETAG, document::etag(written.revision, crc)));
+    }
+    if let Some(location) = location {
+        response.insert_header((header::LOCATION, location));
     }
     response.json(written)
 }

@@ -1,6 +1,6 @@
 //! Rollbacks of a document, of a collection and of a change set.
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use contract::{
     Change, CollectionName, Expected, JsonError, Problem, ProblemKind,
     access::{MissingRight, Right, Target},
@@ -14,7 +14,14 @@ use contract::{
 use service::http::{bodies::Body, caller::Caller, problem::ProblemError};
 
 use crate::{
-    api::{Api, body::optional_request, error::ApiError, origin::Author, past},
+    api::{
+        Api,
+        body::optional_request,
+        error::ApiError,
+        origin::Author,
+        past,
+        wait::{self, Wait},
+    },
     rollback::{Conflict, ExpectedRevision, Plan, Restriction, RollbackError, Rollbacks},
 };
 
@@ -55,11 +62,15 @@ pub(super) async fn of_document(
     };
     let point = point(&rollback)?;
     let author = or_reason(author, &format!("rollback to {point}"));
-    let _slot = api.history_slot(&request).await?;
+    let wait = Wait::of(&api, &author.caller, &request).await?;
+    let slot = api.history_slot(&request).await?;
     let collection = key.0.clone();
     let plan = api.rollbacks().of_document(key, &point, &expected).await;
-    api.finish(plan, Some(&collection), rollback.dry_run, &author)
-        .await
+    let done = api
+        .finish(plan, Some(&collection), rollback.dry_run, &author)
+        .await?;
+    drop(slot);
+    Ok(answer(&api, wait, done).await)
 }
 
 pub(super) async fn of_collection(
@@ -107,13 +118,17 @@ pub(super) async fn of_collection(
         ids: ids.map(|ids| ids.iter().cloned().collect()),
         partial: rollback.partial,
     };
-    let _slot = api.history_slot(&request).await?;
+    let wait = Wait::of(&api, &author.caller, &request).await?;
+    let slot = api.history_slot(&request).await?;
     let plan = api
         .rollbacks()
         .of_collection(&collection, &point, &restriction)
         .await;
-    api.finish(plan, Some(&collection), rollback.dry_run, &author)
-        .await
+    let done = api
+        .finish(plan, Some(&collection), rollback.dry_run, &author)
+        .await?;
+    drop(slot);
+    Ok(answer(&api, wait, done).await)
 }
 
 pub(super) async fn of_set(
@@ -130,7 +145,8 @@ pub(super) async fn of_set(
     let SetRollbackRequest { dry_run } = optional_request(&body, r#""dryRun": true|false"#)?;
     let reason = format!("undo of change set {}", *set);
     let author = or_reason(Author::of(caller, &request)?, &reason);
-    let _slot = api.history_slot(&request).await?;
+    let wait = Wait::of(&api, &author.caller, &request).await?;
+    let slot = api.history_slot(&request).await?;
     let changes = api.store.set(&set).await.map_err(RollbackError::from)?;
     require_undo(&author, &set, &changes)?;
     let serves = |name: &CollectionName| {
@@ -138,7 +154,23 @@ pub(super) async fn of_set(
         found.map(drop)
     };
     let plan = api.rollbacks().of_set(&changes, serves).await;
-    api.finish(plan, None, dry_run, &author).await
+    let done = api.finish(plan, None, dry_run, &author).await?;
+    drop(slot);
+    Ok(answer(&api, wait, done).await)
+}
+
+/// The answer to a rollback, after what its request waits for.
+async fn answer(api: &Api, wait: Wait, mut done: Rollback) -> HttpResponse {
+    let documents: Vec<_> = done
+        .items
+        .iter()
+        .filter_map(|item| Some((item.collection.clone(), item.id.clone(), item.revision?)))
+        .collect();
+    // A dry run, and a rollback that found nothing to change, have nothing that could arrive.
+    if !documents.is_empty() {
+        done.applied = wait.until_applied(api, documents).await;
+    }
+    HttpResponse::build(wait::status(StatusCode::OK, done.applied.as_ref())).json(done)
 }
 
 /// Asks for the right to write each document of a set. To a caller that may read none of them, the
@@ -208,9 +240,9 @@ impl Api {
         collection: Option<&CollectionName>,
         dry_run: bool,
         author: &Author,
-    ) -> Result<HttpResponse, ApiError> {
+    ) -> Result<Rollback, ApiError> {
         match self.done(plan, dry_run, author).await {
-            Ok(rollback) => Ok(HttpResponse::Ok().json(rollback)),
+            Ok(rollback) => Ok(rollback),
             // As any write: it names the change that the rollback conflicts with.
             Err(RollbackError::Write { error, keys }) => {
                 Err(self.refusal(error, &keys, &author.caller).await)

@@ -4,7 +4,7 @@
 //! may do is asked before anything is said of a document. The rules of every set are in
 //! [`crate::write::change_set`], the rules of a change in [`crate::decide`].
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use contract::{
     CanonicalJson, CollectionName, DocumentId, Expected, FormatError, JsonError,
     access::{Right, Target},
@@ -20,7 +20,12 @@ use service::{
 use tokio::time::Instant;
 
 use crate::{
-    api::{Api, audit, error::ApiError, origin::Author},
+    api::{
+        Api, audit,
+        error::ApiError,
+        origin::Author,
+        wait::{self, Wait},
+    },
     decide::{ChangeSetCommand, Write, WriteError},
     store::PublisherPolicy,
     write::change_set::ChangeSetBuilder,
@@ -54,6 +59,7 @@ pub(super) async fn commit(
     request: HttpRequest,
     Body(json): Body,
 ) -> Result<HttpResponse, ApiError> {
+    let wait = Wait::of(&api, &caller, &request).await?;
     let author = Author::of(caller, &request)?;
     let of_set = author.clone();
     let policy = api.policy.clone();
@@ -70,7 +76,14 @@ pub(super) async fn commit(
     }
     let keys: Vec<_> = set.writes.iter().map(Write::key).collect();
     match api.writer.write_set(set).await {
-        Ok(written) => Ok(HttpResponse::Ok().json(written)),
+        Ok(mut written) => {
+            let documents = written.items.iter();
+            let documents =
+                documents.map(|item| (item.collection.clone(), item.id.clone(), item.revision));
+            written.applied = wait.until_applied(&api, documents.collect()).await;
+            let status = wait::status(StatusCode::OK, written.applied.as_ref());
+            Ok(HttpResponse::build(status).json(written))
+        }
         Err(error) => Err(api.refusal(error, &keys, &author.caller).await),
     }
 }

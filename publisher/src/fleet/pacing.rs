@@ -35,6 +35,18 @@ pub(super) fn report_after_ms(replicas: usize) -> u64 {
         .max(MIN_PAUSE_MS)
 }
 
+/// The shortest pause between two check-ins of a replica that is asked to confirm what it applies: a
+/// request waits for them, and changes that come together are confirmed together.
+const MIN_CONFIRM_MS: u64 = 5;
+/// Replicas for each further millisecond of it: at most 5,000 such check-ins a second.
+const REPLICAS_PER_CONFIRM_MS: u64 = 5;
+
+/// The pause between two check-ins of a replica while requests wait for them, in milliseconds.
+pub(super) fn confirm_after_ms(replicas: usize) -> u64 {
+    let replicas = u64::try_from(replicas).unwrap_or(u64::MAX);
+    (replicas / REPLICAS_PER_CONFIRM_MS).max(MIN_CONFIRM_MS)
+}
+
 /// The number of live replicas, counted without a read of the store for each check-in.
 #[derive(Debug, Default)]
 pub(super) struct FleetSize(Mutex<Names>);
@@ -98,6 +110,17 @@ mod tests {
             assert!(per_second <= 500.0, "{replicas} replicas: {per_second}");
         }
         assert_eq!(report_after_ms(usize::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn confirmations_never_exceed_5000_a_second_over_a_fleet_of_more_than_25() {
+        assert_eq!(confirm_after_ms(0), 5);
+        assert_eq!(confirm_after_ms(10), 5);
+        assert_eq!(confirm_after_ms(1_000), 200);
+        for replicas in [25, 30, 1_000, MAX_REPLICAS] {
+            let per_second = replicas as f64 * 1_000.0 / confirm_after_ms(replicas) as f64;
+            assert!(per_second <= 5_000.0, "{replicas} replicas: {per_second}");
+        }
     }
 
     #[test]

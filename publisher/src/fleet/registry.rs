@@ -19,13 +19,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{known::KnownReplicas, limits, pacing::FleetSize};
+use super::{known::KnownReplicas, limits, pacing::FleetSize, progress::Progress};
 use crate::{
     store::{
         Store,
         replicas::{MAX_REPLICAS, ReplicaRow},
     },
-    transport::direct::SubscriberRegistry,
+    transport::{confirm::Confirmations, direct::SubscriberRegistry},
 };
 
 /// Time between two rounds in which the replicas that are silent for too long are forgotten.
@@ -65,16 +65,22 @@ pub(super) struct Registry {
     waiting: Arc<Mutex<WaitingRows>>,
     size: Arc<FleetSize>,
     known: Arc<KnownReplicas>,
+    progress: Progress,
+    confirmations: Confirmations,
 }
 
 impl Registry {
     /// A registry on the rows of a store.
-    pub(super) fn new(store: Store) -> Self {
+    ///
+    /// While `confirmations` are wanted, the rows that other publishers write are read all the time.
+    pub(super) fn new(store: Store, confirmations: Confirmations) -> Self {
         Self {
             store,
             waiting: Arc::default(),
             size: Arc::default(),
             known: Arc::default(),
+            progress: Progress::default(),
+            confirmations,
         }
     }
 
@@ -91,6 +97,11 @@ impl Registry {
     /// The replicas that are known.
     pub(super) fn known(&self) -> &KnownReplicas {
         &self.known
+    }
+
+    /// How far the known replicas are.
+    pub(super) fn progress(&self) -> &Progress {
+        &self.progress
     }
 
     /// Notes a check-in, which counts for this many bytes. Beyond the bounds the replica is answered
@@ -114,6 +125,7 @@ impl Registry {
             if !is_own() {
                 return false;
             }
+            self.progress.note(&row.record);
             self.waiting().put(row);
         }
         true
@@ -300,7 +312,10 @@ impl RegistryTask {
                 .unwrap_or(DateTime::UNIX_EPOCH);
             self.registry.store().forget_replicas(before).await?;
         }
-        if now >= self.next_read {
+        // A file has no other publisher, which could have received a check-in.
+        let is_awaited = matches!(self.registry.store(), Store::Mongo(_))
+            && self.registry.confirmations.are_wanted();
+        if now >= self.next_read || is_awaited {
             self.next_read = now + self.read_period();
             self.read_all().await?;
             return Ok(true);
@@ -318,6 +333,7 @@ impl RegistryTask {
     async fn read_all(&self) -> anyhow::Result<()> {
         // Before the rows are read: a check-in during the read counts in any case.
         let begun = std::time::Instant::now();
+        let seen_since = Utc::now();
         self.registry.size.begin_read();
         self.registry.known.begin_read();
         let mut rows = self.registry.rows().await?;
@@ -336,6 +352,9 @@ impl RegistryTask {
         }
         let names = rows.iter().map(|row| row.record.check_in.instance.as_str());
         self.registry.known.end_read(names);
+        self.registry
+            .progress
+            .replace(rows.iter().map(|row| &row.record), seen_since);
         rows.retain(|row| !row.record.gone);
         let names = rows.iter().map(|row| row.record.check_in.instance.clone());
         self.registry.size.end_read(names);
@@ -378,7 +397,7 @@ fn owned_until(record: &ReplicaRecord) -> DateTime<Utc> {
     live_until(record).min(longest.unwrap_or(DateTime::<Utc>::MAX_UTC))
 }
 
-fn is_gone(record: &ReplicaRecord, now: DateTime<Utc>) -> bool {
+pub(super) fn is_gone(record: &ReplicaRecord, now: DateTime<Utc>) -> bool {
     now > live_until(record)
 }
 

@@ -68,6 +68,7 @@ impl Testbed {
             4_096,
             forget_after,
             Some(subscribers),
+            Default::default(),
             metrics.clone(),
         );
         let stop = CancellationToken::new();

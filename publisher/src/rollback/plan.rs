@@ -188,6 +188,7 @@ impl Plan {
             });
         }
         Rollback {
+            applied: None,
             // A set with one change is a change like any other: no record has its id.
             id: written.filter(|set| set.items.len() > 1).map(|set| set.id),
             to_revision: self.to_revision,

@@ -13,13 +13,16 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use contract::{
     Change, CollectionName, EventData,
     document::JSON,
-    event::{self, IdOnlyData},
+    event::{self, Confirm, IdOnlyData},
 };
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use crate::{store::PublisherPolicy, transport::signer::EventSigner};
+use crate::{
+    store::PublisherPolicy,
+    transport::{confirm::Confirmations, signer::EventSigner},
+};
 
 /// Writes the events of changes.
 #[derive(Debug, Clone)]
@@ -34,6 +37,8 @@ pub struct EventEncoder {
     pub policy: Arc<PublisherPolicy>,
     /// Signs events, where there is a key.
     pub signer: Option<EventSigner>,
+    /// Whether events ask for check-ins.
+    pub confirmations: Confirmations,
 }
 
 impl EventEncoder {
@@ -99,7 +104,8 @@ impl EventEncoder {
     /// The data of the event, signed where there is a key. Id-only events are never signed: they
     /// say nothing that a repetition of another one would not say.
     fn data(&self, change: &Change, data_limit: usize) -> EventData {
-        let data = EventData::new(change, data_limit);
+        let mut data = EventData::new(change, data_limit);
+        data.confirm = self.confirmations.are_wanted().then_some(Confirm::Applied);
         match &self.signer {
             Some(signer) => signer.sign(data, change),
             None => data,
@@ -285,6 +291,7 @@ mod tests {
             data_limit: 1_000,
             policy,
             signer: None,
+            confirmations: Confirmations::default(),
         };
         let collection: contract::CollectionName = "FreeForm".parse().expect("a name");
         let parts = vec![SetPart {

@@ -144,5 +144,9 @@ pub(super) fn written(
             revision: outcome.written.revision,
         })
         .collect();
-    ChangeSetWritten { id, items }
+    ChangeSetWritten {
+        id,
+        items,
+        applied: None,
+    }
 }

@@ -303,7 +303,13 @@ impl Intake {
             return self.refuse(&change.collection, &change.id, cause);
         }
         match self.apply(source, change).await {
-            Ok(()) => EventOutcome::Success,
+            Ok(decision) => {
+                // Anyone may repeat an event, so one that changes nothing asks for nothing.
+                if signed.confirm.is_some() && decision.is_new() {
+                    self.signals.confirmation_wanted();
+                }
+                EventOutcome::Success
+            }
             Err(error) => self.retry(&change.collection, &change.id, &error),
         }
     }
@@ -355,7 +361,11 @@ impl Intake {
     /// # Errors
     /// When the value could not be fetched: the revision is known to be missing then. Also after a
     /// panic of what applies changes.
-    async fn apply(&self, source: EventSource, change: &ReceivedChange) -> Result<(), ApplyError> {
+    async fn apply(
+        &self,
+        source: EventSource,
+        change: &ReceivedChange,
+    ) -> Result<Decision, ApplyError> {
         let mut decision = if self.holds_back(source, change) {
             Decision::Unconfirmed
         } else if source.has_many_connections() {
@@ -395,7 +405,7 @@ impl Intake {
         } else if !loop_looks_at_gaps && !self.cache.view_guard().gaps.is_empty() {
             self.signals.gap_found();
         }
-        Ok(())
+        Ok(decision)
     }
 
     /// Whether a change waits for a check-in, because an event of its collection was wrong lately.

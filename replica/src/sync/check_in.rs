@@ -70,6 +70,8 @@ pub(crate) struct CheckedIn {
     /// The shortest time between two check-ins of a replica whose revisions move; `None` where
     /// early check-ins are not wanted.
     pub(crate) report_after: Option<Duration>,
+    /// The same while requests wait for check-ins.
+    pub(crate) confirm_after: Option<Duration>,
     /// Version of the changes that the report includes; see [`Cache::feed_changed`].
     pub(crate) reported_version: u64,
     /// Whether the report has an error, which is over now: the check-in succeeded.
@@ -154,6 +156,7 @@ impl CheckIns {
         }
         Ok(CheckedIn {
             report_after: answer.report_after_ms.map(Duration::from_millis),
+            confirm_after: answer.confirm_after_ms.map(Duration::from_millis),
             reported_version: view.buffers.version,
             reported_error: self.stats.request_failed(),
         })

@@ -184,6 +184,7 @@ impl SyncLoop {
             () = self.signals.unproven() => {
                 schedule.check_in_for_unproven(self.config.check_in);
             }
+            () = self.signals.confirmation() => schedule.confirm(Instant::now()),
             // Once a catch-up is scheduled, further events need not wake the loop.
             () = self.signals.until_changed(), if schedule.changed_at.is_none() => {
                 // A catch-up may have answered the event meanwhile.
@@ -240,6 +241,7 @@ impl SyncLoop {
             Ok(checked_in) => {
                 // Each answer says it again: a publisher may be restarted with another setting.
                 schedule.report_after = checked_in.report_after;
+                schedule.confirm_after = checked_in.confirm_after;
                 // A watermark that moved after the report was made, by events or by the load that
                 // followed, is reported early.
                 // An error that was reported and is over is, too: the list of replicas shows it.

@@ -24,6 +24,9 @@ const CHANGED_GAP: Duration = Duration::from_millis(50);
 /// After so many of them in a row that brought nothing they are [`HINT_GAP`] apart, until one brings
 /// something.
 const FRUITLESS: u32 = 20;
+/// For this time after an event that asks for a check-in, watermarks that move are reported at once: the
+/// change may have to wait for another one, or a load.
+const CONFIRM_FOR: Duration = Duration::from_secs(5);
 /// How long an early check-in waits for further changes after the first one.
 const GATHER: Duration = Duration::from_millis(300);
 
@@ -43,6 +46,10 @@ pub(super) struct Schedule {
     unproven: bool,
     /// When the last check-in began that answered such events.
     unproven_answered: Option<Instant>,
+    /// The same while requests wait for check-ins; `None` when the publisher does not ask for them.
+    pub(super) confirm_after: Option<Duration>,
+    /// Until when requests may wait for a check-in.
+    confirm_until: Option<Instant>,
     /// Whether an early check-in is part of `check_in_at`.
     reporting: bool,
     /// When a catch-up is due because of id-only events, if one is.
@@ -64,6 +71,8 @@ impl Schedule {
             not_before: now,
             last_check_in: None,
             report_after: None,
+            confirm_after: None,
+            confirm_until: None,
             unproven: false,
             unproven_answered: None,
             reporting: false,
@@ -148,9 +157,22 @@ impl Schedule {
         let Some(report_after) = self.report_after else {
             return;
         };
-        let earliest = self.last_check_in.map_or(now, |last| last + report_after);
-        self.check_in_by((now + GATHER).max(earliest));
+        let (gather, distance) = match self.confirm_after {
+            Some(confirm_after) if self.confirm_until.is_some_and(|until| now < until) => {
+                (Duration::ZERO, confirm_after)
+            }
+            _not_awaited => (GATHER, report_after),
+        };
+        let earliest = self.last_check_in.map_or(now, |last| last + distance);
+        self.check_in_by((now + gather).max(earliest));
         self.reporting = true;
+    }
+
+    /// An event was applied that asks for a check-in, because a request waits for it. Where the
+    /// publisher gave no distance for that, it is reported as any other change.
+    pub(super) fn confirm(&mut self, now: Instant) {
+        self.confirm_until = Some(now + CONFIRM_FOR);
+        self.report_by(now);
     }
 
     /// An id-only event came: the feed is read at once, or a moment after the last catch-up.
@@ -230,6 +252,35 @@ mod tests {
             schedule.check_in_at,
             at(5_000),
             "not before the wait is over"
+        );
+    }
+
+    #[test]
+    fn a_change_that_a_request_waits_for_is_reported_at_once() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut schedule = Schedule {
+            check_in_at: at(60_000),
+            last_check_in: Some(start),
+            report_after: Some(Duration::from_millis(500)),
+            ..Schedule::new(start)
+        };
+        schedule.confirm(at(10));
+        assert_eq!(schedule.check_in_at, at(500), "an older publisher");
+        schedule.confirm_after = Some(Duration::from_millis(5));
+        schedule.confirm(at(10));
+        assert_eq!(schedule.check_in_at, at(10));
+        schedule.check_in_begins(at(10));
+        schedule.check_in_done(at(11), Duration::from_secs(60));
+        schedule.report_by(at(12));
+        assert_eq!(schedule.check_in_at, at(15), "what comes after it as well");
+        schedule.check_in_begins(at(15));
+        schedule.check_in_done(at(16), Duration::from_secs(60));
+        schedule.report_by(at(5_010));
+        assert_eq!(
+            schedule.check_in_at,
+            at(5_310),
+            "and then as any other change"
         );
     }
 

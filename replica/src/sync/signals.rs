@@ -25,6 +25,8 @@ pub(crate) struct SyncSignals {
     unconfirmed: Notify,
     /// An event came that no publisher has signed.
     unproven: Notify,
+    /// An event was applied that asks for a check-in.
+    confirmation: Notify,
     /// A document of a collection changed, and the event did not say how.
     hint: Notify,
     /// The collections of such events since the last catch-up. They are followed, so their number is
@@ -64,6 +66,11 @@ impl SyncSignals {
     /// An event came that no publisher has signed.
     pub(crate) fn unproven_seen(&self) {
         self.unproven.notify_one();
+    }
+
+    /// An event was applied that asks for a check-in: a request waits for it.
+    pub(crate) fn confirmation_wanted(&self) {
+        self.confirmation.notify_one();
     }
 
     /// A followed collection has a change that an event did not describe: its feed must be read.
@@ -150,6 +157,11 @@ impl SyncSignals {
     /// Resolves after [`SyncSignals::unproven_seen`].
     pub(crate) async fn unproven(&self) {
         self.unproven.notified().await;
+    }
+
+    /// Resolves after [`SyncSignals::confirmation_wanted`].
+    pub(crate) async fn confirmation(&self) {
+        self.confirmation.notified().await;
     }
 
     /// Resolves after [`SyncSignals::changed`].

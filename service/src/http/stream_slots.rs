@@ -108,6 +108,11 @@ fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
 }
 
 impl StreamSlot {
+    /// Resolves when the process stops.
+    pub async fn stopped(&self) {
+        self.stop.cancelled().await;
+    }
+
     /// The stream that sends `first` and then the frames of the source.
     ///
     /// It ends with the source, and when the process stops. While the source has no frame, a

@@ -48,6 +48,7 @@ pub async fn check_in(api: web::Data<Api>, caller: Caller) -> Result<HttpRespons
         .collect();
     Ok(HttpResponse::Ok().json(CheckInAnswer {
         unsettled,
+        confirm_after_ms: None,
         report_after_ms: None,
         heads,
         served,

@@ -253,6 +253,7 @@ fn example(contract: &Contract) -> anyhow::Result<Option<Value>> {
         change_set: None,
         proof: None,
         config_data_hash: None,
+        confirm: None,
         signature: None,
         context: contract::Context::default(),
     };

@@ -184,6 +184,7 @@ fn rolling_back(operation: ApiOperation) -> ApiOperation {
             200,
             "The documents that it changed, or would change",
         ))
+        .answer(ApiAnswer::json::<Rollback>(202, writes::IN_VAIN))
 }
 
 pub(crate) fn snapshots() -> ApiOperation {

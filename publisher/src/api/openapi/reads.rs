@@ -1,6 +1,8 @@
 //! Operations that read: collections, documents, snapshots, the feed and the schemas.
 
-use contract::{Change, Document, DocumentId, ProblemKind, references::Referrers};
+use contract::{
+    Change, Document, DocumentId, ProblemKind, Revision, applied::Applied, references::Referrers,
+};
 use serde_json::json;
 use service::http::{
     JSON,
@@ -11,7 +13,7 @@ use service::http::{
 };
 
 use crate::api::{
-    openapi::{past, reading},
+    openapi::{past, reading, writes},
     schemas::SchemaList,
 };
 
@@ -26,6 +28,24 @@ pub(crate) fn heads() -> ApiOperation {
 pub(crate) fn head() -> ApiOperation {
     let operation = of_collection(ApiOperation::new("getHead", "Where a collection stands"));
     cached(reading(operation), &[ETAG]).answer(operations::head().with(&[ETAG]))
+}
+
+pub(crate) fn applied() -> ApiOperation {
+    let summary = "How many replicas have applied a revision";
+    let operation = of_collection(ApiOperation::new("getApplied", summary))
+        .describe("It answers as soon as they are as many as `wait` says (`all` without it), or at the end of \
+             `timeout`.")
+        .query(
+            "revision",
+            "The newest one when it is omitted",
+            ApiSchema::of::<Revision>(),
+        );
+    reading(writes::waiting(operation))
+        .problems(&[ProblemKind::StreamsFull])
+        .answer(ApiAnswer::json::<Applied>(
+            200,
+            "`reached` says whether they are enough",
+        ))
 }
 
 pub(crate) fn documents() -> ApiOperation {

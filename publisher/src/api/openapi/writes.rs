@@ -14,6 +14,9 @@ use service::http::{
     },
 };
 
+/// What 202 says of a write.
+pub(super) const IN_VAIN: &str =
+    "It is committed, and fewer replicas than `wait` asks for have applied it in time";
 /// Path of a new document.
 const LOCATION: ApiHeader = ApiHeader {
     name: "Location",
@@ -32,6 +35,7 @@ pub(crate) fn create() -> ApiOperation {
         .problems(&[ProblemKind::Exists]);
     with_value(writing(operation), JSON)
         .answer(ApiAnswer::json::<Written>(201, "It is there").with(&[LOCATION, ETAG]))
+        .answer(ApiAnswer::json::<Written>(202, IN_VAIN).with(&[LOCATION, ETAG]))
 }
 
 pub(crate) fn put() -> ApiOperation {
@@ -45,7 +49,8 @@ pub(crate) fn put() -> ApiOperation {
         );
     with_value(conditional(writing(operation)), JSON)
         .answer(ApiAnswer::json::<Written>(200, "It has this value").with(&[ETAG]))
-        .answer(ApiAnswer::json::<Written>(201, "It is there").with(&[ETAG]))
+        .answer(ApiAnswer::json::<Written>(201, "It is there").with(&[LOCATION, ETAG]))
+        .answer(ApiAnswer::json::<Written>(202, IN_VAIN).with(&[ETAG]))
 }
 
 pub(crate) fn patch() -> ApiOperation {
@@ -53,14 +58,17 @@ pub(crate) fn patch() -> ApiOperation {
     let operation = of_document(ApiOperation::new("patchDocument", summary));
     with_value(conditional(writing(operation)), MERGE_PATCH)
         .answer(ApiAnswer::json::<Written>(200, "It has this value").with(&[ETAG]))
+        .answer(ApiAnswer::json::<Written>(202, IN_VAIN).with(&[ETAG]))
 }
 
 pub(crate) fn delete() -> ApiOperation {
     let operation = of_document(ApiOperation::new("deleteDocument", "Delete a document"));
-    conditional(writing(operation)).answer(ApiAnswer::json::<Written>(
-        200,
-        "It is gone since this revision; there is no `crc`",
-    ))
+    conditional(writing(operation))
+        .answer(ApiAnswer::json::<Written>(
+            200,
+            "It is gone since this revision; there is no `crc`",
+        ))
+        .answer(ApiAnswer::json::<Written>(202, IN_VAIN))
 }
 
 pub(crate) fn change_set() -> ApiOperation {
@@ -82,11 +90,14 @@ pub(crate) fn change_set() -> ApiOperation {
             200,
             "The new revision of each document, in order",
         ))
+        .answer(ApiAnswer::json::<ChangeSetWritten>(202, IN_VAIN))
 }
 
 /// The same operation, with the headers and problems of every write.
 pub(super) fn writing(operation: ApiOperation) -> ApiOperation {
-    authored(operation).problems(&[
+    let operation = waiting(authored(operation));
+    operation.problems(&[
+        ProblemKind::StreamsFull,
         ProblemKind::DanglingReference,
         ProblemKind::NoSecretKey,
         ProblemKind::Unreadable,
@@ -95,6 +106,22 @@ pub(super) fn writing(operation: ApiOperation) -> ApiOperation {
         ProblemKind::NotCommitted,
         ProblemKind::OutcomeUnknown,
     ])
+}
+
+/// The same operation, with the parameters of a wait for replicas.
+pub(super) fn waiting(operation: ApiOperation) -> ApiOperation {
+    operation
+        .query(
+            "wait",
+            "Answers when so many live replicas have applied the write: `all`, a number, or a part like \
+             `90%`",
+            json!({"type": "string", "pattern": "^(all|[1-9][0-9]*|[1-9][0-9]?%|100%)$"}).into(),
+        )
+        .query(
+            "timeout",
+            "How long it waits at most, like `5s` or `500ms`; 5 s without it, 60 s at most",
+            json!({"type": "string", "pattern": "^[0-9]{1,5}(s|ms)$", "default": "5s"}).into(),
+        )
 }
 
 /// The same operation, with the headers that say by which user and why.

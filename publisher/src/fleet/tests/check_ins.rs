@@ -176,6 +176,7 @@ async fn the_tasks_run_until_the_stop_also_without_a_fleet() {
         4_096,
         Duration::from_secs(3_600),
         None,
+        Default::default(),
         testbed.metrics.clone(),
     );
     drop(std::mem::replace(&mut testbed.fleet, replacement));

@@ -71,7 +71,14 @@ async fn a_check_in_is_listed_before_its_row_is_written() {
     });
     let store = open(&StoreUrl::Embedded(folder.path().into()), policy).await;
     let forget_after = Duration::from_secs(60);
-    let (fleet, tasks) = Fleet::new(store.clone(), 4_096, forget_after, None, Arc::default());
+    let (fleet, tasks) = Fleet::new(
+        store.clone(),
+        4_096,
+        forget_after,
+        None,
+        Default::default(),
+        Arc::default(),
+    );
     // The task that writes rows does not run, so a row in the list can only come from memory.
     let never = CancellationToken::new();
     let mut answering = JoinSet::new();

@@ -210,6 +210,7 @@ async fn writes_on_a_full_disk() {
         4_096,
     );
     let encoder = EventEncoder {
+        confirmations: Default::default(),
         signer: None,
         pub_sub_name: "configuration".to_owned(),
         ttl_seconds: 60,

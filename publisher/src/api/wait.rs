@@ -1,0 +1,186 @@
+//! Requests that wait until replicas have applied a write: `?wait=all&timeout=5s` of the write itself,
+//! or a request of its own.
+//!
+//! What waits has the slot of a live stream, so both have one limit. The write is committed whatever
+//! the wait brings: its answer is 202 where the wait was in vain, and never an error.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::StatusCode,
+    web::{self, Query},
+};
+use contract::{
+    CollectionName, DocumentId, Epoch, Revision,
+    access::{Right, Target},
+    applied::{self, Applied, WaitFor},
+};
+use serde::Deserialize;
+use service::http::{
+    caller::Caller, problem::ProblemError, source::Source, stream_slots::StreamSlot,
+};
+use tokio::time::Instant;
+
+use crate::{
+    api::{Api, error::ApiError, store_failed},
+    fleet::progress::AppliedWrite,
+    transport::confirm::ConfirmationWanted,
+};
+
+/// Query of a write.
+#[derive(Deserialize)]
+struct WaitQuery {
+    wait: Option<String>,
+    timeout: Option<String>,
+}
+
+/// What a request waits for; nothing, for most.
+pub(super) struct Wait(Option<Asked>);
+
+struct Asked {
+    wait: WaitFor,
+    timeout: Duration,
+    epoch: Epoch,
+    /// Whether the caller may know the replicas.
+    names: bool,
+    slot: StreamSlot,
+    _confirmation: ConfirmationWanted,
+}
+
+/// A document of a write, and the revision that the write gave it.
+pub(super) type WrittenDocument = (CollectionName, DocumentId, Revision);
+
+impl Wait {
+    /// Parses the query of a write that was not made yet: its event must ask for confirmations.
+    ///
+    /// # Errors
+    /// 400 `bad-request` for a value of another form, 503 `streams-full` when too many wait, and 503
+    /// `store-unavailable`.
+    pub(super) async fn of(
+        api: &Api,
+        caller: &Caller,
+        request: &HttpRequest,
+    ) -> Result<Self, ApiError> {
+        let query = Query::<WaitQuery>::from_query(request.query_string());
+        let query = query.map_err(ProblemError::unreadable)?.into_inner();
+        if query.wait.is_some() {
+            let asked = Asked::of(api, caller, request, query).await?;
+            return Ok(Self(Some(asked)));
+        }
+        if query.timeout.is_some() {
+            let detail = "it says how long `wait` waits, which is missing";
+            return Err(ProblemError::bad_request("timeout", detail).into());
+        }
+        Ok(Self(None))
+    }
+
+    /// Waits for a write that is committed. `None` where nothing is waited for.
+    pub(super) async fn until_applied(
+        self,
+        api: &Api,
+        documents: Vec<WrittenDocument>,
+    ) -> Option<Applied> {
+        let asked = self.0?;
+        let mut revisions = BTreeMap::new();
+        for (collection, _id, revision) in &documents {
+            let last = revisions.entry(collection.clone()).or_insert(0);
+            *last = (*revision).max(*last);
+        }
+        Some(asked.until_applied(api, revisions, documents).await)
+    }
+}
+
+impl Asked {
+    async fn of(
+        api: &Api,
+        caller: &Caller,
+        request: &HttpRequest,
+        WaitQuery { wait, timeout }: WaitQuery,
+    ) -> Result<Self, ApiError> {
+        let wait = wait.as_deref().map(str::parse).transpose();
+        let wait = wait.map_err(|error| ProblemError::bad_request("wait", error))?;
+        let timeout = timeout.as_deref().map(applied::timeout).transpose();
+        let timeout = timeout.map_err(|error| ProblemError::bad_request("timeout", error))?;
+        let slot = api.streams.open(Source::of(request))?;
+        let identity = api.store.identity().await.map_err(store_failed)?;
+        Ok(Self {
+            wait: wait.unwrap_or(WaitFor::All),
+            timeout: timeout.unwrap_or(applied::DEFAULT_TIMEOUT),
+            epoch: identity.epoch,
+            names: caller.may(Right::Observe, Target::Service),
+            slot,
+            _confirmation: api.fleet.want_confirmations(),
+        })
+    }
+
+    async fn until_applied(
+        self,
+        api: &Api,
+        revisions: BTreeMap<CollectionName, Revision>,
+        documents: Vec<WrittenDocument>,
+    ) -> Applied {
+        let write = AppliedWrite {
+            epoch: self.epoch,
+            revisions,
+            documents,
+        };
+        let until = |deadline| {
+            api.fleet
+                .until_applied(&write, self.wait, deadline, self.names)
+        };
+        let waited = tokio::select! {
+            applied = until(Instant::now() + self.timeout) => Some(applied),
+            () = self.slot.stopped() => None,
+        };
+        match waited {
+            Some(applied) => applied,
+            // The process stops: what is known now is the answer.
+            None => until(Instant::now()).await,
+        }
+    }
+}
+
+/// The status of a write that would be `status` without a wait.
+pub(super) fn status(status: StatusCode, applied: Option<&Applied>) -> StatusCode {
+    match applied {
+        Some(Applied { reached: false, .. }) => StatusCode::ACCEPTED,
+        _reached_or_not_awaited => status,
+    }
+}
+
+/// Query of [`applied`].
+#[derive(Deserialize)]
+pub(super) struct AppliedQuery {
+    /// The newest one, if it is absent.
+    revision: Option<Revision>,
+}
+
+/// `GET /v1/collections/{collection}/applied`: how many replicas have applied a revision, now or as
+/// soon as they are enough.
+pub(super) async fn applied(
+    api: web::Data<Api>,
+    caller: Caller,
+    name: web::Path<String>,
+    query: Query<AppliedQuery>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    let collection = api.collection(&caller, &name)?;
+    let wait = Query::<WaitQuery>::from_query(request.query_string());
+    let wait = wait.map_err(ProblemError::unreadable)?.into_inner();
+    let heads = BTreeSet::from([collection.clone()]);
+    let newest = api.store.heads(&heads).await.map_err(store_failed)?;
+    let newest = newest.first().map_or(0, |head| head.revision);
+    let revision = query.revision.unwrap_or(newest);
+    if revision > newest {
+        let detail = format!("the newest revision of {collection} is {newest}");
+        return Err(ProblemError::bad_request("revision", detail).into());
+    }
+    let asked = Asked::of(&api, &caller, &request, wait).await?;
+    let revisions = BTreeMap::from([(collection, revision)]);
+    let applied = asked.until_applied(&api, revisions, Vec::new()).await;
+    Ok(HttpResponse::Ok().json(applied))
+}
