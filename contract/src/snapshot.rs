@@ -139,6 +139,14 @@ pub enum SnapshotError {
         /// The checksum that the line gives.
         crc: Crc,
     },
+    /// More items of a collection than its head counts.
+    #[error("more documents of {collection} arrived than the {count} that its head counts")]
+    TooMany {
+        /// The collection.
+        collection: CollectionName,
+        /// Count of its head.
+        count: u64,
+    },
     /// The last line says that it is not the end.
     #[error("the last line is not an end line")]
     NotTheEnd,
@@ -209,7 +217,8 @@ impl SnapshotProof {
     /// Checks one item and counts it.
     ///
     /// # Errors
-    /// When its collection was not announced or its checksum does not match.
+    /// When its collection was not announced, its checksum does not match, or it is one more than the
+    /// head of its collection counts: the caller then keeps no more than was announced.
     pub fn item(&mut self, item: &SnapshotItem) -> Result<(), SnapshotError> {
         let Some(part) = self.parts.get_mut(&item.collection) else {
             return Err(SnapshotError::UnknownCollection(item.collection.clone()));
@@ -220,6 +229,12 @@ impl SnapshotProof {
                 collection: item.collection.clone(),
                 id: document.id().clone(),
                 crc: item.crc,
+            });
+        }
+        if part.count >= part.head.count {
+            return Err(SnapshotError::TooMany {
+                collection: item.collection.clone(),
+                count: part.head.count,
             });
         }
         part.count += 1;

@@ -101,6 +101,13 @@ fn a_complete_snapshot_is_proven_and_a_changed_one_is_not() {
     changed[1] = &older;
     assert!(matches!(prove(&changed), Err(SnapshotError::Digest { .. })));
 
+    // One that was not announced is refused where it comes, and not at the end.
+    let another = lines[1].replace(r#""id":""#, r#""id":"another-"#);
+    assert!(matches!(
+        prove(&[lines[0], lines[1], &another]),
+        Err(SnapshotError::TooMany { count: 1, .. })
+    ));
+
     let not_the_end = lines[2].replace("true", "false");
     let mut changed = lines.clone();
     changed[2] = &not_the_end;

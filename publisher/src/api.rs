@@ -61,6 +61,7 @@ mod feed;
 mod fleet;
 pub(crate) mod health;
 mod history;
+pub(crate) mod load_heads;
 mod metrics;
 pub mod openapi;
 mod origin;
@@ -90,6 +91,8 @@ pub struct Api {
     pub snapshots: SnapshotSlots,
     /// Snapshots that are being read, by their heads.
     pub shared_snapshots: SharedTexts<Vec<Head>>,
+    /// Heads for loads that have no slot.
+    pub load_heads: load_heads::LoadHeads,
     /// Limit for lists.
     pub lists: SnapshotSlots,
     /// Limit for pages of history and for rollbacks.

@@ -49,7 +49,7 @@ use tracing::{info, warn};
 
 use crate::{
     api as routes,
-    api::{Api, health::Readiness},
+    api::{Api, health::Readiness, load_heads::LoadHeads},
     audit::{self, Audit},
     dead_letters::DeadLetters,
     decide::{Rules, Sealing, schemas::Schemas},
@@ -283,6 +283,7 @@ impl Publisher {
             fleet,
             snapshots,
             shared_snapshots: SharedTexts::new(settings.limits.limit_snapshot_bytes),
+            load_heads: LoadHeads::default(),
             lists: SnapshotSlots::new(settings.limits.limit_lists),
             histories: SnapshotSlots::new(settings.publisher_limits.limit_histories),
             feed,

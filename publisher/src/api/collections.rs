@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, http::header, web};
-use contract::{CollectionName, Heads, access::Right, listing::NDJSON};
+use contract::{CollectionName, Head, Heads, access::Right, listing::NDJSON};
 use futures_util::StreamExt as _;
 use serde::Deserialize;
 use service::http::{
@@ -36,6 +36,21 @@ impl Api {
                 })
                 .collect(),
         }
+    }
+}
+
+impl Api {
+    /// The heads of these collections, for a load that has no slot.
+    async fn load_heads(&self, selected: &BTreeSet<CollectionName>) -> Result<Vec<Head>, ApiError> {
+        let served = self.policy.collections.all();
+        let heads = self
+            .load_heads
+            .get(async || self.store.heads(&served).await);
+        let heads = heads.await.map_err(store_failed)?;
+        let heads = heads
+            .iter()
+            .filter(|head| selected.contains(&head.collection));
+        Ok(heads.cloned().collect())
     }
 }
 
@@ -113,7 +128,7 @@ pub(super) async fn documents(
 }
 
 /// All documents of several collections from one snapshot, as a replica loads them. Loads of the same
-/// moment share one reading of the store.
+/// revisions share one reading of the store, and those that join it need no slot.
 pub(super) async fn snapshot(
     api: web::Data<Api>,
     caller: Caller,
@@ -121,26 +136,28 @@ pub(super) async fn snapshot(
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let selected = api.selected(&caller, &[Right::Read], &selection)?;
-    let heads = api.store.heads(&selected).await.map_err(store_failed)?;
-    let joined = || {
-        let shared = api
-            .shared_snapshots
-            .join(&heads, Coding::of_joining(&request))?;
+    let join = |heads: &Vec<Head>| {
+        let coding = Coding::of_joining(&request);
+        let shared = api.shared_snapshots.join(heads, coding)?;
         Some(shared.answer(ndjson()))
     };
-    if let Some(answer) = joined() {
+    let heads = api.load_heads(&selected).await?;
+    if let Some(answer) = join(&heads) {
         return Ok(answer);
     }
     let Some(slot) = api.snapshots.open(Client::of(&request)).await else {
         api.metrics.snapshots_refused.inc();
         return Err(ProblemError::loads_under_way().into());
     };
-    let _begin_alone = api.shared_snapshots.begin_alone().await;
-    // Those that waited for the lock find what the first of them began.
-    if let Some(answer) = joined() {
+    // The first one that waited for a slot has begun what the others join.
+    if let Some(answer) = join(&heads) {
         return Ok(answer);
     }
     let mut reading = api.store.documents(&selected).await.map_err(store_failed)?;
+    // After a write during the wait it is found by the newer heads.
+    if let Some(answer) = join(&reading.heads) {
+        return Ok(answer);
+    }
     reading.begin().await.map_err(store_failed)?;
     let heads = reading.heads.clone();
     let pieces = stream::snapshot(reading, slot).boxed();

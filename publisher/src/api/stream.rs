@@ -1,4 +1,5 @@
-//! Long answers from a reading of the store, piece by piece: memory does not grow with the length.
+//! Long answers from a reading of the store, piece by piece: nothing here holds more than one piece.
+//! What is kept of a snapshot for several readers is bounded by [`service::http::shared_text`].
 
 use std::io;
 

@@ -3,22 +3,23 @@
 //!
 //! A piece is made when the first reader needs it, by all that need it: a reader that ends leaves
 //! the work to the others. A text is there while it has a reader. All texts together keep at most
-//! the bytes of one limit: above it the oldest pieces go, a text without its first piece takes no
-//! new reader, and a reader that still needed a piece that is gone is cut off. So a reader that
-//! stalls costs the others nothing. Nothing here knows what a text is of.
+//! the bytes of one limit: above it the oldest pieces go, of the oldest text first. A text without
+//! its first piece takes no new reader, and a reader that still needed a piece that is gone is cut
+//! off. So a reader that stalls costs those of later texts nothing. A text that has had one reader
+//! for a while keeps nothing behind it. Nothing here knows what a text is of.
 //!
 //! A piece is compressed by the first reader that takes the compressed form, once for all of them: a
 //! frame of zstd for each piece, which one after the other are an answer in the coding `zstd` (RFC
 //! 8878, section 3). The reader that begins a text takes it so only over a network: that of one load
 //! would take longer than the bytes do over loopback.
+//!
+//! One lock guards all texts. It is never held while a piece is made or compressed.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     io,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -32,51 +33,63 @@ use futures_util::{
     future::{BoxFuture, Shared},
     stream::{self, BoxStream},
 };
-use tokio::time::Instant;
+use tokio::{
+    sync::OnceCell,
+    task::spawn_blocking,
+    time::{Instant, timeout, timeout_at},
+};
 
 /// Longest time of one answer, however fast its reader is.
 const LONGEST: Duration = Duration::from_secs(600);
+/// Longest time in which a source makes a piece. Its own calls have shorter deadlines.
+const LONGEST_PIECE: Duration = Duration::from_secs(30);
+/// How long a text with one reader waits for others: those that come together with it are queued for
+/// no longer than 1.5 s.
+const ALONE: Duration = Duration::from_secs(2);
 /// The level of compression: the fastest of those with a number above zero.
 const LEVEL: i32 = 1;
+/// Pieces up to this size, in bytes, are compressed at once, which takes less than a millisecond.
+const SHORT: usize = 256 * 1024;
 
 /// The texts that are being read, each under the key that says what it is of.
 #[derive(Debug)]
-pub struct SharedTexts<K> {
-    begun: Mutex<Vec<(K, Weak<Text>)>>,
-    beginning: tokio::sync::Mutex<()>,
-    kept: Arc<Kept>,
-}
+pub struct SharedTexts<K>(Arc<Mutex<Texts<K>>>);
 
-/// Bytes of all texts.
 #[derive(Debug)]
-struct Kept {
-    bytes: AtomicUsize,
+struct Texts<K> {
+    /// By number, so in the order in which they began. Each has a reader.
+    texts: BTreeMap<u64, Text<K>>,
+    /// The number of the next text.
+    next: u64,
+    /// Bytes of all pieces.
+    bytes: usize,
     max: usize,
-}
-
-/// One text.
-#[derive(Debug)]
-struct Text {
-    state: Mutex<State>,
-    kept: Arc<Kept>,
+    /// [`ALONE`], and [`LONGEST_PIECE`].
+    alone: Duration,
+    longest_piece: Duration,
 }
 
 #[derive(Debug)]
-struct State {
+struct Text<K> {
+    key: K,
+    began: Instant,
+    readers: usize,
     /// The number of pieces that are gone.
     gone: usize,
     pieces: VecDeque<Piece>,
-    /// What makes the next piece. It is done when the piece, or the end, is in the state.
+    /// What makes the next piece. It is done when the piece, or the end, is in the text.
     making: Making,
     /// Set after the last piece.
     ended: Option<Ended>,
 }
 
-/// A piece, in the forms that a reader has taken, and as it was made.
-#[derive(Debug)]
+/// A piece as it was made, and compressed once a reader has taken it so.
+#[derive(Debug, Clone)]
 struct Piece {
     plain: Bytes,
-    zstd: Option<Bytes>,
+    zstd: Arc<OnceCell<Bytes>>,
+    /// Bytes of both, as far as they are counted.
+    bytes: usize,
 }
 
 /// The form in which a reader takes a text.
@@ -88,6 +101,7 @@ pub enum Coding {
     Zstd,
 }
 
+type Source = BoxStream<'static, io::Result<Bytes>>;
 type Making = Shared<BoxFuture<'static, ()>>;
 
 /// How a text ended.
@@ -96,6 +110,13 @@ enum Ended {
     Whole,
     /// The source failed.
     Failed(io::ErrorKind),
+}
+
+/// What a reader finds in the place of the piece that it needs.
+enum Found {
+    Piece(Piece),
+    NotMade(Making),
+    End,
 }
 
 /// Why a reader is cut off.
@@ -110,55 +131,51 @@ enum CutOff {
     TooLong,
 }
 
-impl<K: PartialEq> SharedTexts<K> {
+impl From<CutOff> for io::Error {
+    fn from(cut_off: CutOff) -> Self {
+        Self::new(io::ErrorKind::TimedOut, cut_off)
+    }
+}
+
+impl<K: PartialEq + Send + 'static> SharedTexts<K> {
     /// Texts that together keep at most `max` bytes, and one piece each besides.
     pub fn new(max: usize) -> Self {
-        Self {
-            begun: Mutex::default(),
-            beginning: tokio::sync::Mutex::default(),
-            kept: Arc::new(Kept {
-                bytes: AtomicUsize::new(0),
-                max,
-            }),
-        }
-    }
-
-    /// To be held while a text begins, and until then: who waited for it looks with
-    /// [`Self::join`] for the text that another began meanwhile.
-    pub async fn begin_alone(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.beginning.lock().await
+        Self(Arc::new(Mutex::new(Texts {
+            texts: BTreeMap::new(),
+            next: 0,
+            bytes: 0,
+            max,
+            alone: ALONE,
+            longest_piece: LONGEST_PIECE,
+        })))
     }
 
     /// A reader of the text with this key, from its beginning, in this form; `None` when none has
-    /// begun, or its first piece is gone.
-    pub fn join(&self, key: &K, coding: Coding) -> Option<Reader> {
-        let mut begun = lock(&self.begun);
-        begun.retain(|(_key, text)| text.strong_count() > 0);
-        let text = begun.iter().find(|(of, _text)| of == key)?.1.upgrade()?;
-        let is_whole = lock(&text.state).gone == 0;
-        is_whole.then_some(Reader { text, coding })
+    /// begun, its first piece is gone, or it has failed.
+    pub fn join(&self, key: &K, coding: Coding) -> Option<Reader<K>> {
+        let number = lock(&self.0).join(key)?;
+        Some(self.reader(number, coding))
     }
 
-    /// Begins a text that others can join, and reads it.
-    pub fn begin(
-        &self,
-        key: K,
-        source: BoxStream<'static, io::Result<Bytes>>,
-        coding: Coding,
-    ) -> Reader {
-        let text = Arc::new_cyclic(|text| Text {
-            state: Mutex::new(State {
-                gone: 0,
-                pieces: VecDeque::new(),
-                making: make(text.clone(), source),
-                ended: None,
+    /// Begins a text that others can join, and reads it. When another has begun the text with this
+    /// key meanwhile, that one is read and the source is not needed.
+    pub fn begin(&self, key: K, source: Source, coding: Coding) -> Reader<K> {
+        let mut texts = lock(&self.0);
+        let number = match texts.join(&key) {
+            Some(number) => number,
+            None => texts.begin(key, |number, longest| {
+                make(Arc::clone(&self.0), number, longest, source)
             }),
-            kept: Arc::clone(&self.kept),
-        });
-        let mut begun = lock(&self.begun);
-        begun.retain(|(of, text)| *of != key && text.strong_count() > 0);
-        begun.push((key, Arc::downgrade(&text)));
-        Reader { text, coding }
+        };
+        self.reader(number, coding)
+    }
+
+    fn reader(&self, number: u64, coding: Coding) -> Reader<K> {
+        Reader {
+            texts: Arc::clone(&self.0),
+            number,
+            coding,
+        }
     }
 }
 
@@ -183,22 +200,133 @@ impl Coding {
     }
 }
 
-/// Makes the next piece of a text, and puts it there with what makes the one after it. Without a
-/// reader there is no text any more, and nothing is made.
-fn make(text: Weak<Text>, mut source: BoxStream<'static, io::Result<Bytes>>) -> Making {
-    let making = async move {
-        let piece = source.next().await;
-        let Some(text) = text.upgrade() else {
+impl<K: PartialEq> Texts<K> {
+    /// One reader more of the text with this key; the number of the text.
+    fn join(&mut self, key: &K) -> Option<u64> {
+        let (number, text) = self.texts.iter_mut().find(|(_number, text)| {
+            text.key == *key && text.gone == 0 && !matches!(text.ended, Some(Ended::Failed(_)))
+        })?;
+        text.readers += 1;
+        Some(*number)
+    }
+
+    /// A new text with one reader; its number.
+    fn begin(&mut self, key: K, make: impl FnOnce(u64, Duration) -> Making) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        let text = Text {
+            key,
+            began: Instant::now(),
+            readers: 1,
+            gone: 0,
+            pieces: VecDeque::new(),
+            making: make(number, self.longest_piece),
+            ended: None,
+        };
+        self.texts.insert(number, text);
+        number
+    }
+}
+
+impl<K> Texts<K> {
+    /// What is in this place of a text.
+    fn find(&mut self, number: u64, place: usize) -> io::Result<Found> {
+        let text = self.texts.get_mut(&number);
+        let text = text.expect("a text is there while it has a reader");
+        if text.readers == 1 && text.began.elapsed() >= self.alone {
+            while text.gone < place && !text.pieces.is_empty() {
+                self.bytes -= text.drop_oldest();
+            }
+        }
+        let kept = place.checked_sub(text.gone).ok_or(CutOff::TooSlow)?;
+        match (text.pieces.get(kept), text.ended) {
+            (Some(piece), _) => Ok(Found::Piece(piece.clone())),
+            (None, None) => Ok(Found::NotMade(text.making.clone())),
+            (None, Some(Ended::Whole)) => Ok(Found::End),
+            (None, Some(Ended::Failed(kind))) => Err(kind.into()),
+        }
+    }
+
+    /// Counts the compressed form of a piece, if the piece is still there.
+    fn count_form(&mut self, number: u64, place: usize, bytes: usize) {
+        let Some(text) = self.texts.get_mut(&number) else {
             return;
         };
-        let mut state = lock(&text.state);
-        match piece {
-            Some(Ok(piece)) => {
-                state.keep(piece, &text.kept);
-                state.making = make(Arc::downgrade(&text), source);
+        let kept = place.checked_sub(text.gone);
+        if let Some(piece) = kept.and_then(|kept| text.pieces.get_mut(kept)) {
+            piece.bytes += bytes;
+            self.bytes += bytes;
+            self.keep_to_the_limit();
+        }
+    }
+
+    /// Drops what is above the limit.
+    fn keep_to_the_limit(&mut self) {
+        for text in self.texts.values_mut() {
+            while self.bytes > self.max && text.pieces.len() > 1 {
+                self.bytes -= text.drop_oldest();
             }
-            Some(Err(error)) => state.ended = Some(Ended::Failed(error.kind())),
-            None => state.ended = Some(Ended::Whole),
+        }
+    }
+
+    /// One reader less of a text; the text, if that was the last one.
+    fn leave(&mut self, number: u64) -> Option<Text<K>> {
+        let text = self.texts.get_mut(&number)?;
+        text.readers -= 1;
+        if text.readers > 0 {
+            return None;
+        }
+        let text = self.texts.remove(&number)?;
+        self.bytes -= text.pieces.iter().map(|piece| piece.bytes).sum::<usize>();
+        Some(text)
+    }
+}
+
+impl<K> Text<K> {
+    /// Drops the oldest piece that is there; its bytes.
+    fn drop_oldest(&mut self) -> usize {
+        self.pieces.pop_front().map_or(0, |piece| {
+            self.gone += 1;
+            piece.bytes
+        })
+    }
+}
+
+/// Makes the next piece of a text, and puts it there with what makes the one after it. Only readers
+/// of the text drive it, so without one nothing is made. Whatever the source does, the text goes on or
+/// ends.
+fn make<K: Send + 'static>(
+    shared: Arc<Mutex<Texts<K>>>,
+    number: u64,
+    longest: Duration,
+    mut source: Source,
+) -> Making {
+    let making = async move {
+        let piece = AssertUnwindSafe(timeout(longest, source.next()));
+        let piece = match piece.catch_unwind().await {
+            Ok(Ok(piece)) => piece,
+            Ok(Err(_elapsed)) => Some(Err(io::ErrorKind::TimedOut.into())),
+            // Without this the other readers would not be woken. The panic hook has reported it.
+            Err(_panic) => Some(Err(io::ErrorKind::Other.into())),
+        };
+        let mut guard = lock(&shared);
+        let texts = &mut *guard;
+        let Some(text) = texts.texts.get_mut(&number) else {
+            return;
+        };
+        match piece {
+            Some(Ok(plain)) => {
+                texts.bytes += plain.len();
+                text.pieces.push_back(Piece {
+                    bytes: plain.len(),
+                    plain,
+                    zstd: Arc::default(),
+                });
+                text.making = make(Arc::clone(&shared), number, longest, source);
+                texts.keep_to_the_limit();
+            }
+            Some(Err(error)) => text.ended = Some(Ended::Failed(error.kind())),
+            None => text.ended = Some(Ended::Whole),
         }
     };
     making.boxed().shared()
@@ -206,12 +334,14 @@ fn make(text: Weak<Text>, mut source: BoxStream<'static, io::Result<Bytes>>) -> 
 
 /// One reader of a text.
 #[derive(Debug)]
-pub struct Reader {
-    text: Arc<Text>,
+pub struct Reader<K> {
+    texts: Arc<Mutex<Texts<K>>>,
+    /// The number of its text.
+    number: u64,
     coding: Coding,
 }
 
-impl Reader {
+impl<K: Send + 'static> Reader<K> {
     /// The answer with all pieces from the first.
     pub fn answer(self, mut answer: HttpResponseBuilder) -> HttpResponse {
         answer.insert_header((header::VARY, "accept-encoding"));
@@ -221,91 +351,65 @@ impl Reader {
         answer.streaming(self.pieces())
     }
 
-    fn pieces(self) -> impl Stream<Item = io::Result<Bytes>> + Send + use<> {
+    fn pieces(self) -> impl Stream<Item = io::Result<Bytes>> + Send {
         let until = Instant::now() + LONGEST;
-        stream::try_unfold((self, 0, until), async |(reader, number, until)| {
+        stream::try_unfold((self, 0), move |(reader, place)| async move {
+            // A piece that is there is given also after the deadline of a wait.
             if Instant::now() >= until {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, CutOff::TooLong));
+                return Err(CutOff::TooLong.into());
             }
-            let piece = reader.text.piece(number, reader.coding).await?;
-            Ok(piece.map(|piece| (piece, (reader, number + 1, until))))
+            let piece = timeout_at(until, reader.piece(place)).await;
+            let piece = piece.map_err(|_elapsed| CutOff::TooLong)??;
+            Ok(piece.map(|piece| (piece, (reader, place + 1))))
         })
     }
-}
 
-impl State {
-    fn keep(&mut self, piece: Bytes, kept: &Kept) {
-        kept.bytes.fetch_add(piece.len(), Relaxed);
-        self.pieces.push_back(Piece {
-            plain: piece,
-            zstd: None,
-        });
-        while self.pieces.len() > 1 && kept.bytes.load(Relaxed) > kept.max {
-            if let Some(oldest) = self.pieces.pop_front() {
-                kept.bytes.fetch_sub(oldest.len(), Relaxed);
-                self.gone += 1;
-            }
-        }
-    }
-}
-
-impl Piece {
-    /// Its bytes in a form, and how many are kept besides from now on.
-    fn form(&mut self, coding: Coding) -> io::Result<(Bytes, usize)> {
-        match (coding, &self.zstd) {
-            (Coding::Identity, _) => Ok((self.plain.clone(), 0)),
-            (Coding::Zstd, Some(form)) => Ok((form.clone(), 0)),
-            (Coding::Zstd, None) => {
-                let form = Bytes::from(zstd::bulk::compress(&self.plain, LEVEL)?);
-                self.zstd = Some(form.clone());
-                let bytes = form.len();
-                Ok((form, bytes))
-            }
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.plain.len() + self.zstd.as_ref().map_or(0, Bytes::len)
-    }
-}
-
-impl Text {
-    /// A piece; `None` after the last.
-    async fn piece(&self, number: usize, coding: Coding) -> io::Result<Option<Bytes>> {
+    /// The piece in this place, in the form of the reader; `None` after the last.
+    async fn piece(&self, place: usize) -> io::Result<Option<Bytes>> {
         loop {
-            let making = {
-                let mut state = lock(&self.state);
-                let Some(place) = number.checked_sub(state.gone) else {
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, CutOff::TooSlow));
-                };
-                let ended = state.ended;
-                match (state.pieces.get_mut(place), ended) {
-                    (Some(piece), _) => {
-                        let (form, more) = piece.form(coding)?;
-                        self.kept.bytes.fetch_add(more, Relaxed);
-                        return Ok(Some(form));
-                    }
-                    (None, Some(Ended::Whole)) => return Ok(None),
-                    (None, Some(Ended::Failed(kind))) => return Err(kind.into()),
-                    (None, None) => state.making.clone(),
-                }
-            };
-            making.await;
+            let found = lock(&self.texts).find(self.number, place)?;
+            match found {
+                Found::Piece(piece) => return self.form(piece, place).await.map(Some),
+                Found::NotMade(making) => making.await,
+                Found::End => return Ok(None),
+            }
         }
     }
-}
 
-impl Drop for Text {
-    fn drop(&mut self) {
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let bytes = state.pieces.iter().map(Piece::len).sum();
-        self.kept.bytes.fetch_sub(bytes, Relaxed);
+    async fn form(&self, piece: Piece, place: usize) -> io::Result<Bytes> {
+        if self.coding == Coding::Identity {
+            return Ok(piece.plain);
+        }
+        // The others that need it meanwhile wait for it.
+        let compressed = piece.zstd.get_or_try_init(async || {
+            let form = compress(piece.plain.clone()).await?;
+            lock(&self.texts).count_form(self.number, place, form.len());
+            io::Result::Ok(form)
+        });
+        compressed.await.cloned()
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No code that holds the lock leaves the state half changed.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+impl<K> Drop for Reader<K> {
+    fn drop(&mut self) {
+        // Dropped without the lock: what its source holds is not known here.
+        let _text = lock(&self.texts).leave(self.number);
+    }
+}
+
+async fn compress(plain: Bytes) -> io::Result<Bytes> {
+    let is_short = plain.len() <= SHORT;
+    let compress = move || zstd::bulk::compress(&plain, LEVEL).map(Bytes::from);
+    if is_short {
+        return compress();
+    }
+    // A piece with a large document.
+    spawn_blocking(compress).await?
+}
+
+fn lock<K>(texts: &Mutex<Texts<K>>) -> MutexGuard<'_, Texts<K>> {
+    // No code that holds the lock leaves the texts half changed.
+    texts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

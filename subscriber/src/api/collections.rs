@@ -9,9 +9,9 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use actix_web::{HttpRequest, HttpResponse, http::header::VARY, web};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, http::header::VARY, web};
 use contract::{
-    CollectionName, Head, Heads,
+    CollectionName, Epoch, Head, Heads,
     access::{Right, Target},
     listing::NDJSON,
     snapshot::{SETTLED, SnapshotStart},
@@ -127,46 +127,81 @@ pub async fn snapshot(
     api: web::Data<Api>,
     caller: Caller,
 ) -> Result<HttpResponse, ProblemError> {
-    let view = api.loaded()?;
-    let names = selected(&view, &caller, &[Right::Read], &request)?;
-    let mut heads = Vec::with_capacity(names.len());
-    let mut settled = true;
-    for name in &names {
-        let (_name, held) = followed(&view, &caller, name.as_str())?;
-        heads.push(head_of(&view, name, held).ok_or_else(|| error::unversioned(name.as_str()))?);
-        settled &= held.settled();
-    }
-    // A view with heads has an epoch.
-    let epoch = view.root().epoch().ok_or_else(error::loading)?;
-    let mut answer = headers::of_all(&view);
-    answer.insert_header((SETTLED, if settled { "true" } else { "false" }));
-    answer.content_type(NDJSON);
-    // With a gap, heads do not say what is held.
-    let join = || {
+    let join = |load: &Load| {
         let coding = Coding::of_joining(&request);
-        settled.then(|| api.shared_snapshots.join(&heads, coding))?
+        // With a gap, heads do not say what is held.
+        let shared = load
+            .settled
+            .then(|| api.shared_snapshots.join(&load.heads, coding))?;
+        Some(shared?.answer(load.answer()))
     };
-    if let Some(shared) = join() {
-        return Ok(shared.answer(answer));
+    if let Some(shared) = join(&Load::of_newest(&api, &caller, &request)?) {
+        return Ok(shared);
     }
     let slot = api.snapshots.open(Client::of(&request)).await;
     let slot = slot.ok_or_else(ProblemError::loads_under_way)?;
-    if let Some(shared) = join() {
-        return Ok(shared.answer(answer));
+    // All that waited find what the first of them has begun, also when a change came meanwhile.
+    let load = Load::of_newest(&api, &caller, &request)?;
+    if let Some(shared) = join(&load) {
+        return Ok(shared);
     }
+    let mut answer = load.answer();
     let mut begun = Vec::new();
     let start = SnapshotStart {
-        epoch,
-        heads: heads.clone(),
+        epoch: load.epoch,
+        heads: load.heads.clone(),
     };
     let frames = DocumentFrames::snapshot(&start, &mut begun);
-    let pieces = stream::Pieces::new(Arc::clone(&view), names, frames, begun, slot).into_stream();
-    if !settled {
+    let pieces = stream::Pieces::new(load.view, load.names, frames, begun, slot).into_stream();
+    if !load.settled {
         return Ok(answer.streaming(pieces));
     }
     let coding = Coding::of_first(&request);
-    let shared = (api.shared_snapshots).begin(heads, pieces.boxed(), coding);
+    let shared = (api.shared_snapshots).begin(load.heads, pieces.boxed(), coding);
     Ok(shared.answer(answer))
+}
+
+/// What a snapshot is made of.
+struct Load {
+    view: Arc<View>,
+    epoch: Epoch,
+    names: BTreeSet<CollectionName>,
+    heads: Vec<Head>,
+    /// No collection has a gap.
+    settled: bool,
+}
+
+impl Load {
+    /// The collections that the request selects, in the newest view.
+    fn of_newest(api: &Api, caller: &Caller, request: &HttpRequest) -> Result<Self, ProblemError> {
+        let view = api.loaded()?;
+        let names = selected(&view, caller, &[Right::Read], request)?;
+        let mut heads = Vec::with_capacity(names.len());
+        let mut settled = true;
+        for name in &names {
+            let (_name, held) = followed(&view, caller, name.as_str())?;
+            let head = head_of(&view, name, held);
+            heads.push(head.ok_or_else(|| error::unversioned(name.as_str()))?);
+            settled &= held.settled();
+        }
+        // A view with heads has an epoch.
+        let epoch = view.root().epoch().ok_or_else(error::loading)?;
+        Ok(Self {
+            view,
+            epoch,
+            names,
+            heads,
+            settled,
+        })
+    }
+
+    /// The beginning of the answer.
+    fn answer(&self) -> HttpResponseBuilder {
+        let mut answer = headers::of_all(&self.view);
+        answer.insert_header((SETTLED, if self.settled { "true" } else { "false" }));
+        answer.content_type(NDJSON);
+        answer
+    }
 }
 
 /// The collections that the query selects; without it all followed ones for which the caller has one

@@ -1,8 +1,9 @@
 //! Reading all documents of some collections from one snapshot, chunk by chunk.
 //!
 //! A task of its own reads ahead: while one batch is converted to documents and sent, the database is
-//! at the next. It is at most [`BATCHES_AHEAD`] batches ahead, and ends with the cursor. A row is read
-//! where the driver has received it, so nothing is copied before it is converted.
+//! at the next. It begins with the first row that is asked for, is at most [`BATCHES_AHEAD`] batches
+//! ahead, and ends with the cursor. A row is read where the driver has received it, so nothing is
+//! copied before it is converted.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +19,11 @@ use mongodb::{
     bson::{RawDocument, doc},
     raw_batch_cursor::RawBatch,
 };
-use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+    time::timeout,
+};
 
 use crate::store::{
     Chunk, DocumentCursor,
@@ -31,9 +36,10 @@ use crate::store::{
 /// Batches that may wait to be converted, so that there is something to convert while the next batch
 /// is read.
 const BATCHES_AHEAD: usize = 1;
-/// Rows that the database sends at once. By default it collects 16 MiB, and other calls wait
-/// meanwhile.
-const BATCH_ROWS: u32 = 1_000;
+/// Rows that the database sends at once: 256 KiB of rows of 1 KiB, and 4 MiB of rows of 16 KiB, of
+/// which a slow reader holds two. The database bounds a batch at 16 MiB; the driver has no bound in
+/// bytes, and none that changes from batch to batch.
+const BATCH_ROWS: u32 = 250;
 
 /// Rows of one collection, or `None` after the last row of all. A channel that closes without
 /// `None` means that rows are missing.
@@ -80,6 +86,8 @@ impl Batch {
 pub(in crate::store) struct DocumentRows {
     store: Mongo,
     batches: mpsc::Receiver<BatchRead>,
+    /// Lets the task that reads begin. `None` when it has.
+    begin: Option<oneshot::Sender<()>>,
     /// What is being converted.
     batch: Option<Batch>,
     /// Where a row is converted.
@@ -130,7 +138,7 @@ impl Mongo {
             let mut cursor = timeout(CALL_TIMEOUT, open).await.context(TIMED_OUT)??;
             let mut replies = cursor.stream(&mut session);
             loop {
-                // Before the database is asked: a batch may have 16 MiB, and no third one is held.
+                // Before the database is asked: no third batch is held.
                 let Ok(slot) = to.reserve().await else {
                     // The cursor was dropped: the client has closed its connection.
                     return Ok(());
@@ -153,9 +161,14 @@ impl DocumentRows {
         revisions: BTreeMap<CollectionName, Revision>,
     ) -> Self {
         let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
+        let (begin, begun) = oneshot::channel();
         let source = store.clone();
         let collections = revisions.keys().cloned().collect();
         let read = async move {
+            if begun.await.is_err() {
+                // Only the heads were needed.
+                return;
+            }
             let result = source.read_rows(session, collections, &sender).await;
             // If the receiver was dropped, no task waits for the end.
             drop(sender.send(result.map(|()| None)).await);
@@ -165,6 +178,7 @@ impl DocumentRows {
         Self {
             store,
             batches,
+            begin: Some(begin),
             batch: None,
             buffer: Vec::new(),
             revisions,
@@ -173,6 +187,10 @@ impl DocumentRows {
     }
 
     pub(in crate::store) async fn next(&mut self) -> anyhow::Result<Option<Chunk>> {
+        if let Some(begin) = self.begin.take() {
+            // A task that has ended leaves its channel closed, which is an error below.
+            _ = begin.send(());
+        }
         let batch = match &mut self.batch {
             Some(batch) if batch.rows.len() > 0 => batch,
             converted => {
