@@ -37,7 +37,7 @@ pub struct HeadsReading {
     pub reads: SharedReads,
 }
 
-/// The first read of each collection after a reading of the heads. Most streams have everything but
+/// The farthest read of each collection after a reading of the heads. Most streams have everything but
 /// the newest changes: they want the same ones, and one of them reads for all.
 ///
 /// It holds at most one read for each collection, and a stream that waits holds none. Clones share
@@ -66,17 +66,22 @@ impl SharedReads {
         limits: FeedLimits,
     ) -> anyhow::Result<Vec<FeedRecord>> {
         let read = || store.feed_records(collection, after, limits);
-        let shared = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(collection.clone())
-            .or_insert_with(|| SharedRead {
-                after,
-                limits,
-                records: Arc::default(),
-            })
-            .clone();
+        let own = SharedRead {
+            after,
+            limits,
+            records: Arc::default(),
+        };
+        let shared = {
+            let mut reads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let shared = reads
+                .entry(collection.clone())
+                .or_insert_with(|| own.clone());
+            // A stream that lags asked first. What it reads is of no use to the others.
+            if after > shared.after {
+                *shared = own;
+            }
+            shared.clone()
+        };
         // A stream that is not as far, or that has less to send, reads for itself.
         if (shared.after, shared.limits) != (after, limits) {
             return read().await;
@@ -161,5 +166,55 @@ impl FeedWatch {
                 reads,
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::bench_support;
+
+    #[tokio::test]
+    async fn pages_are_dropped_after_the_last_stream_has_ended() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let name: CollectionName = "A".parse().expect("a name");
+        let url = crate::store::StoreUrl::Embedded(folder.path().into());
+        let store = bench_support::open(&url, &name).await.expect("a store");
+        let watch = FeedWatch::default();
+        let stop = CancellationToken::new();
+        let running = watch.clone().run(store.clone(), stop.clone());
+        let test = async {
+            let (streams, reading) = watch.follow().await;
+            let limits = FeedLimits {
+                changes: 10,
+                bytes: 1_000,
+            };
+            let read = reading.reads.records(&store, &name, 0, limits).await;
+            read.expect("read");
+            let held = || {
+                watch
+                    .0
+                    .readings
+                    .borrow()
+                    .reads
+                    .0
+                    .lock()
+                    .expect("reads")
+                    .len()
+            };
+            assert_eq!(held(), 1);
+            drop((streams, reading));
+            // The interval began while a stream was open, so one more reading follows.
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while held() > 0 {
+                assert!(Instant::now() < deadline, "pages are held without a stream");
+                tokio::task::yield_now().await;
+            }
+            stop.cancel();
+        };
+        let (ended, ()) = tokio::join!(running, test);
+        ended.expect("a clean end");
     }
 }

@@ -347,15 +347,20 @@ impl Store {
         Ok(page)
     }
 
-    /// How many changes are pending in all collections, up to [`MAX_BACKLOG`](contract::fleet::MAX_BACKLOG), and since
-    /// when.
+    /// How many changes are pending in the collections that are published, up to
+    /// [`MAX_BACKLOG`](contract::fleet::MAX_BACKLOG), and since when. Beyond that the age is of those
+    /// that were counted.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub async fn backlog(&self) -> anyhow::Result<EventBacklog> {
+        let policy = self.policy();
+        // The others keep what was pending when they had a topic, and nobody publishes it.
+        let mut published = Vec::from_iter(policy.collections.all().iter().cloned());
+        published.retain(|collection| policy.broadcast.publishes(collection));
         let (pending, oldest) = match self {
-            Self::Embedded(store) => store.backlog().await?,
-            Self::Mongo(store) => store.opened()?.backlog().await?,
+            Self::Embedded(store) => store.backlog(published).await?,
+            Self::Mongo(store) => store.opened()?.backlog(&published).await?,
         };
         // The clock of another publisher may be ahead.
         let age = oldest.map(|oldest| Utc::now().signed_duration_since(oldest));

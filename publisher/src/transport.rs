@@ -58,13 +58,14 @@ impl Transport {
 
     /// Makes one attempt to publish changes of one collection, within [`Self::call_limits`]. There
     /// is a result for each, in their order: an error as of [`Self::publish`].
-    pub async fn publish_all(
-        &self,
-        changes: impl ExactSizeIterator<Item = &Change> + Clone + Send,
-    ) -> Vec<anyhow::Result<()>> {
+    pub async fn publish_all(&self, changes: &[&Change]) -> Vec<anyhow::Result<()>> {
         match self {
             Self::Dapr(dapr) if changes.len() > 1 => dapr.publish_all(changes).await,
-            _ => join_all(changes.map(async |change| self.publish(change).await.map(drop))).await,
+            _ => {
+                let published = changes.iter().map(|change| self.publish(change));
+                let results = join_all(published).await.into_iter();
+                results.map(|result| result.map(drop)).collect()
+            }
         }
     }
 

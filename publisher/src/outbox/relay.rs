@@ -12,7 +12,8 @@
 //!
 //! The *sweep* reads pending changes from the log and puts them in flight: those that failed, those
 //! that found the queue full, and those of a publisher that stopped. Publishing twice is harmless,
-//! so nothing is locked between publishers. A change that cannot be published never delays another.
+//! so nothing is locked between publishers. A change that cannot be published does not keep back
+//! another one; while its topic hangs, others may wait for a slot until the transport gives it up.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -20,8 +21,9 @@ use std::{
     time::Duration,
 };
 
+use anyhow::anyhow;
 use chrono::Utc;
-use contract::{Change, CollectionName, Revision};
+use contract::{Change, CollectionName, DocumentId, Revision};
 use futures_util::{
     future::{BoxFuture, FutureExt},
     stream::{FuturesUnordered, StreamExt},
@@ -29,7 +31,7 @@ use futures_util::{
 use service::runtime::log_rate::LogRate;
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
-    time::{Instant, Interval, MissedTickBehavior, interval, timeout, timeout_at},
+    time::{Interval, MissedTickBehavior, interval},
 };
 use tracing::{Instrument, Span, debug, info, warn};
 
@@ -39,10 +41,13 @@ use crate::{
     transport::Transport,
 };
 
+mod drain;
 mod gathered;
+mod marks;
 mod sweep;
 
 use gathered::{Gathered, TakenChange};
+use marks::Marks;
 use sweep::Sweep;
 
 /// Changes in the queue between writer and relay, at most. The sweep finds the others.
@@ -55,14 +60,10 @@ const IN_FLIGHT: usize = 64;
 /// for queued changes.
 const SWEPT_IN_FLIGHT: usize = 32;
 const MARK_INTERVAL: Duration = Duration::from_millis(100);
-/// Pause after a call that could not mark changes.
-const MARK_PAUSE: Duration = Duration::from_secs(1);
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// A change that is pending for longer than this is left to the sweep: its publisher stopped, had
 /// no room for it in the queue, or could not publish it.
 const UNPUBLISHED_AFTER: Duration = Duration::from_secs(1);
-/// How long changes that are queued or in flight at the end are published; then they stay pending.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
 type ChangeKey = (CollectionName, Revision);
 
@@ -111,13 +112,9 @@ pub struct Relay {
     in_flight: usize,
     /// How many of those in flight come from the sweep.
     swept_in_flight: usize,
-    /// Changes that are to be marked.
-    published: Vec<ChangeKey>,
-    marking: bool,
-    /// Nothing is marked before: the last call failed.
-    mark_after: Instant,
+    marks: Marks,
     sweep: Sweep,
-    /// Collections of which the last change could not be published.
+    /// Collections of which the last call did not publish all changes.
     failing: BTreeSet<CollectionName>,
     metrics: Arc<Metrics>,
 }
@@ -143,9 +140,7 @@ impl Relay {
             known: HashSet::new(),
             in_flight: 0,
             swept_in_flight: 0,
-            published: Vec::new(),
-            marking: false,
-            mark_after: Instant::now(),
+            marks: Marks::new(),
             failing: BTreeSet::new(),
             metrics,
         })
@@ -230,12 +225,10 @@ impl Relay {
                 _ => Span::none(),
             };
             let publish = async move {
+                let of_call: Vec<_> = changes.iter().map(|taken| &taken.change).collect();
                 // Boxed once more, because the futures of the clients are nested almost as deep as
                 // the compiler allows.
-                let results = transport
-                    .publish_all(changes.iter().map(|taken| &taken.change))
-                    .boxed()
-                    .await;
+                let results = transport.publish_all(&of_call).boxed().await;
                 Finished::Publish {
                     collection,
                     changes,
@@ -253,11 +246,19 @@ impl Relay {
         results: Vec<anyhow::Result<()>>,
     ) {
         self.gathered.call_ended(collection);
-        let mut read_next = false;
-        for (taken, result) in changes.into_iter().zip(results) {
+        let (mut read_next, mut failed) = (false, None);
+        let mut results = results.into_iter();
+        for taken in changes {
+            let result = results
+                .next()
+                .unwrap_or_else(|| Err(anyhow!("the transport gave no result for it")));
             read_next |= taken.swept && result.is_ok();
-            self.finish_change(taken, result);
+            let key = (taken.change.id.clone(), taken.change.revision);
+            if let Err(error) = self.finish_change(taken, result) {
+                failed.get_or_insert((key, error));
+            }
         }
+        self.note_call(collection, failed);
         self.send();
         // The next read of a backlog does not wait for the timer: it begins when half of the slots
         // are free.
@@ -266,7 +267,12 @@ impl Relay {
         }
     }
 
-    fn finish_change(&mut self, taken: TakenChange, result: anyhow::Result<()>) {
+    /// Ends the flight of a change. Passes the error of its event on.
+    fn finish_change(
+        &mut self,
+        taken: TakenChange,
+        result: anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         let TakenChange {
             change,
             span,
@@ -281,44 +287,45 @@ impl Relay {
             revision,
             ..
         } = change;
-        match result {
-            Ok(()) => {
-                span.in_scope(
-                    || debug!(%collection, %id, revision, "the event of a change is published"),
-                );
-                if self.failing.remove(&collection) {
-                    info!(
-                        %collection, %id, revision,
-                        "events of the collection are published again"
-                    );
-                }
-                self.published.push((collection, revision));
+        if result.is_ok() {
+            span.in_scope(
+                || debug!(%collection, %id, revision, "the event of a change is published"),
+            );
+            self.marks.add((collection, revision));
+        } else {
+            // Forgotten, so that the sweep tries it again.
+            self.known.remove(&(collection, revision));
+        }
+        result
+    }
+
+    /// Notes whether a call published all its changes; `failed` is the first that it did not. One line
+    /// when failures begin and one when they end, not one for each event.
+    fn note_call(
+        &mut self,
+        collection: &CollectionName,
+        failed: Option<((DocumentId, Revision), anyhow::Error)>,
+    ) {
+        let Some(((id, revision), error)) = failed else {
+            if self.failing.remove(collection) {
+                info!(%collection, "events of the collection are published again");
             }
-            Err(error) => {
-                // Forgotten, so that the sweep tries it again.
-                self.known.remove(&(collection.clone(), revision));
-                // One line when it begins, not one per event.
-                if !self.failing.contains(&collection) {
-                    warn!(
-                        %collection, %id, revision,
-                        "events of the collection cannot be published, their changes stay pending: \
-                         {error:#}"
-                    );
-                    self.failing.insert(collection);
-                }
-            }
+            return;
+        };
+        if self.failing.insert(collection.clone()) {
+            warn!(
+                %collection, %id, revision,
+                "events of the collection cannot be published, their changes stay pending: {error:#}"
+            );
         }
     }
 
     /// Marks all published changes in the store, one call at a time.
     fn mark(&mut self) {
-        if self.published.is_empty() || self.marking || Instant::now() < self.mark_after {
-            // What is published during a call is marked by the next one, in one batch.
+        let Some(keys) = self.marks.begin() else {
             return;
-        }
-        self.marking = true;
+        };
         let store = self.store.clone();
-        let keys = std::mem::take(&mut self.published);
         let mark = async move {
             let result = store.mark_published(&keys).await;
             Finished::Mark { keys, result }
@@ -327,26 +334,15 @@ impl Relay {
     }
 
     fn finish_mark(&mut self, keys: Vec<ChangeKey>, result: anyhow::Result<()>) {
-        self.marking = false;
         match result {
             Ok(()) => {
+                self.marks.end();
                 for key in keys {
                     self.known.remove(&key);
                 }
             }
             // They stay known and are marked the next time.
-            Err(error) => {
-                static FAILURES: LogRate = LogRate::new();
-                if let Some(left_out) = FAILURES.due() {
-                    warn!(
-                        changes = keys.len(),
-                        "published changes could not be marked in the store and will be marked \
-                         later: {error:#}{left_out}"
-                    );
-                }
-                self.mark_after = Instant::now() + MARK_PAUSE;
-                self.published.extend(keys);
-            }
+            Err(error) => self.marks.fail(keys, &error),
         }
     }
 
@@ -399,59 +395,6 @@ impl Relay {
             self.sweep();
         }
     }
-
-    /// Publishes what is queued, while that works and time is left. The rest stays pending.
-    async fn drain(mut self) {
-        let deadline = Instant::now() + DRAIN_TIMEOUT;
-        // Collections that failed before get one more chance.
-        self.failing.clear();
-        self.mark_after = Instant::now();
-        loop {
-            // After a failure nothing more is taken from the queue: the transport is probably
-            // unavailable, and the process should not wait for it.
-            if self.failing.is_empty() {
-                while self.in_flight < IN_FLIGHT
-                    && let Ok(committed) = self.changes.try_recv()
-                {
-                    self.take(committed);
-                }
-            } else {
-                self.forget_gathered();
-            }
-            // One call for all of them.
-            if self.in_flight == 0 {
-                self.mark();
-            }
-            match timeout_at(deadline, self.operations.next()).await {
-                Ok(Some(finished)) => self.finish(finished),
-                Ok(None) => return,
-                Err(_elapsed) => break,
-            }
-        }
-        // If marking fails or takes too long, the changes are published again: harmless.
-        self.mark();
-        // With a time limit of its own, because the deadline may have passed.
-        drop(timeout(DRAIN_TIMEOUT, self.until_marked()).await);
-    }
-
-    /// Leaves changes that wait for a call pending.
-    fn forget_gathered(&mut self) {
-        for taken in self.gathered.take_all() {
-            self.in_flight -= 1;
-            self.swept_in_flight -= usize::from(taken.swept);
-            let change = taken.change;
-            self.known.remove(&(change.collection, change.revision));
-        }
-    }
-
-    /// Waits until a call that marks changes has ended, or no operation is left.
-    async fn until_marked(&mut self) {
-        while let Some(finished) = self.operations.next().await {
-            if matches!(finished, Finished::Mark { .. }) {
-                return;
-            }
-        }
-    }
 }
 
 /// A timer that does not make up for ticks that it missed.
@@ -460,3 +403,6 @@ fn timer(period: Duration) -> Interval {
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     timer
 }
+
+#[cfg(test)]
+mod tests;

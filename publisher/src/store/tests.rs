@@ -15,6 +15,11 @@ use crate::{
 
 /// A blank store with the collection `A`.
 async fn blank(folder: &tempfile::TempDir) -> Store {
+    opened(folder, Broadcast::all()).await
+}
+
+/// A store with the collection `A`, whose events are these.
+async fn opened(folder: &tempfile::TempDir, broadcast: Broadcast) -> Store {
     let rules = Rules {
         schemas: Schemas::default(),
         document_limit: 1_000,
@@ -23,7 +28,7 @@ async fn blank(folder: &tempfile::TempDir) -> Store {
     let policy = PublisherPolicy {
         collections: ServedCollections::fixed(BTreeSet::from([name()])),
         rules,
-        broadcast: Broadcast::all(),
+        broadcast,
     };
     Store::open(&StoreUrl::Embedded(folder.path().into()), Arc::new(policy))
         .await
@@ -122,20 +127,6 @@ async fn a_store_with_another_lineage_names_the_one_before_it() {
 #[tokio::test]
 async fn a_change_of_a_collection_without_a_topic_is_not_pending() {
     let folder = tempfile::TempDir::new().expect("a folder");
-    let opened = async |broadcast| {
-        let policy = PublisherPolicy {
-            collections: ServedCollections::fixed(BTreeSet::from([name()])),
-            rules: Rules {
-                schemas: Schemas::default(),
-                document_limit: 1_000,
-                secrets: Default::default(),
-            },
-            broadcast,
-        };
-        Store::open(&StoreUrl::Embedded(folder.path().into()), Arc::new(policy))
-            .await
-            .expect("a store")
-    };
     let pending = async |store: &Store| {
         let recent = Utc::now()..Utc::now();
         let page = store.pending(&name(), 0, recent, 10).await.expect("a page");
@@ -146,13 +137,32 @@ async fn a_change_of_a_collection_without_a_topic_is_not_pending() {
         without_topic: [name()].into(),
         id_only: IdOnly::All,
     };
-    let store = opened(silent).await;
+    let store = opened(&folder, silent).await;
     create(&store, "x").await;
     assert_eq!(pending(&store).await, [0_u64; 0]);
     drop(store);
-    let store = opened(Broadcast::all()).await;
+    let store = blank(&folder).await;
     create(&store, "y").await;
     assert_eq!(pending(&store).await, [2]);
+}
+
+/// The setting may come and go: no publisher publishes these changes, so nothing waits for them.
+#[tokio::test]
+async fn changes_of_a_collection_without_a_topic_are_no_backlog() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let store = blank(&folder).await;
+    create(&store, "x").await;
+    assert_eq!(store.backlog().await.expect("a number").pending, 1);
+    drop(store);
+    let silent = Broadcast::On {
+        without_topic: [name()].into(),
+        id_only: IdOnly::All,
+    };
+    let store = opened(&folder, silent).await;
+    assert_eq!(
+        store.backlog().await.expect("a number"),
+        EventBacklog::default()
+    );
 }
 
 /// The backlog counts what is pending, also what a publisher is publishing now.
@@ -228,11 +238,19 @@ async fn streams_that_are_equally_far_share_one_read_of_the_log() {
     assert_eq!(revisions(&reads.clone(), 0, limits).await, [1]);
     // Another position, and other limits, are read for themselves.
     assert_eq!(revisions(&reads, 1, limits).await, [2]);
+    // Most streams are as far as the farthest: from then on they share its read, and not that of one
+    // that asked first and lags.
+    create(&store, "c").await;
+    assert_eq!(revisions(&reads, 1, limits).await, [2]);
+    assert_eq!(revisions(&reads, 0, limits).await, [1, 2, 3]);
     let other = FeedLimits {
         changes: 2,
         ..limits
     };
     assert_eq!(revisions(&reads, 0, other).await, [1, 2]);
     // The next reading of the heads begins without reads.
-    assert_eq!(revisions(&SharedReads::default(), 0, limits).await, [1, 2]);
+    assert_eq!(
+        revisions(&SharedReads::default(), 0, limits).await,
+        [1, 2, 3]
+    );
 }

@@ -5,7 +5,8 @@
 //! sidecar may start after its application. Nothing here retries; the relay does.
 //!
 //! A backlog goes by bulk publish. A sidecar that cannot publish an entry may refuse the whole call
-//! without naming the entry (1.14 does): then each event goes alone.
+//! without naming the entry (1.14 does): then each event goes alone. After a bulk that was not
+//! answered in time each event goes alone for a while: a slow broker may manage one in that time.
 
 use std::{
     collections::HashMap,
@@ -37,7 +38,7 @@ pub(super) const CALL_LIMITS: CallLimits = CallLimits {
     events: 64,
     bytes: 1 << 20,
 };
-/// How long events go one by one after a sidecar that has no bulk publish.
+/// How long events go one by one after a bulk that the sidecar does not know or did not answer in time.
 const WITHOUT_BULK: Duration = Duration::from_secs(60);
 
 /// Time limit of one publish, including what the sidecar and the broker do for it.
@@ -86,24 +87,22 @@ impl DaprTransport {
     }
 
     /// See [`super::Transport::publish_all`].
-    pub(super) async fn publish_all(
-        &self,
-        changes: impl ExactSizeIterator<Item = &Change> + Clone + Send,
-    ) -> Vec<anyhow::Result<()>> {
+    pub(super) async fn publish_all(&self, changes: &[&Change]) -> Vec<anyhow::Result<()>> {
         if self.has_bulk()
-            && let Some(topic) = changes.clone().next().map(|first| &first.collection)
+            && let Some(first) = changes.first()
         {
-            match self.publish_bulk(topic, changes.clone()).await {
+            match self.publish_bulk(&first.collection, changes).await {
                 Ok(results) => return results,
-                Err(BulkError::NoBulk) => self.note_no_bulk(),
+                Err(BulkError::NoBulk) => self.note_no_bulk("has no bulk publish"),
                 Err(BulkError::OneByOne) => {}
-                Err(BulkError::Failed(error)) => {
-                    let error = format!("{error:#}");
-                    return changes.map(|_change| Err(anyhow!(error.clone()))).collect();
+                Err(BulkError::Late(error)) => {
+                    self.note_no_bulk("did not answer a bulk publish in time");
+                    return all_failed(changes.len(), &error);
                 }
+                Err(BulkError::Failed(error)) => return all_failed(changes.len(), &error),
             }
         }
-        join_all(changes.map(|change| self.publish(change))).await
+        join_all(changes.iter().map(|change| self.publish(change))).await
     }
 
     pub(super) async fn publish(&self, change: &Change) -> anyhow::Result<()> {
@@ -132,11 +131,10 @@ impl DaprTransport {
     async fn publish_bulk(
         &self,
         topic: &CollectionName,
-        changes: impl ExactSizeIterator<Item = &Change> + Send,
+        changes: &[&Change],
     ) -> Result<Vec<anyhow::Result<()>>, BulkError> {
-        let count = changes.len();
-        let mut entries = Vec::with_capacity(count);
-        for (number, change) in changes.enumerate() {
+        let mut entries = Vec::with_capacity(changes.len());
+        for (number, change) in changes.iter().enumerate() {
             // One that cannot be written fails alone.
             let event = self.encoder.for_sidecar(change);
             let event = event.map_err(|_unwritten| BulkError::OneByOne)?;
@@ -161,14 +159,22 @@ impl DaprTransport {
         )]
         let call = client.bulk_publish_event_alpha1(request);
         match tokio::time::timeout(PUBLISH_TIMEOUT, call).await {
-            Ok(Ok(answer)) => Ok(results(&answer.into_inner(), count)),
+            Ok(Ok(answer)) => {
+                self.note_bulk();
+                Ok(results(&answer.into_inner(), changes.len()))
+            }
             Ok(Err(status)) => Err(match status.code() {
                 Code::Unimplemented => BulkError::NoBulk,
-                // Some event was not published, and it is not said which.
-                Code::Internal | Code::Unknown => BulkError::OneByOne,
-                _ => BulkError::Failed(self.failed(status)),
+                // Each event alone would get the same answer.
+                Code::Unavailable | Code::Unauthenticated | Code::PermissionDenied => {
+                    BulkError::Failed(self.failed(status))
+                }
+                // The time limit of the channel, or that of the sidecar.
+                Code::DeadlineExceeded | Code::Cancelled => BulkError::Late(self.failed(status)),
+                // One of the events may be the reason, and it is not said which.
+                _ => BulkError::OneByOne,
             }),
-            Err(_elapsed) => Err(BulkError::Failed(self.late())),
+            Err(_elapsed) => Err(BulkError::Late(self.late())),
         }
     }
 
@@ -180,7 +186,17 @@ impl DaprTransport {
         without.is_none_or(|until| Instant::now() >= until)
     }
 
-    fn note_no_bulk(&self) {
+    /// Notes that a bulk was answered: the next time without one is logged again.
+    fn note_bulk(&self) {
+        let mut without = self
+            .without_bulk
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // Another bulk that began at the same time may have been late.
+        without.take_if(|until| Instant::now() >= *until);
+    }
+
+    fn note_no_bulk(&self, why: &str) {
         let mut without = self
             .without_bulk
             .lock()
@@ -189,7 +205,8 @@ impl DaprTransport {
         *without = Some(Instant::now() + WITHOUT_BULK);
         if is_first {
             tracing::info!(
-                "the sidecar at {} has no bulk publish: events of a backlog are published one by one",
+                "the sidecar at {} {why}: events of a backlog are published one by one; bulk publish is \
+                 tried again every {WITHOUT_BULK:?}",
                 self.endpoint
             );
         }
@@ -240,8 +257,18 @@ enum BulkError {
     NoBulk,
     /// It is not known which events were published; one by one says it.
     OneByOne,
+    /// It was not answered in time. Some events may be published.
+    Late(anyhow::Error),
     /// The sidecar is not there, or refuses all.
     Failed(anyhow::Error),
+}
+
+/// The same error for each of `count` changes.
+fn all_failed(count: usize, error: &anyhow::Error) -> Vec<anyhow::Result<()>> {
+    let error = format!("{error:#}");
+    (0..count)
+        .map(|_number| Err(anyhow!(error.clone())))
+        .collect()
 }
 
 /// The result of each of `count` entries, whose ids are their numbers. An id that is not one of them

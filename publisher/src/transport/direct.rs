@@ -164,19 +164,11 @@ impl DirectTransport {
     async fn deliver_to_all(&self, subject: Subject<'_>, event: &Bytes) -> Deliveries {
         self.tls.refresh().await;
         let subscribers = self.subscribers.all();
-        let slots = Semaphore::new(AT_ONCE);
-        let deliveries = subscribers.iter().map(async |subscriber| {
-            let slot = slots.acquire().await;
-            // In a box, so that a delivery that waits for its slot takes no memory.
-            let mut delivery = Box::pin(self.deliver(subscriber, subject, event));
-            if let Ok(outcome) = timeout(PATIENCE, &mut delivery).await {
-                return outcome;
-            }
-            drop(slot);
-            delivery.await
+        let outcomes = in_slots(&subscribers, |subscriber| {
+            self.deliver(subscriber, subject, event)
         });
         let mut counted = Deliveries::default();
-        for outcome in join_all(deliveries).await {
+        for outcome in outcomes.await {
             match outcome {
                 Outcome::Taken => counted.taken += 1,
                 Outcome::Dropped => counted.dropped += 1,
@@ -319,6 +311,26 @@ impl DirectTransport {
     }
 }
 
+/// Delivers to each subscriber, and waits for all of them. [`AT_ONCE`] begin at the same time; one that
+/// takes longer than [`PATIENCE`] makes place for the next one.
+async fn in_slots<'a, S, D: Future>(
+    subscribers: &'a [S],
+    deliver: impl Fn(&'a S) -> D,
+) -> Vec<D::Output> {
+    let slots = Semaphore::new(AT_ONCE);
+    let deliveries = subscribers.iter().map(async |subscriber| {
+        let slot = slots.acquire().await;
+        // In a box, so that a delivery that waits for its slot takes no memory.
+        let mut delivery = Box::pin(deliver(subscriber));
+        if let Ok(outcome) = timeout(PATIENCE, &mut delivery).await {
+            return outcome;
+        }
+        drop(slot);
+        delivery.await
+    });
+    join_all(deliveries).await
+}
+
 /// Whether a connection was made and is no use, because the ends do not agree on TLS: one has none, or
 /// the certificate is not accepted.
 fn is_of_tls(error: &reqwest::Error) -> bool {
@@ -421,12 +433,18 @@ async fn read_body(mut answer: Response) -> reqwest::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::{
+        collections::BTreeSet,
+        future::pending,
+        pin::pin,
+        sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    };
 
     use contract::ProblemKind;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,
+        sync::Notify,
     };
 
     use super::*;
@@ -476,33 +494,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_delivery_begins_while_more_than_begin_at_once_hang() {
-        // Connections wait to be accepted, and nothing is answered.
-        let hanging = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let works = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let base = |listener: &TcpListener| {
-            let address = listener.local_addr().expect("an address");
-            format!("http://{address}").parse().expect("a URL")
-        };
-        let mut bases: Vec<SecretUrl> = (0..AT_ONCE * 2).map(|_| base(&hanging)).collect();
-        bases.push(base(&works));
-        let open = std::sync::Arc::new(auth::Authenticator::open());
-        let subscribers = SubscriberRegistry::new(bases, BTreeSet::new(), None, open);
-        let settings = Settings::read(&[]).expect("the defaults");
-        let encoder = envelopes(&settings.events.expect("events"));
-        let transport =
-            DirectTransport::new(subscribers, encoder, ClientTls::default()).expect("a client");
-        let subject = Subject {
-            collection: &"A".parse().expect("a name"),
-            id: &"a".parse().expect("an id"),
-            revision: Some(1),
-        };
-        let event = Bytes::from_static(b"{}");
-        tokio::select! {
-            ended = transport.deliver_to_all(subject, &event) => {
-                panic!("the last subscriber was not reached: {ended:?}")
+        let subscribers: Vec<usize> = (0..=AT_ONCE * 2).collect();
+        let begun = AtomicUsize::new(0);
+        let all_begun = Notify::new();
+        let mut deliveries = pin!(in_slots(&subscribers, async |_subscriber: &usize| {
+            if begun.fetch_add(1, Relaxed) + 1 == subscribers.len() {
+                all_begun.notify_one();
             }
-            reached = timeout(ATTEMPT_TIMEOUT, works.accept()) => {
-                reached.expect("reached in time").expect("a connection");
+            // None ever ends, so no slot becomes free by that.
+            pending::<()>().await;
+        }));
+        assert!(futures_util::poll!(&mut deliveries).is_pending());
+        assert_eq!(begun.load(Relaxed), AT_ONCE, "no more at once");
+        tokio::select! {
+            _ended = deliveries => panic!("a delivery that hangs has ended"),
+            in_time = timeout(Duration::from_secs(30), all_begun.notified()) => {
+                in_time.expect("all begin in time");
             }
         }
     }

@@ -86,7 +86,7 @@ impl Turn {
 /// The handle through which requests and units of work write. Clones share the queue.
 #[derive(Clone)]
 pub struct Writer {
-    queue: mpsc::Sender<QueuedCommand>,
+    pub(super) queue: mpsc::Sender<QueuedCommand>,
     ahead: Ahead,
     /// Cancelled when writes are given up, after the process was asked to stop.
     pub(super) given_up: CancellationToken,

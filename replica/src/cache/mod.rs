@@ -37,8 +37,9 @@ use writer::Writer;
 /// Owner of the state of a replica.
 #[derive(Debug)]
 pub(crate) struct Cache {
-    /// A std mutex: a change is a few map operations, the lock is never held across an await, and
-    /// no other lock is taken under it.
+    /// A std mutex: a change is a few map operations, and the lock is never held across an await.
+    /// Under it only locks are taken that are held for a moment and under which no other is taken:
+    /// those of the arrivals, of the view and of the notifications.
     writer: Mutex<Writer>,
     /// Changes of events that the next task with the lock applies.
     arrivals: Arrivals<ReceivedChange, Decision>,

@@ -26,9 +26,10 @@ use contract::{
         TOKEN_HEADER,
     },
 };
-use futures_util::{FutureExt, StreamExt};
+use futures_util::{FutureExt, StreamExt, future::join_all};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use state::SignedChange;
 use subtle::ConstantTimeEq;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
@@ -254,7 +255,7 @@ async fn take(intake: &Intake, source: EventSource, headers: &HeaderMap, body: &
     if let Some(change) = cloudevent::parse_change(headers, body)
         && intake.follows(&change)
     {
-        return Received::Event(intake.take_change(source, change).await);
+        return Received::Event(intake.take_change(source, &change).await);
     }
     if let Some(bulk) = bulk(headers, body) {
         let deadline = Instant::now() + BULK_TIME;
@@ -271,46 +272,77 @@ pub(crate) async fn take_bulk(
     bulk: Bulk,
     deadline: Instant,
 ) -> Vec<EntryReply> {
-    let mut statuses = Vec::with_capacity(bulk.entries.len());
+    let taken = bulk.entries.len().min(MAX_ENTRIES);
+    let entries = bulk.entries[..taken].iter();
+    let entries: Vec<_> = entries
+        .map(|entry| ReadEntry::read(intake, entry))
+        .collect();
+    let mut outcomes = Vec::with_capacity(entries.len());
+    // The entries of a topic have an order. Where revisions say it, they are applied as one view.
+    let runs = entries.chunk_by(|entry, next| entry.change.is_some() && next.change.is_some());
+    for run in runs {
+        let taking = run.iter().map(|entry| entry.take(intake, source, deadline));
+        outcomes.extend(join_all(taking).await);
+    }
+    let mut outcomes = outcomes.into_iter();
     let mut left = 0;
-    // One after the other: the entries of a topic have an order.
-    for BulkEntry { entry_id, event } in bulk.entries {
-        let taken = if statuses.len() < MAX_ENTRIES && Instant::now() < deadline {
-            let original = event.as_deref().map_or("null", RawValue::get).as_bytes();
-            let taking = take_entry(intake, source, original);
-            let taken = timeout_at(deadline, taking).await.ok();
-            if let Some(outcome) = &taken {
-                intake.report_drop(outcome, original, None);
-            }
-            taken
-        } else {
-            None
-        };
-        let status = match taken {
+    let statuses = bulk.entries.into_iter().map(|BulkEntry { entry_id, .. }| {
+        let status = match outcomes.next().flatten() {
             Some(outcome) => reply(outcome).status,
             None => {
                 left += 1;
                 EventReplyStatus::Retry
             }
         };
-        statuses.push(EntryReply { entry_id, status });
-    }
+        EntryReply { entry_id, status }
+    });
+    let statuses: Vec<_> = statuses.collect();
     if left > 0 {
         intake.retry_entries(left, statuses.len());
     }
     statuses
 }
 
-/// Takes one entry of a bulk: by the fast path, else as any CloudEvent.
-async fn take_entry(intake: &Intake, source: EventSource, original: &[u8]) -> EventOutcome {
-    if let Some(change) = cloudevent::parse_delivered(original)
-        && intake.follows(&change)
-    {
-        return intake.take_change(source, change).await;
+/// An entry of a bulk, and its change where the fast path can read it.
+struct ReadEntry<'a> {
+    original: &'a [u8],
+    change: Option<SignedChange>,
+}
+
+impl<'a> ReadEntry<'a> {
+    fn read(intake: &Intake, entry: &'a BulkEntry) -> Self {
+        let original = entry.event.as_deref().map_or("null", RawValue::get);
+        let original = original.as_bytes();
+        let change = cloudevent::parse_delivered(original);
+        Self {
+            original,
+            change: change.filter(|change| intake.follows(change)),
+        }
     }
-    // One that is nested too deep is no event.
-    let value = canonical::value(original).unwrap_or_default();
-    take_event(intake, source, cloudevent::entry(value)).await
+
+    /// Takes it: by the fast path, else as any CloudEvent. `None` when the deadline was earlier.
+    async fn take(
+        &self,
+        intake: &Intake,
+        source: EventSource,
+        deadline: Instant,
+    ) -> Option<EventOutcome> {
+        let taking = async {
+            if let Some(change) = &self.change {
+                return intake.take_change(source, change).await;
+            }
+            // One that is nested too deep is no event.
+            let value = canonical::value(self.original).unwrap_or_default();
+            take_event(intake, source, cloudevent::entry(value)).await
+        };
+        // `timeout_at` begins also what is too late.
+        if Instant::now() >= deadline {
+            return None;
+        }
+        let outcome = timeout_at(deadline, taking).await.ok()?;
+        intake.report_drop(&outcome, self.original, None);
+        Some(outcome)
+    }
 }
 
 /// Takes an event that was read, or drops what is none.

@@ -126,7 +126,7 @@ impl Intake {
         expiration: Option<DateTime<Utc>>,
     ) -> EventOutcome {
         match self.parse_change(data.as_bytes()) {
-            Some(change) => self.take_change(source, change).await,
+            Some(change) => self.take_change(source, &change).await,
             None => match canonical::value(data.as_bytes()) {
                 Ok(data) => self.take_value(source, data, expiration).await,
                 Err(error) => self.drop_event("not-json", error),
@@ -274,7 +274,7 @@ impl Intake {
         expiration: Option<DateTime<Utc>>,
     ) -> EventOutcome {
         if let Some(signed) = SignedChange::from_event(&data) {
-            return self.take_change(source, signed).await;
+            return self.take_change(source, &signed).await;
         }
         // It names no position, so it has nothing that a signature could be of.
         if self.keys(source).is_some() {
@@ -293,13 +293,13 @@ impl Intake {
     pub(super) async fn take_change(
         &self,
         source: EventSource,
-        signed: SignedChange,
+        signed: &SignedChange,
     ) -> EventOutcome {
         let change = &signed.change;
         record_document(&change.collection, &change.id);
         record_revision(change);
         // Before anything is decided by what the event says.
-        if let Some(Err(cause)) = self.keys(source).map(|keys| keys.verify(&signed)) {
+        if let Some(Err(cause)) = self.keys(source).map(|keys| keys.verify(signed)) {
             return self.refuse(&change.collection, &change.id, cause);
         }
         match self.apply(source, change).await {

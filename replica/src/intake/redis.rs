@@ -167,7 +167,7 @@ impl RedisIntake {
         // Redis does not send an event again, so the attempts are made here.
         for _attempt in 0..ATTEMPTS {
             let outcome = match self.intake.parse_change(&body) {
-                Some(change) => self.intake.take_change(EventSource::Redis, change).await,
+                Some(change) => self.intake.take_change(EventSource::Redis, &change).await,
                 None => match canonical::value(&body) {
                     Ok(data) if is_id_only(&data) => {
                         self.intake

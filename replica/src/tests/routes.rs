@@ -284,6 +284,64 @@ async fn each_entry_of_a_bulk_has_its_own_result() {
     .await;
 }
 
+/// The entries that say their order themselves are applied together; the others keep the order of the
+/// bulk.
+#[tokio::test]
+async fn the_changes_of_a_bulk_are_applied_as_one_view() {
+    with_publisher(at_revision_8().1, async |replica| {
+        let loaded = eventually("loaded", || replica.view().root().loaded());
+        following(&replica, loaded).await;
+        let cache = &replica.intake().cache;
+        let before = replica
+            .view()
+            .root()
+            .collection(&name("A"))
+            .expect("A")
+            .watermark();
+        let entry = |number: u64| {
+            let data = event(
+                "Update",
+                &format!("d{number}"),
+                before + number,
+                Some(json!({"v": 1})),
+            );
+            let event = json!({"specversion": "1.0", "id": number.to_string(), "source": "test",
+                "type": "t", "datacontenttype": "application/json", "data": data});
+            json!({"entryId": number.to_string(), "event": event})
+        };
+        let entries: Vec<_> = (1..=40).map(entry).collect();
+        let bulk = serde_json::from_value(json!({"entries": entries})).expect("a bulk");
+        let mut written = cache.written();
+        let mut views = 0;
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        let source = EventSource::Posted(None);
+        let mut taking = std::pin::pin!(take_bulk(replica.intake(), source, bulk, deadline));
+        // The views are counted on the task that takes the bulk: none is overlooked.
+        let statuses = loop {
+            tokio::select! {
+                biased;
+                changed = written.changed() => {
+                    changed.expect("the cache is there");
+                    views += 1;
+                }
+                statuses = &mut taking => break statuses,
+            }
+        };
+        views += usize::from(written.has_changed().expect("the cache is there"));
+        let success = |entry: &EntryReply| entry.status == EventReplyStatus::Success;
+        assert_eq!(statuses.len(), 40);
+        assert!(statuses.iter().all(success));
+        let ids: Vec<_> = statuses
+            .iter()
+            .map(|entry| entry.entry_id.as_str())
+            .collect();
+        assert_eq!((ids[0], ids[39]), ("1", "40"), "in the order of the bulk");
+        assert_eq!(counts(&replica).applied, 40);
+        assert_eq!(views, 1);
+    })
+    .await;
+}
+
 /// Sidecars gather events only where that is set.
 #[actix_web::test]
 async fn a_sidecar_is_told_to_gather_events_where_that_is_set() {

@@ -1,7 +1,9 @@
 //! The supervisor: it spawns every background task of a process and awaits each of them.
 //!
 //! A task that panics, or that ends before the process stops, ends the process: a process with a
-//! dead task must never look healthy. Nothing else in the services spawns a task.
+//! dead task must never look healthy. Nothing else in the services spawns a task, except that a task
+//! may move its work to a thread with [`on_thread`] and awaits its result: a thread whose task was
+//! dropped ends by itself, and nobody awaits that.
 
 use std::{future::Future, io, time::Duration};
 

@@ -6,13 +6,17 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use contract::{Change, CollectionName};
+use contract::{Change, CollectionName, event};
 use tracing::Span;
 
 use crate::transport::CallLimits;
 
-/// Bytes of an event besides its value, approximately: the envelope, and the metadata of its entry.
-const ENVELOPE_BYTES: usize = 2_048;
+/// Bytes of an event besides its value and the parts of its change set, at most: the envelope, the
+/// context of the request, the signature.
+const ENVELOPE_BYTES: usize = 6 << 10;
+/// Bytes of a part of a change set besides the name of its collection, at most: the names of its
+/// members, and two numbers.
+const PART_BYTES: usize = 100;
 
 /// A change that is in flight.
 pub(super) struct TakenChange {
@@ -95,10 +99,16 @@ impl Gathered {
     }
 }
 
-/// At most so many bytes has the event of a change.
+/// Bytes of the event of a change, at most.
 fn size(change: &Change) -> usize {
     let value = change.config_data.as_ref();
-    ENVELOPE_BYTES + value.map_or(0, |value| value.as_str().len())
+    let value = value.map_or(0, |value| value.as_str().len());
+    let set = change.change_set.iter().flat_map(|set| &set.parts);
+    let parts: usize = set
+        .map(|part| PART_BYTES + part.collection.as_str().len())
+        .sum();
+    // A value that would make the event larger is not in it.
+    (ENVELOPE_BYTES + value + parts).min(event::MAX_BYTES)
 }
 
 #[cfg(test)]
@@ -111,7 +121,7 @@ mod tests {
     const LIMITS: CallLimits = CallLimits {
         calls: 2,
         events: 3,
-        bytes: 10_000,
+        bytes: 30_000,
     };
 
     fn taken(collection: &str, revision: Revision, value_bytes: usize) -> TakenChange {
@@ -171,13 +181,71 @@ mod tests {
     #[test]
     fn a_call_has_no_more_bytes_than_the_limit_unless_one_event_has() {
         let mut gathered = Gathered::new(LIMITS);
-        for (revision, bytes) in [(1, 3_000), (2, 3_000), (3, 20_000), (4, 9)] {
+        for (revision, bytes) in [(1, 10_000), (2, 10_000), (3, 40_000), (4, 9)] {
             gathered.add(taken("A", revision, bytes));
         }
         assert_eq!(revisions(gathered.next_call()), [1]);
         assert_eq!(revisions(gathered.next_call()), [2]);
         gathered.call_ended(&"A".parse().expect("a name"));
         assert_eq!(revisions(gathered.next_call()), [3]);
+    }
+
+    /// A value that is larger than an event is not in it.
+    #[test]
+    fn events_that_omit_their_values_share_a_call() {
+        let mut gathered = Gathered::new(CallLimits {
+            bytes: 3 * event::MAX_BYTES,
+            ..LIMITS
+        });
+        for revision in 1..5 {
+            gathered.add(taken("A", revision, 1_000_000));
+        }
+        assert_eq!(revisions(gathered.next_call()), [1, 2, 3]);
+    }
+
+    /// The largest that there are besides the value: a set over as many collections as it may have
+    /// changes, and a context with the longest texts, of characters that JSON escapes.
+    #[test]
+    fn no_event_is_larger_than_it_was_counted() {
+        let settings = crate::Settings::read(&["--collections", "A"]).expect("settings");
+        let encoder = crate::bench_support::envelopes(&settings.events.expect("events"));
+        let name = |number: usize| format!("{number:0>128}").parse().expect("a name");
+        let longest = "\"".repeat(contract::context::MAX_LEN);
+        let context = contract::Context::default()
+            .with_correlation_id(&longest)
+            .and_then(|context| context.with_user_id(&longest))
+            .and_then(|context| context.with_organisation_id(&longest))
+            .and_then(|context| context.with_reason(&"\"".repeat(contract::context::MAX_REASON)));
+        for (parts, value_bytes) in [
+            (0, 9),
+            (0, 40_000),
+            (0, 1_000_000),
+            (9, 9),
+            (256, 9),
+            (256, 40_000),
+        ] {
+            let mut change = taken("A", u64::MAX, value_bytes).change;
+            change.collection = name(1);
+            change.id = "i".repeat(128).parse().expect("an id");
+            change.context = context.clone().expect("valid");
+            change.change_set = Some(contract::ChangeSet {
+                id: "i".repeat(128),
+                parts: (0..parts)
+                    .map(|part| contract::SetPart {
+                        collection: name(part),
+                        first: u64::MAX,
+                        last: u64::MAX,
+                    })
+                    .collect(),
+            });
+            let event = encoder.for_sidecar(&change).expect("an event");
+            assert!(
+                event.len() <= size(&change),
+                "{parts} parts, {value_bytes} bytes: {} of {}",
+                event.len(),
+                size(&change)
+            );
+        }
     }
 
     proptest! {

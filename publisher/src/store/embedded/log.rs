@@ -97,15 +97,25 @@ impl Embedded {
         .await
     }
 
-    /// The number of pending changes, and the time of the oldest of them.
-    pub(in crate::store) async fn backlog(&self) -> anyhow::Result<(u64, Option<DateTime<Utc>>)> {
-        self.read(|_store, transaction| {
-            let sql = "SELECT count(*), min(time) FROM (SELECT time FROM pending LIMIT ?1)";
-            let mut statement = transaction.prepare_cached(sql)?;
-            let row = statement.query_row(params![MAX_BACKLOG], |row| {
-                Ok((row.get::<_, u64>(0)?, row.get::<_, Option<i64>>(1)?))
-            });
-            let (pending, oldest) = row?;
+    /// The number of pending changes of these collections, and the time of the oldest of them.
+    pub(in crate::store) async fn backlog(
+        &self,
+        collections: Vec<CollectionName>,
+    ) -> anyhow::Result<(u64, Option<DateTime<Utc>>)> {
+        self.read(move |_store, transaction| {
+            let mut statement = transaction.prepare_cached(
+                "SELECT count(*), min(time) FROM
+                 (SELECT time FROM pending WHERE collection = ?1 LIMIT ?2)",
+            )?;
+            let (mut pending, mut oldest) = (0, None::<i64>);
+            for collection in &collections {
+                let arguments = params![collection.as_str(), MAX_BACKLOG - pending];
+                let (more, time) = statement.query_row(arguments, |row| {
+                    Ok((row.get::<_, u64>(0)?, row.get::<_, Option<i64>>(1)?))
+                })?;
+                pending += more;
+                oldest = oldest.into_iter().chain(time).min();
+            }
             Ok((pending, oldest.and_then(DateTime::from_timestamp_millis)))
         })
         .await

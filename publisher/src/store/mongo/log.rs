@@ -53,11 +53,16 @@ impl Mongo {
         Ok(PendingPage::new(read, since, limit))
     }
 
-    /// The number of pending changes, and the time of the oldest of them.
-    pub(in crate::store) async fn backlog(&self) -> anyhow::Result<(u64, Option<DateTime<Utc>>)> {
+    /// The number of pending changes of these collections, and the time of the oldest of them.
+    pub(in crate::store) async fn backlog(
+        &self,
+        collections: &[CollectionName],
+    ) -> anyhow::Result<(u64, Option<DateTime<Utc>>)> {
+        let names: Vec<_> = collections.iter().map(CollectionName::as_str).collect();
+        let filter = doc! { "pending": true, "collection": { "$in": names } };
         let read = async {
             let mut found = Self::raw(self.table(CHANGES))
-                .find(doc! { "pending": true })
+                .find(filter)
                 .projection(doc! { "_id": 0, "time": 1 })
                 .limit(i64::try_from(MAX_BACKLOG)?)
                 .await?;

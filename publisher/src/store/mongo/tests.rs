@@ -295,6 +295,12 @@ async fn a_damaged_record_ends_a_page_of_the_log_and_is_not_published() -> Outco
     let backlog = bed.store.backlog().await?;
     assert_eq!(backlog.pending, 3, "the damaged one too");
     assert!(backlog.oldest_ms < 60_000, "{backlog:?}");
+    // Nobody publishes changes of a collection that is not served.
+    let other = doc! { "collection": "B", "revision": 1_i64, "pending": true,
+    "time": mongodb::bson::DateTime::from_millis(0) };
+    let log = bed.database.collection::<Bdoc>("_changes");
+    log.insert_one(other).await?;
+    assert_eq!(bed.store.backlog().await?.pending, 3);
     let pending = bed.store.pending(&name(), 0, far..far, 9).await?;
     assert_eq!((pending.changes.len(), pending.next), (2, None));
     // Damaged records at the begin do not hide those after them.

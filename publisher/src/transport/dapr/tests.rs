@@ -7,7 +7,7 @@ use std::{
 };
 
 use contract::{Digest, Epoch, Operation};
-use futures_util::future::{BoxFuture, FutureExt, Ready, ready};
+use futures_util::future::{BoxFuture, FutureExt, Ready, pending, ready};
 use tonic::{
     Response,
     body::Body,
@@ -27,6 +27,8 @@ enum Bulk {
     AllButLast,
     /// The call fails.
     Refused(Code),
+    /// The call is never answered.
+    Hangs,
 }
 
 /// What was published, and how.
@@ -93,13 +95,13 @@ struct BulkPublish(FakeSidecar);
 
 impl UnaryService<BulkPublishRequest> for BulkPublish {
     type Response = BulkPublishResponse;
-    type Future = Ready<Result<Response<BulkPublishResponse>, Status>>;
+    type Future = BoxFuture<'static, Result<Response<BulkPublishResponse>, Status>>;
 
     fn call(&mut self, request: Request<BulkPublishRequest>) -> Self::Future {
         let request = request.into_inner();
         let last = request.entries.last().expect("an entry").entry_id.clone();
         self.0.bulk_calls.lock().expect("calls").push(request);
-        ready(match self.0.bulk {
+        let answer = match self.0.bulk {
             Bulk::AllButLast => Ok(Response::new(BulkPublishResponse {
                 failed_entries: vec![BulkPublishResponseFailedEntry {
                     entry_id: last,
@@ -107,7 +109,9 @@ impl UnaryService<BulkPublishRequest> for BulkPublish {
                 }],
             })),
             Bulk::Refused(code) => Err(Status::new(code, "refused")),
-        })
+            Bulk::Hangs => return pending().boxed(),
+        };
+        ready(answer).boxed()
     }
 }
 
@@ -158,10 +162,11 @@ fn changes() -> Vec<Change> {
 async fn publish(bulk: Bulk, times: usize) -> (Vec<bool>, usize, usize, FakeSidecar) {
     let (sidecar, transport, server) = FakeSidecar::start(bulk).await;
     let changes = changes();
+    let changes: Vec<_> = changes.iter().collect();
     let published = async {
         let mut published = Vec::new();
         for _time in 0..times {
-            published = transport.publish_all(changes.iter()).await;
+            published = transport.publish_all(&changes).await;
         }
         published
     };
@@ -196,11 +201,37 @@ async fn a_bulk_that_fails_without_naming_an_entry_is_published_one_by_one() {
     assert_eq!((calls, singles), (2, 6));
 }
 
+/// One of its events may be why: the others must not wait for it.
 #[tokio::test]
-async fn a_sidecar_that_is_not_available_is_not_asked_one_by_one() {
-    let (published, calls, singles, _sidecar) = publish(Bulk::Refused(Code::Unavailable), 1).await;
-    assert_eq!(published, [false; 3]);
-    assert_eq!((calls, singles), (1, 0));
+async fn a_bulk_that_is_refused_for_one_of_its_events_is_published_one_by_one() {
+    for code in [Code::InvalidArgument, Code::ResourceExhausted] {
+        let (published, calls, singles, _sidecar) = publish(Bulk::Refused(code), 1).await;
+        assert_eq!(published, [true, false, true], "{code:?}");
+        assert_eq!((calls, singles), (1, 3), "{code:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_sidecar_that_is_not_there_or_refuses_the_caller_is_not_asked_one_by_one() {
+    for code in [
+        Code::Unavailable,
+        Code::Unauthenticated,
+        Code::PermissionDenied,
+    ] {
+        let (published, calls, singles, _sidecar) = publish(Bulk::Refused(code), 1).await;
+        assert_eq!(published, [false; 3], "{code:?}");
+        assert_eq!((calls, singles), (1, 0), "{code:?}");
+    }
+}
+
+/// A broker that is too slow for 64 events in the time of one call may be fast enough for one.
+#[tokio::test]
+async fn after_a_bulk_that_is_late_events_go_one_by_one() {
+    for late in [Bulk::Hangs, Bulk::Refused(Code::DeadlineExceeded)] {
+        let (published, calls, singles, _sidecar) = publish(late, 2).await;
+        assert_eq!(published, [true, false, true], "{late:?}");
+        assert_eq!((calls, singles), (1, 3), "{late:?}");
+    }
 }
 
 #[tokio::test]
@@ -216,8 +247,9 @@ async fn a_sidecar_that_had_no_bulk_publish_is_asked_again_later() {
     let (sidecar, transport, server) = FakeSidecar::start(Bulk::AllButLast).await;
     *transport.without_bulk.lock().expect("a time") = Some(Instant::now());
     let changes = changes();
+    let changes: Vec<_> = changes.iter().collect();
     tokio::select! {
-        _published = transport.publish_all(changes.iter()) => {}
+        _published = transport.publish_all(&changes) => {}
         _ended = server => unreachable!("the server ended"),
     }
     assert_eq!(sidecar.bulk_calls.lock().expect("calls").len(), 1);
