@@ -152,7 +152,7 @@ pub(super) fn status(status: StatusCode, applied: Option<&Applied>) -> StatusCod
     }
 }
 
-/// Query of [`applied`].
+/// Query of [`applied()`].
 #[derive(Deserialize)]
 pub(super) struct AppliedQuery {
     /// The newest one, if it is absent.
