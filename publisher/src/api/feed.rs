@@ -178,7 +178,7 @@ impl FeedView for LogView {
             }
             .into());
         }
-        for record in items.iter_mut().filter(|record| record.in_set()) {
+        for record in items.iter_mut().filter(|record| self.hides_part(record)) {
             *record = self.readable(record).map_err(unreadable)?;
         }
         let bytes = items.iter().map(FeedRecord::value_bytes).sum();
@@ -187,6 +187,14 @@ impl FeedView for LogView {
 }
 
 impl LogView {
+    /// Whether the caller may not read a part of the change's set. All others get the text of the
+    /// record.
+    fn hides_part(&self, record: &FeedRecord) -> bool {
+        let may_read = |name| self.caller.may(Right::Read, Target::Collection(name));
+        let mut parts = record.change_set().into_iter().flat_map(|set| &set.parts);
+        !parts.all(|part| may_read(&part.collection))
+    }
+
     /// A change of a set as the caller may read it.
     fn readable(&self, record: &FeedRecord) -> serde_json::Result<FeedRecord> {
         let mut change = record.change()?;

@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use contract::{Change, CollectionName, DocumentId, Epoch, Revision};
-use serde::{Deserialize, Serialize, Serializer, de::IgnoredAny};
+use contract::{Change, ChangeSet, CollectionName, DocumentId, Epoch, Revision};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::store::past::ValueRecord;
@@ -54,7 +54,7 @@ pub struct FeedRecord {
     revision: Revision,
     epoch: Epoch,
     value_bytes: usize,
-    in_set: bool,
+    change_set: Option<Arc<ChangeSet>>,
     text: Arc<RawValue>,
 }
 
@@ -95,9 +95,9 @@ impl FeedRecord {
         self.value_bytes
     }
 
-    /// Whether the change is part of a change set.
-    pub fn in_set(&self) -> bool {
-        self.in_set
+    /// The change set of the change.
+    pub fn change_set(&self) -> Option<&ChangeSet> {
+        self.change_set.as_deref()
     }
 }
 
@@ -112,7 +112,7 @@ impl LogRecord for FeedRecord {
             epoch: Epoch,
             #[serde(borrow)]
             config_data: Option<&'a RawValue>,
-            change_set: Option<IgnoredAny>,
+            change_set: Option<ChangeSet>,
         }
 
         let members: Members<'_> = serde_json::from_str(text)?;
@@ -122,7 +122,7 @@ impl LogRecord for FeedRecord {
             revision: members.revision,
             epoch: members.epoch,
             value_bytes: members.config_data.map_or(0, |value| value.get().len()),
-            in_set: members.change_set.is_some(),
+            change_set: members.change_set.map(Arc::new),
             text: RawValue::from_string(text.to_owned())?.into(),
         })
     }
@@ -148,8 +148,9 @@ mod tests {
         let record = FeedRecord::read(text).expect("a record");
         assert_eq!(serde_json::to_string(&record).expect("json"), text);
         assert_eq!(record.value_bytes(), r#"{"n":9007199254740993}"#.len());
-        assert!(record.in_set());
         let change = record.change().expect("a change");
+        assert!(record.change_set().is_some());
+        assert_eq!(record.change_set(), change.change_set.as_ref());
         assert_eq!(record.key(), change.key());
         assert_eq!(record.epoch(), change.epoch);
         let again = FeedRecord::of(&change).expect("a record");
