@@ -14,7 +14,6 @@ use chrono::Utc;
 use contract::{
     CollectionName,
     access::{Identity, Right, Target},
-    applied::{Applied, WaitFor},
     fleet::{
         CheckIn, CheckInAnswer, EpochDeclared, ReplicaList, ReplicaRecord, RestoreEpochRequest,
         ResyncReason,
@@ -33,7 +32,7 @@ pub use self::{
 };
 use self::{
     check_ins::{CheckInBatcher, HeadsSnapshot, HistoryPoint},
-    progress::AppliedWrite,
+    progress::Progress,
     registry::Registry,
     restore::{Restore, claims::Claim},
 };
@@ -342,17 +341,9 @@ impl Fleet {
         self.confirmations.want()
     }
 
-    /// Waits until enough live replicas have applied a write, or the deadline is over. `names` says
-    /// whether the answer names those that have not.
-    pub async fn until_applied(
-        &self,
-        write: &AppliedWrite,
-        wait: WaitFor,
-        deadline: Instant,
-        names: bool,
-    ) -> Applied {
-        let progress = self.registry.progress();
-        progress.until_applied(write, wait, deadline, names).await
+    /// How far the replicas are.
+    pub fn progress(&self) -> &Progress {
+        self.registry.progress()
     }
 
     /// The operator reports that the store was restored.

@@ -28,6 +28,7 @@ use tokio::time::Instant;
 use crate::{
     api::{Api, error::ApiError, store_failed},
     fleet::progress::AppliedWrite,
+    store::past::PastError,
     transport::confirm::ConfirmationWanted,
 };
 
@@ -67,15 +68,11 @@ impl Wait {
     ) -> Result<Self, ApiError> {
         let query = Query::<WaitQuery>::from_query(request.query_string());
         let query = query.map_err(ProblemError::unreadable)?.into_inner();
-        if query.wait.is_some() {
-            let asked = Asked::of(api, caller, request, query).await?;
-            return Ok(Self(Some(asked)));
+        if query.wait.is_none() && query.timeout.is_none() {
+            return Ok(Self(None));
         }
-        if query.timeout.is_some() {
-            let detail = "it says how long `wait` waits, which is missing";
-            return Err(ProblemError::bad_request("timeout", detail).into());
-        }
-        Ok(Self(None))
+        let asked = Asked::of(api, caller, request, query).await?;
+        Ok(Self(Some(asked)))
     }
 
     /// Waits for a write that is committed. `None` where nothing is waited for.
@@ -129,8 +126,8 @@ impl Asked {
             documents,
         };
         let until = |deadline| {
-            api.fleet
-                .until_applied(&write, self.wait, deadline, self.names)
+            let progress = api.fleet.progress();
+            progress.until_applied(&write, self.wait, deadline, self.names)
         };
         let waited = tokio::select! {
             applied = until(Instant::now() + self.timeout) => Some(applied),
@@ -176,8 +173,12 @@ pub(super) async fn applied(
     let newest = newest.first().map_or(0, |head| head.revision);
     let revision = query.revision.unwrap_or(newest);
     if revision > newest {
-        let detail = format!("the newest revision of {collection} is {newest}");
-        return Err(ProblemError::bad_request("revision", detail).into());
+        let revision = newest;
+        return Err(PastError::Ahead {
+            collection,
+            revision,
+        }
+        .into());
     }
     let asked = Asked::of(&api, &caller, &request, wait).await?;
     let revisions = BTreeMap::from([(collection, revision)]);

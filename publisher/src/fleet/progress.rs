@@ -7,7 +7,13 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Release},
+        },
+    },
     time::Duration,
 };
 
@@ -43,11 +49,13 @@ pub struct AppliedWrite {
 
 /// The newest report of each known replica. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Progress(Arc<Shared>);
+pub struct Progress(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
     newest: Mutex<HashMap<String, Arc<ReplicaRecord>>>,
+    /// Whether the rows of the store were read: before, replicas may be missing here.
+    is_complete: AtomicBool,
     changed: watch::Sender<()>,
 }
 
@@ -94,12 +102,13 @@ impl Progress {
         known.retain(|_name, record| record.seen >= began);
         newest.extend(known);
         drop(newest);
+        self.0.is_complete.store(true, Release);
         self.0.changed.send_replace(());
     }
 
     /// Waits until enough live replicas have applied a write, or the deadline is over. `names` says
     /// whether the answer names those that have not.
-    pub(super) async fn until_applied(
+    pub async fn until_applied(
         &self,
         write: &AppliedWrite,
         wait: WaitFor,
@@ -112,7 +121,8 @@ impl Progress {
             changed.borrow_and_update();
             let is_over = Instant::now() >= deadline;
             let standing = self.look(write, names && is_over);
-            let reached = standing.applied >= wait.needed(standing.replicas);
+            let reached = self.0.is_complete.load(Acquire)
+                && standing.applied >= wait.needed(standing.replicas);
             if reached || is_over {
                 let waited_ms = u64::try_from(begun.elapsed().as_millis());
                 return Applied {

@@ -112,6 +112,7 @@ def publisher(call, prefix):
     document = ("ConfigData", value)
     assert call("createDocument", COLLECTION, body=document, expected=201).id == value["id"]
     assert call("getReferrers", COLLECTION, value["id"]).items == []
+    assert call("getApplied", COLLECTION, timeout="20s").reached is True
     call("putDocument", COLLECTION, value["id"], body=document, if_match="*", x_user_id="u-1")
     call("patchDocument", COLLECTION, value["id"], body=("ConfigData", {"name": "patched"}))
     changes = [{"collection": COLLECTION, "op": "Patch", "id": id, "configData": {"name": f"{prefix} in a set"}}

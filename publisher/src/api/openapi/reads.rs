@@ -1,7 +1,7 @@
 //! Operations that read: collections, documents, snapshots, the feed and the schemas.
 
 use contract::{
-    Change, Document, DocumentId, ProblemKind, Revision, applied::Applied, references::Referrers,
+    Change, Document, DocumentId, ProblemKind, applied::Applied, references::Referrers,
 };
 use serde_json::json;
 use service::http::{
@@ -38,10 +38,10 @@ pub(crate) fn applied() -> ApiOperation {
         .query(
             "revision",
             "The newest one when it is omitted",
-            ApiSchema::of::<Revision>(),
+            json!({"type": "integer", "minimum": 0}).into(),
         );
     reading(writes::waiting(operation))
-        .problems(&[ProblemKind::StreamsFull])
+        .problems(&[ProblemKind::StreamsFull, ProblemKind::NoRevision])
         .answer(ApiAnswer::json::<Applied>(
             200,
             "`reached` says whether they are enough",

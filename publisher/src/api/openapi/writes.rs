@@ -114,13 +114,13 @@ pub(super) fn waiting(operation: ApiOperation) -> ApiOperation {
         .query(
             "wait",
             "Answers when so many live replicas have applied the write: `all`, a number, or a part like \
-             `90%`",
-            json!({"type": "string", "pattern": "^(all|[1-9][0-9]*|[1-9][0-9]?%|100%)$"}).into(),
+             `90%`; `all` where only `timeout` is given",
+            json!({"type": "string", "pattern": "^(all|[1-9][0-9]{0,8}|[1-9][0-9]?%|100%)$"}).into(),
         )
         .query(
             "timeout",
             "How long it waits at most, like `5s` or `500ms`; 5 s without it, 60 s at most",
-            json!({"type": "string", "pattern": "^[0-9]{1,5}(s|ms)$", "default": "5s"}).into(),
+            json!({"type": "string", "pattern": "^(([0-9]|[1-5][0-9]|60)s|([0-9]{1,4}|[1-5][0-9]{4}|60000)ms)$", "default": "5s"}).into(),
         )
 }
 

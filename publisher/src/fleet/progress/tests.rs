@@ -42,8 +42,9 @@ fn write(revision: Revision) -> AppliedWrite {
     }
 }
 
-fn progress(records: &[ReplicaRecord]) -> Progress {
+fn progress_of(records: &[ReplicaRecord]) -> Progress {
     let progress = Progress::default();
+    progress.replace([].iter(), Utc::now());
     for record in records {
         progress.note(record);
     }
@@ -68,7 +69,7 @@ async fn live_replicas_that_follow_the_collection_count() {
         .expect("a report");
     let of_other = "B".parse().expect("a name");
     other.check_in.collections.insert(of_other, report);
-    let progress = progress(&[
+    let progress = progress_of(&[
         record("a", 5, 0),
         record("b", 4, 0),
         record("gone", 5, 60),
@@ -91,9 +92,9 @@ async fn live_replicas_that_follow_the_collection_count() {
     }
     assert!(now(&progress, &write(4), "all").await.reached);
     // Nobody is left out where there is nobody.
-    let none = now(&Progress::default(), &write(5), "all").await;
+    let none = now(&progress_of(&[]), &write(5), "all").await;
     assert_eq!((none.reached, none.replicas), (true, 0));
-    assert!(!now(&Progress::default(), &write(5), "1").await.reached);
+    assert!(!now(&progress_of(&[]), &write(5), "1").await.reached);
 }
 
 #[tokio::test]
@@ -134,7 +135,7 @@ async fn a_replica_says_why_it_has_not_applied_a_write() {
         ),
     ];
     for (members, reason) in cases {
-        let progress = progress(&[record_with("a", 0, members.clone())]);
+        let progress = progress_of(&[record_with("a", 0, members.clone())]);
         let applied = now(&progress, &write(5), "all").await;
         let found = applied.missing.first().map(|missing| missing.reason);
         assert_eq!(
@@ -145,13 +146,13 @@ async fn a_replica_says_why_it_has_not_applied_a_write() {
     }
     let mut deaf = record("a", 4, 0);
     deaf.check_in.intake = Some(contract::fleet::IntakeFault::NotReceiving);
-    let applied = now(&progress(&[deaf]), &write(5), "all").await;
+    let applied = now(&progress_of(&[deaf]), &write(5), "all").await;
     assert_eq!(applied.missing[0].reason, NotAppliedReason::NotReceiving);
 }
 
 #[tokio::test]
 async fn a_wait_ends_with_the_report_that_completes_it_or_with_its_time() {
-    let progress = progress(&[record("a", 5, 0), record("b", 4, 0)]);
+    let progress = progress_of(&[record("a", 5, 0), record("b", 4, 0)]);
     let wanted = write(5);
     let deadline = Instant::now() + Duration::from_secs(60);
     let waiting = progress.until_applied(&wanted, WaitFor::All, deadline, false);
@@ -175,7 +176,7 @@ async fn a_wait_ends_with_the_report_that_completes_it_or_with_its_time() {
 
 #[tokio::test]
 async fn the_rows_of_other_publishers_replace_older_reports_only() {
-    let progress = progress(&[
+    let progress = progress_of(&[
         record("here", 5, 0),
         record("forgotten", 5, 2),
         record("both", 4, 2),
@@ -189,4 +190,15 @@ async fn the_rows_of_other_publishers_replace_older_reports_only() {
     progress.replace(rows.iter(), Utc::now() - TimeDelta::seconds(1));
     let applied = now(&progress, &write(5), "all").await;
     assert_eq!((applied.reached, applied.replicas), (true, 4));
+}
+
+#[tokio::test]
+async fn before_the_rows_of_the_store_were_read_no_number_is_enough() {
+    let progress = Progress::default();
+    progress.note(&record("a", 5, 0));
+    for wait in ["all", "1"] {
+        assert!(!now(&progress, &write(5), wait).await.reached, "{wait}");
+    }
+    progress.replace([record("a", 5, 0), record("b", 5, 0)].iter(), Utc::now());
+    assert_eq!(now(&progress, &write(5), "all").await.replicas, 2);
 }
