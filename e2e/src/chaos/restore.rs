@@ -6,7 +6,12 @@
 
 use anyhow::Context;
 use futures_util::TryStreamExt;
-use mongodb::{Database, bson::Document, error::ErrorKind, results::InsertManyResult};
+use mongodb::{
+    Database,
+    bson::{Document, doc},
+    error::ErrorKind,
+    results::InsertManyResult,
+};
 
 use super::{cluster::DATABASE, component::Program};
 
@@ -14,6 +19,8 @@ use super::{cluster::DATABASE, component::Program};
 const DUPLICATE: i32 = 11000;
 /// The collection that publishers write without any request.
 const FLEET: &str = "_replicas";
+/// The collection that a publisher initialises when it starts and finds it empty.
+const META: &str = "_meta";
 /// Documents per insert.
 const PIECE: usize = 1_000;
 
@@ -61,7 +68,7 @@ impl Dump {
     pub async fn counter_now(&self) -> anyhow::Result<u64> {
         let meta = self
             .database
-            .collection::<Document>("_meta")
+            .collection::<Document>(META)
             .find_one(Document::new())
             .await?;
         Ok(meta.context("no _meta")?.get_i64("counter")?.try_into()?)
@@ -75,6 +82,14 @@ impl Dump {
         for (name, documents) in &self.collections {
             let table = self.database.collection::<Document>(name);
             table.delete_many(Document::new()).await?;
+            if name == META {
+                // A publisher that starts meanwhile writes rows of it. Those of the backup replace them.
+                for row in documents {
+                    let key = doc! { "_id": row.get("_id").context("a row without a key")? };
+                    table.replace_one(key, row).upsert(true).await?;
+                }
+                continue;
+            }
             for piece in documents.chunks(PIECE) {
                 let put = table.insert_many(piece).ordered(false).await;
                 let put = if name == FLEET {
