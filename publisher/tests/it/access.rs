@@ -101,6 +101,10 @@ const EXPECTED: &[(&str, &str)] = &[
     ),
     ("PUT /v1/snapshots/{name}", "operator"),
     ("DELETE /v1/snapshots/{name}", "operator"),
+    (
+        "GET /v1/collections/{collection}/applied",
+        "operator monitor",
+    ),
     ("GET /v1/replicas", "operator monitor"),
     ("PUT /v1/replicas/{instance}", "replica"),
     ("POST /v1/epoch", "operator"),

@@ -209,7 +209,7 @@ mod tests {
     fn no_event_is_larger_than_it_was_counted() {
         let settings = crate::Settings::read(&["--collections", "A"]).expect("settings");
         let encoder = crate::bench_support::envelopes(&settings.events.expect("events"));
-        let name = |number: usize| format!("{number:0>128}").parse().expect("a name");
+        let name = |number: usize| format!("A{number:0>63}").parse().expect("a name");
         let longest = "\"".repeat(contract::context::MAX_LEN);
         let context = contract::Context::default()
             .with_correlation_id(&longest)
