@@ -41,6 +41,8 @@ use crate::transport::{Deliveries, cloudevent::EventEncoder, original::OriginalE
 mod breaker;
 mod callers;
 mod registry;
+#[cfg(test)]
+mod tests;
 pub mod trust;
 
 /// How often an event is sent to a subscriber that fails or answers RETRY.
@@ -50,6 +52,9 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Deliveries of one event that begin at the same time. Beyond this more at once would only take
 /// memory and miss the caches of the processor.
 const AT_ONCE: usize = 256;
+/// Connections to one subscriber that are kept while no request uses them. More than these are open
+/// only after it stalled.
+const KEPT_CONNECTIONS: usize = 16;
 /// A delivery that takes longer no longer keeps others from beginning.
 const PATIENCE: Duration = Duration::from_millis(20);
 /// Pause between two attempts, in milliseconds; at random, so that events do not come together.
@@ -119,6 +124,7 @@ impl DirectTransport {
             .default_headers(headers)
             .redirect(Policy::none())
             .no_proxy()
+            .pool_max_idle_per_host(KEPT_CONNECTIONS)
             .tls_backend_preconfigured(tls.config())
             .build()?;
         Ok(Self {
@@ -429,107 +435,4 @@ async fn read_body(mut answer: Response) -> reqwest::Result<Vec<u8>> {
         body.extend_from_slice(&piece[..piece.len().min(ANSWER_BYTES - body.len())]);
     }
     Ok(body)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{
-        collections::BTreeSet,
-        future::pending,
-        pin::pin,
-        sync::atomic::{AtomicUsize, Ordering::Relaxed},
-    };
-
-    use contract::ProblemKind;
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpListener,
-        sync::Notify,
-    };
-
-    use super::*;
-    use crate::{Settings, bench_support::envelopes};
-
-    #[tokio::test]
-    async fn the_reason_of_a_refusal_is_passed_on_without_the_secrets() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let problem = Problem::new(ProblemKind::Unauthorized, "APP_API_TOKEN differs");
-        let answer = async {
-            let (mut connection, _peer) = listener.accept().await.expect("a request");
-            let read = connection.read(&mut [0; 4_096]).await.expect("read");
-            assert!(read > 0);
-            let body = serde_json::to_string(&problem).expect("json");
-            let head = format!(
-                "HTTP/1.1 401 Unauthorized\r\nContent-Length: {}",
-                body.len()
-            );
-            let whole = format!("{head}\r\n\r\n{body}");
-            connection.write_all(whole.as_bytes()).await.expect("sent");
-        };
-        let open = || std::sync::Arc::new(auth::Authenticator::open());
-        let base = format!("http://user:hunter2@{address}")
-            .parse()
-            .expect("a URL");
-        let token = Some(trust::SubscriberToken {
-            text: "hunter2".to_owned(),
-            allow_plaintext: false,
-        });
-        let subscribers = SubscriberRegistry::new(vec![base], BTreeSet::new(), token, open());
-        let settings = Settings::read(&[]).expect("the defaults");
-        let encoder = envelopes(&settings.events.expect("events"));
-        let transport = DirectTransport::new(subscribers.clone(), encoder, ClientTls::default())
-            .expect("a client");
-        let subscriber = &subscribers.all()[0];
-        let collection = "A".parse().expect("a name");
-        let (route, ()) = tokio::join!(transport.route(subscriber, &collection), answer);
-        let error = format!("{:#}", route.expect_err("refused"));
-        assert!(
-            error.contains("401 Unauthorized to /dapr/subscribe: APP_API_TOKEN differs"),
-            "{error}"
-        );
-        let shown = format!("{error} {subscriber:?} {transport:?}");
-        assert!(!shown.contains("hunter"), "{shown}");
-    }
-
-    #[tokio::test]
-    async fn a_delivery_begins_while_more_than_begin_at_once_hang() {
-        let subscribers: Vec<usize> = (0..=AT_ONCE * 2).collect();
-        let begun = AtomicUsize::new(0);
-        let all_begun = Notify::new();
-        // Without a budget of the runtime: all of them are polled at once.
-        let deliveries = in_slots(&subscribers, async |_subscriber: &usize| {
-            if begun.fetch_add(1, Relaxed) + 1 == subscribers.len() {
-                all_begun.notify_one();
-            }
-            // None ever ends, so no slot becomes free by that.
-            pending::<()>().await;
-        });
-        let mut deliveries = pin!(tokio::task::unconstrained(deliveries));
-        assert!(futures_util::poll!(&mut deliveries).is_pending());
-        assert_eq!(begun.load(Relaxed), AT_ONCE, "no more at once");
-        tokio::select! {
-            _ended = deliveries => panic!("a delivery that hangs has ended"),
-            in_time = timeout(Duration::from_secs(30), all_begun.notified()) => {
-                in_time.expect("all begin in time");
-            }
-        }
-    }
-
-    #[test]
-    fn a_reply_with_retry_is_no_success_whatever_its_error_is() {
-        for error in ["\"busy\"", "7", "null", "{\"code\": 7}"] {
-            let body = format!("{{\"status\": \"RETRY\", \"error\": {error}}}");
-            let status = reply_status(body.as_bytes());
-            assert_eq!(status, EventReplyStatus::Retry, "{error}");
-        }
-    }
-
-    #[test]
-    fn an_empty_or_unreadable_reply_means_success() {
-        for body in ["", "{}", "OK", r#"{"status": ""}"#] {
-            let status = reply_status(body.as_bytes());
-            assert_eq!(status, EventReplyStatus::Success, "{body}");
-        }
-    }
 }
