@@ -58,6 +58,8 @@ type Records = BTreeMap<DocumentId, BTreeMap<Revision, bool>>;
 /// Which base records were made.
 #[derive(Debug, Default)]
 pub(in crate::store) struct MadeBases {
+    /// Whether all are there that the records need. Otherwise a record before them is lost.
+    is_complete: bool,
     /// The documents that may have too many now.
     ids: Vec<DocumentId>,
     /// The version of the coverage with which no other documents have too many.
@@ -120,18 +122,22 @@ impl Mongo {
         Ok(())
     }
 
-    /// Makes base records of the records up to `last`, which are about to be removed.
+    /// Makes base records of the records up to `last`, which are about to be removed. `None`: they must
+    /// not be, because a dump is being put back.
     pub(in crate::store) async fn make_bases(
         &self,
         collection: &CollectionName,
         last: Revision,
-    ) -> anyhow::Result<MadeBases> {
+    ) -> anyhow::Result<Option<MadeBases>> {
         in_transaction!(self, |session| {
             let head = self.head_in(session, collection).await?;
             let row = self.coverage_in(session, collection).await?;
             let covered = row.coverage.covered;
-            if covered + 1 < head.oldest || covered >= last {
-                return Ok(MadeBases::default());
+            if covered >= last {
+                return Ok(Some(MadeBases {
+                    is_complete: true,
+                    ..MadeBases::default()
+                }));
             }
             let mut texts = BTreeMap::new();
             let mut records = Records::new();
@@ -162,7 +168,9 @@ impl Mongo {
                 .get(&last)
                 .map(|text| serde_json::from_str::<Change>(text));
             let Some(newest) = newest.transpose()? else {
-                return Ok(MadeBases::default());
+                // A log that was trimmed has a coverage, unless it is about to be put back.
+                let is_restored = row.version == 0 && head.oldest > 1;
+                return Ok((!is_restored).then(MadeBases::default));
             };
             let mut pins = self.pins_in(session, collection, &row.coverage).await?;
             let kept_pins: BTreeSet<_> = row.coverage.pins.union(&pins).copied().collect();
@@ -189,24 +197,33 @@ impl Mongo {
             };
             self.put_coverage_in(session, collection, &row, &coverage)
                 .await?;
-            Ok(MadeBases {
+            Ok(Some(MadeBases {
+                is_complete: true,
                 ids,
                 only: (!row.coverage.unswept).then_some(row.version + 1),
-            })
+            }))
         })
     }
 
-    /// Removes the base records that no state needs since `oldest` of the head was raised.
-    pub(super) async fn remove_replaced(
+    /// Removes the base records that no state needs since `oldest` of the head was raised. `false`, and
+    /// nothing is removed, when those that were made up to `last` are gone: a dump was put back.
+    pub(in crate::store) async fn remove_replaced(
         &self,
         collection: &CollectionName,
         made: &MadeBases,
-    ) -> anyhow::Result<()> {
-        if made.ids.is_empty() {
-            return Ok(());
+        last: Revision,
+    ) -> anyhow::Result<bool> {
+        if !made.is_complete {
+            return Ok(true);
         }
         in_transaction!(self, |session| {
             let row = self.coverage_in(session, collection).await?;
+            if row.coverage.covered < last {
+                return Ok(false);
+            }
+            if made.ids.is_empty() {
+                return Ok(true);
+            }
             let stored = self.stored_of(session, collection, &made.ids).await?;
             self.keep_needed(session, collection, &row.coverage, &stored)
                 .await?;
@@ -214,7 +231,8 @@ impl Mongo {
             // Otherwise another publisher has made some since, and the next sweep removes them.
             swept.unswept &= made.only != Some(row.version);
             self.put_coverage_in(session, collection, &row, &swept)
-                .await
+                .await?;
+            Ok(true)
         })
     }
 
@@ -259,10 +277,19 @@ impl Mongo {
     /// version, by a repair, or because they were damaged.
     pub(in crate::store) async fn cover(&self, collection: &CollectionName) -> anyhow::Result<()> {
         let view = self.past_view(collection).await?;
-        if view.coverage.covered + 1 >= view.head.oldest {
+        let Some(lost) = view.head.oldest.checked_sub(1) else {
+            return Ok(());
+        };
+        if view.coverage.covered >= lost {
             return Ok(());
         }
-        match self.adopt(collection, view.head.oldest - 1).await {
+        // A publisher that stopped, or a dump that was put back, can leave the records there.
+        if let Some(made) = self.make_bases(collection, lost).await?
+            && made.is_complete
+        {
+            return Ok(());
+        }
+        match self.adopt(collection, lost).await {
             Err(error) if error.is::<Overtaken>() => Ok(()),
             ended => ended,
         }

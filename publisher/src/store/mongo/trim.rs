@@ -45,8 +45,11 @@ impl Mongo {
         if trimmed.changes == 0 {
             return Ok(trimmed);
         }
-        let made = self.make_bases(collection, u64::try_from(last)?).await;
-        let made = made.context("making base records")?;
+        let newest = u64::try_from(last)?;
+        let made = self.make_bases(collection, newest).await;
+        let Some(made) = made.context("making base records")? else {
+            return Ok(Trimmed::default());
+        };
         // Not in a transaction: outside one, this write waits for a group that is writing the head.
         // In one, the two would conflict and the group might be the one that is repeated.
         let same_log = doc! {
@@ -63,8 +66,10 @@ impl Mongo {
             // A dump is being put back: the records are those of its log, which may need them.
             return Ok(Trimmed::default());
         }
-        let replaced = self.remove_replaced(collection, &made).await;
-        replaced.context("removing base records")?;
+        let replaced = self.remove_replaced(collection, &made, newest).await;
+        if !replaced.context("removing base records")? {
+            return Ok(Trimmed::default());
+        }
         let removed = doc! { "collection": collection.as_str(), "revision": { "$lte": last } };
         call(self.table(CHANGES).delete_many(removed))
             .await
@@ -132,12 +137,22 @@ impl Mongo {
         collection: &CollectionName,
         last: contract::Revision,
     ) -> anyhow::Result<()> {
+        self.raise_oldest(collection, last + 1).await?;
         let last = i64::try_from(last)?;
-        let raised = doc! { "$max": { "oldest": last + 1 } };
-        let this_head = doc! { "_id": collection.as_str() };
-        call(self.table(HEADS).update_one(this_head, raised)).await?;
         let removed = doc! { "collection": collection.as_str(), "revision": { "$lte": last } };
         call(self.table(CHANGES).delete_many(removed)).await?;
+        Ok(())
+    }
+
+    /// Raises the oldest revision of the head alone.
+    pub(in crate::store) async fn raise_oldest(
+        &self,
+        collection: &CollectionName,
+        oldest: contract::Revision,
+    ) -> anyhow::Result<()> {
+        let raised = doc! { "$max": { "oldest": i64::try_from(oldest)? } };
+        let this_head = doc! { "_id": collection.as_str() };
+        call(self.table(HEADS).update_one(this_head, raised)).await?;
         Ok(())
     }
 }

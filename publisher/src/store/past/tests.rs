@@ -10,6 +10,7 @@ use contract::{
     CanonicalJson, CollectionName, Context, DocumentId, Expected, Revision,
     history::{HistoryFilter, Point, SnapshotName},
 };
+use e2e::testbed::mongod::Mongod;
 use proptest::prelude::*;
 
 use super::history::{HistoryQuery, Previous};
@@ -19,7 +20,7 @@ pub(in crate::store) mod damage;
 use crate::{
     decide::{Action, ChangeSetCommand, Command, Rules, Write, schemas::Schemas},
     policy::Broadcast,
-    store::{PublisherPolicy, ServedCollections, Store, StoreUrl, past::PastError},
+    store::{PublisherPolicy, ServedCollections, Store, StoreUrl, mongo::Mongo, past::PastError},
 };
 
 /// A state: the value and the revision of each document.
@@ -494,25 +495,32 @@ async fn a_file_of_an_earlier_version_gets_a_past() {
     model.check().await;
 }
 
+async fn mongo(database: &str) -> (Mongod, Model) {
+    let server = Mongod::start().await.expect("a server");
+    let url = StoreUrl::Mongo {
+        url: server.url(database).parse().expect("a URL"),
+        database: database.to_owned(),
+    };
+    let store = Store::open(&url, policy()).await.expect("a store");
+    (server, Model::new(store))
+}
+
+fn in_mongo(model: &Model) -> &Mongo {
+    let Store::Mongo(store) = &model.store else {
+        panic!("a store in MongoDB")
+    };
+    store.opened().expect("opened")
+}
+
 /// A publisher stops between the two steps of a trim: base records are made, the head is as before.
 #[tokio::test]
 async fn a_trim_that_stopped_half_way_gives_no_wrong_state() {
-    let server = e2e::testbed::mongod::Mongod::start()
-        .await
-        .expect("a server");
-    let url = StoreUrl::Mongo {
-        url: server.url("half").parse().expect("a URL"),
-        database: "half".to_owned(),
-    };
-    let mut model = Model::new(Store::open(&url, policy()).await.expect("a store"));
+    let (_server, mut model) = mongo("half").await;
     for number in [1, 2, 1, 2, 3, 1, 2, 1] {
         model.step(Step::Put(number)).await;
     }
     model.step(Step::Trim(6)).await;
-    let Store::Mongo(store) = &model.store else {
-        panic!("a store in MongoDB")
-    };
-    store.make_bases(&name(), 6).await.expect("made");
+    in_mongo(&model).make_bases(&name(), 6).await.expect("made");
     // Of these the head says that they are kept, and they are about to be trimmed.
     model.floor = Some(6);
     for (revision, state) in (0..).zip(&model.states) {
@@ -524,6 +532,37 @@ async fn a_trim_that_stopped_half_way_gives_no_wrong_state() {
     }
     model.step(Step::Trim(2)).await;
     model.check().await;
+}
+
+/// A dump is put back while a publisher trims: the head is raised, and the base records of it are gone.
+/// The records are there, so nothing is lost.
+#[tokio::test]
+async fn records_that_a_head_was_raised_over_become_base_records() {
+    let (_server, mut model) = mongo("raised").await;
+    for number in [1, 2, 1, 2, 3, 1, 2, 1] {
+        model.step(Step::Put(number)).await;
+    }
+    model.step(Step::Trim(6)).await;
+    let store = in_mongo(&model);
+    store.raise_oldest(&name(), 6).await.expect("raised");
+    model.check().await;
+    model.step(Step::Pin(1)).await;
+    model.step(Step::Trim(1)).await;
+    model.check().await;
+}
+
+/// The same, where the base records go between two steps of the trim: the records stay.
+#[tokio::test]
+async fn records_stay_when_their_base_records_are_gone() {
+    let (_server, mut model) = mongo("gone").await;
+    for number in [1, 2, 1, 2, 3] {
+        model.step(Step::Put(number)).await;
+    }
+    let store = in_mongo(&model);
+    let made = store.make_bases(&name(), 3).await.expect("made");
+    let made = made.expect("no dump is put back");
+    assert!((store.remove_replaced(&name(), &made, 3).await).expect("asked"));
+    assert!(!(store.remove_replaced(&name(), &made, 4).await).expect("asked"));
 }
 
 #[tokio::test]
