@@ -123,10 +123,10 @@ async fn run() -> anyhow::Result<()> {
             number
                 .trim()
                 .parse()
-                .with_context(|| format!("ONLY={only}: numbers from 1 to 17"))
+                .with_context(|| format!("ONLY={only}: numbers from 1 to 18"))
         })
         .collect::<Result<_, _>>()?;
-    let chosen: Vec<u8> = (1..=17)
+    let chosen: Vec<u8> = (1..=18)
         .filter(|number| only.is_empty() || only.contains(number))
         .collect();
     let style = ProgressStyle::with_template("{bar:14} {pos}/{len} measures, {elapsed}, {msg}");
@@ -194,6 +194,7 @@ async fn measure(number: u8, bench: &Bench, report: &mut Report) -> anyhow::Resu
         15 => rollback::measure(bench).await?,
         16 => protection::measure(bench).await?,
         17 => steps::measure(bench, &mut report.costs).await?,
+        18 => replicas::confirmed::measure(bench).await?,
         _ => sustained::measure(bench).await?,
     };
     report.rows.extend(rows);

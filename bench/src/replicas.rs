@@ -28,6 +28,7 @@
 //! The processor time of each part, for one replica and one change, is a cost that `make scale`
 //! computes with.
 
+pub(crate) mod confirmed;
 mod counter;
 mod publisher;
 mod server;

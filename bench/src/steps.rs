@@ -14,6 +14,7 @@ use client::{
 };
 use contract::{Head, feed::Since, fleet::CheckIn};
 use e2e::testbed::{FREE, services::Service, wait::eventually};
+use futures_util::future::try_join_all;
 use replica::{Events, Replica, ReplicaState, Url};
 use serde_json::json;
 use tokio::{task::JoinSet, time::timeout};
@@ -34,7 +35,7 @@ use crate::{
 const CHECK_INS: usize = 10_000;
 /// Clients that check in at the same time.
 const CLIENTS: usize = 4;
-/// Loads of a round.
+/// Loads of a round, all at once, as after a restart: what they share is part of each.
 const LOADS: usize = 40;
 /// Documents of a load.
 const DOCUMENTS: usize = 10_000;
@@ -53,7 +54,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const NUMBER: u8 = 17;
 
 pub(crate) async fn measure(bench: &Bench, report: &mut Vec<Cost>) -> anyhow::Result<Vec<Row>> {
-    let documents = bench.sized(DOCUMENTS);
+    let (documents, loads) = (bench.sized(DOCUMENTS), bench.sized(LOADS));
     let (mut publisher, head) = documents::filled(documents, BYTES).await?;
     let mut subscriber = Service::subscriber("level-1", &[publisher.url()])?
         .with("AURA_CONFIGURATION_COLLECTIONS", FREE)
@@ -76,12 +77,14 @@ pub(crate) async fn measure(bench: &Bench, report: &mut Vec<Cost>) -> anyhow::Re
         };
         bench.say(&format!("measure 17, {name}"));
         let mut check_in = steps.row("a check-in");
-        let mut load = steps.row(&format!("a load of {documents} × 1 KiB"));
-        let mut loaded = steps.row(&format!("a load of {documents} × 1 KiB, the replica"));
+        let mut load = steps.row(&format!(
+            "one of {loads} loads at once of {documents} × 1 KiB"
+        ));
+        let mut loaded = steps.row("the same, the replica");
         let mut event = steps.row("an event on one live feed");
         for _round in 0..bench.rounds {
             check_in.figure(steps.check_ins(&head, bench.sized(CHECK_INS)).await?);
-            let (above, replica) = steps.loads(bench.sized(LOADS)).await?;
+            let (above, replica) = steps.loads(loads).await?;
             load.figure(above);
             loaded.figure(replica);
             let changes = bench.sized(CHANGES);
@@ -162,13 +165,11 @@ impl Steps {
         Ok((self.relay.passed() - before) as f64)
     }
 
-    /// Processor time of the service and of the replica for one load.
+    /// Processor time of the service and of the replica for one of so many loads at once.
     async fn loads(&self, times: usize) -> anyhow::Result<(f64, f64)> {
         let own = std::process::id();
         let (above, here) = (processor_seconds(self.process)?, processor_seconds(own)?);
-        for _each in 0..times {
-            self.load(self.port).await?;
-        }
+        try_join_all((0..times).map(|number| self.load(number, self.port))).await?;
         let times = times as f64;
         Ok((
             (processor_seconds(self.process)? - above) / times,
@@ -178,13 +179,13 @@ impl Steps {
 
     async fn load_bytes(&self) -> anyhow::Result<f64> {
         let before = self.relay.passed();
-        self.load(self.relay.port).await?;
+        self.load(0, self.relay.port).await?;
         Ok((self.relay.passed() - before) as f64)
     }
 
     /// One load, with the check-in before it.
-    async fn load(&self, port: u16) -> anyhow::Result<()> {
-        let loading = replica("loading", port, Events::None, None)?;
+    async fn load(&self, number: usize, port: u16) -> anyhow::Result<()> {
+        let loading = replica(&format!("loading-{number}"), port, Events::None, None)?;
         loading.run(current(&loading, self.documents)).await
     }
 

@@ -29,7 +29,7 @@ fn every_measurement_completes() -> anyhow::Result<()> {
         .iter()
         .filter_map(|row| row["measure"].as_u64())
         .collect();
-    ensure!(measured == (1..=17).collect(), "{measured:?}\n{output}");
+    ensure!(measured == (1..=18).collect(), "{measured:?}\n{output}");
     for row in rows {
         ensure!(
             row["figure"]["median"]
