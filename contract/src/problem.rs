@@ -296,6 +296,8 @@ pub enum ProblemKind {
     Loading,
     /// No publisher confirmed the replica in time, and the settings say that this is not ready.
     Stale,
+    /// The collection did not reach the revision that the request asks for in time.
+    NotFresh,
     /// A type that this version does not know.
     Other,
 }
@@ -355,6 +357,7 @@ impl ProblemKind {
         Self::NotDeclaredNow,
         Self::Loading,
         Self::Stale,
+        Self::NotFresh,
     ];
 
     /// The last part of the URN.
@@ -438,6 +441,7 @@ impl ProblemKind {
             Self::NotDeclaredNow => ("not-declared-now", 503, "No epoch was declared"),
             Self::Loading => ("loading", 503, "Loading"),
             Self::Stale => ("stale", 503, "Stale"),
+            Self::NotFresh => ("not-fresh", 504, "The revision has not arrived"),
             Self::Other => ("other", 500, "Another problem"),
         }
     }

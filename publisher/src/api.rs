@@ -59,6 +59,7 @@ pub(crate) mod documents;
 pub mod error;
 mod feed;
 mod fleet;
+mod fresh;
 pub(crate) mod health;
 mod history;
 pub(crate) mod load_heads;

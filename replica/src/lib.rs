@@ -93,6 +93,7 @@ mod config;
 #[cfg(feature = "redis")]
 pub mod document;
 mod failure_log;
+mod freshness;
 #[cfg(feature = "actix")]
 #[doc(hidden)]
 pub mod fuzz_support;
@@ -111,6 +112,7 @@ pub use client::{ClientFiles, CredentialError, CredentialSettings, Credentials, 
 pub use config::{Config, Events, Follow};
 pub use contract::signature::PublicKeys;
 pub use contract::{DocumentId, Operation, SecretUrl, status::ReplicaState};
+pub use freshness::NotFresh;
 #[cfg(feature = "actix")]
 pub use intake::dapr as actix;
 pub use intake::{EventKeys, EventKeysError, EventOutcome};

@@ -12,16 +12,18 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use contract::{
-    CollectionName, DocumentId, EventData,
+    CollectionName, DocumentId, EventData, Revision,
     status::{CollectionStatus, MAX_REFUSALS, ReplicaState, ReplicaStatus},
 };
 use serde_json::Value;
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
-    BuildError, Collection, Config, CredentialError, EventKeys, EventOutcome, NotReady, Pin, View,
+    BuildError, Collection, Config, CredentialError, EventKeys, EventOutcome, NotFresh, NotReady,
+    Pin, View,
     cache::Cache,
     failure_log::FailureLog,
+    freshness,
     intake::{
         DropReports, EventSource, FeedIntake, IdOnlyCollections, Intake, IntakeConnection, Stats,
         StatsSnapshot, UnconfirmedClaims, UnversionedIntake,
@@ -378,6 +380,26 @@ impl Replica {
     /// When the first load is not complete, or as [`Replica::ready`].
     pub fn readiness(&self) -> Result<(), NotReady> {
         self.0.typed.readiness()
+    }
+
+    /// Waits until readers of a collection see every change up to a revision, also as values where the
+    /// collection has a type: a service that knows the revision of a write reads it then. A replica that
+    /// lacks the revision asks a publisher at once. [`Replica::run`] has to run meanwhile.
+    ///
+    /// A revision counts in its epoch: after a restore of the database a number of before means
+    /// another change, or none.
+    ///
+    /// # Errors
+    /// [`NotFresh::Late`] at the deadline; at once when no revision of the collection can come.
+    pub async fn wait_for_revision(
+        &self,
+        collection: &CollectionName,
+        revision: Revision,
+        deadline: Instant,
+    ) -> Result<(), NotFresh> {
+        let parts = &*self.0;
+        let replica = (&*parts.cache, &*parts.typed, &*parts.sync.signals);
+        freshness::wait(replica, collection, revision, deadline).await
     }
 
     /// The configuration of the replica.

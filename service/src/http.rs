@@ -11,6 +11,7 @@
 //! | [`problem`] | error answers: RFC 9457 problems |
 //! | [`accept`] | which media type a client prefers |
 //! | [`etag`] | entity tags and conditional reads: 304 |
+//! | [`freshness`] | reads that ask for a revision |
 //! | [`bodies`] | bodies of requests: limits in bytes, in time, and of all together |
 //! | [`server`], [`connections`] | the server, its sockets, and how slow a peer may be |
 //! | [`tls`] | settings of TLS |
@@ -36,6 +37,7 @@ pub mod etag;
 pub mod feed;
 pub mod frames;
 pub mod framing;
+pub mod freshness;
 pub mod guard;
 pub mod health;
 pub mod limits;

@@ -1,7 +1,7 @@
 //! The HTTP API: read the request, read the replica, answer. Names and answers are those of the
 //! publisher's API wherever both have the route.
 //!
-//! [`collections`] and [`documents`] answer reads, `feed` the change feed, [`fleet`] replicas that
+//! [`collections`] and [`documents`] answer reads, `fresh` waits for their revision, `feed` answers the change feed, [`fleet`] replicas that
 //! follow this one, [`health`] and [`metrics`] orchestrators and operators. The routes for a sidecar
 //! or a publisher with `LOCAL` are in `replica::actix`. Handlers decide nothing about changes.
 
@@ -40,6 +40,7 @@ pub mod documents;
 mod error;
 mod feed;
 pub mod fleet;
+mod fresh;
 mod headers;
 pub mod health;
 pub mod metrics;

@@ -12,6 +12,7 @@ mod examples;
 mod faults;
 mod feed;
 mod fleet;
+mod fresh;
 mod id_only;
 mod languages;
 mod local;

@@ -10,7 +10,7 @@ use service::http::{
     caller::Caller, etag, problem::ProblemError, shared_text::Coding, snapshot_slots::Client,
 };
 
-use crate::api::{Api, error::ApiError, past, store_failed, stream};
+use crate::api::{Api, error::ApiError, fresh::Fresh, past, store_failed, stream};
 
 /// `?collections=a,b`; all collections when it is absent.
 #[derive(Debug, Deserialize)]
@@ -73,6 +73,7 @@ pub(super) async fn head(
     caller: Caller,
     name: web::Path<String>,
     request: HttpRequest,
+    _fresh: Fresh,
 ) -> Result<HttpResponse, ApiError> {
     let collection = api.collection(&caller, &name)?;
     let heads = api
@@ -98,6 +99,7 @@ pub(super) async fn documents(
     name: web::Path<String>,
     point: web::Query<past::PointQuery>,
     request: HttpRequest,
+    _fresh: Fresh,
 ) -> Result<HttpResponse, ApiError> {
     let collection = api.collection(&caller, &name)?;
     let format = etag::list_format(&request)?;

@@ -26,6 +26,7 @@ use crate::{
     api::{
         Api, audit,
         error::ApiError,
+        fresh::Fresh,
         origin::Author,
         past, store_failed,
         wait::{self, Wait},
@@ -62,6 +63,7 @@ pub(super) async fn get(
     point: web::Query<past::PointQuery>,
     reveal: web::Query<RevealQuery>,
     request: HttpRequest,
+    _fresh: Fresh,
 ) -> Result<HttpResponse, ApiError> {
     let (collection, id) = api.document_key(&caller, &key)?;
     let reveal = reveal.is_asked()?;

@@ -153,7 +153,7 @@ fn version(past: &PastPoint) -> String {
 }
 
 /// Whether a caller may see count, digest and bounds of a collection, and not only of its documents.
-fn sees_head(caller: &Caller, collection: &CollectionName) -> bool {
+pub(super) fn sees_head(caller: &Caller, collection: &CollectionName) -> bool {
     let target = Target::Collection(collection);
     caller.may(Right::Read, target) || caller.may(Right::Observe, target)
 }

@@ -9,6 +9,7 @@ mod dead_letters;
 mod faults;
 #[path = "../../../service/tests/file_settings/mod.rs"]
 mod file_settings;
+mod fresh;
 mod http;
 mod id_only;
 #[path = "../../../service/tests/life/mod.rs"]

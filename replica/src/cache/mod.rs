@@ -91,6 +91,17 @@ impl Cache {
         self.written.subscribe()
     }
 
+    /// Resolves as soon as readers see a collection at a revision or beyond it.
+    pub(crate) async fn until_revision(&self, collection: &CollectionName, revision: Revision) {
+        // Subscribed before the view is read, so that no change is missed in between.
+        let mut written = self.written();
+        while !self.view_guard().has_revision(collection, revision) {
+            if written.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
     /// Waits until a collection is followed; `false` when the cache ends before.
     #[cfg(any(feature = "actix", feature = "redis"))]
     pub(crate) async fn until_followed(&self) -> bool {

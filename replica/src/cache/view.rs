@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use contract::{CollectionName, status::ReplicaState};
+use contract::{CollectionName, Revision, status::ReplicaState};
 use state::Root;
 
 use super::{ChangeBuffer, ChangeBuffers, Gap};
@@ -105,6 +105,13 @@ impl View {
     /// loading.
     pub fn loaded_of(&self, name: &CollectionName) -> bool {
         self.open && self.root.collection(name).is_some_and(|held| held.loaded())
+    }
+
+    /// Whether readers may see this collection, and it holds every change up to a revision.
+    pub fn has_revision(&self, name: &CollectionName, revision: Revision) -> bool {
+        let held = self.root.collection(name);
+        self.loaded_of(name)
+            && held.is_some_and(|held| held.versioned() && held.watermark() >= revision)
     }
 
     /// Time since a publisher confirmed what is held; `None` before the first time.

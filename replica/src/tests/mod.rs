@@ -6,6 +6,7 @@ mod claims;
 mod drop_reports;
 mod events;
 mod follow;
+mod freshness;
 mod handlers;
 mod id_only;
 mod load;

@@ -150,6 +150,24 @@ impl Typed {
         }
     }
 
+    /// The watermark of what is read as values; `None` of a collection without a type.
+    pub(crate) fn watermark(&self, collection: &CollectionName) -> Option<Revision> {
+        let mut decoders = self.decoders.iter();
+        let decoder = decoders.position(|decoder| decoder.collection == *collection)?;
+        Some(self.projection.load().watermark(decoder))
+    }
+
+    /// Resolves as soon as the values of a collection are those of a revision or a newer one; at once
+    /// of a collection without a type.
+    pub(crate) async fn until_revision(&self, collection: &CollectionName, revision: Revision) {
+        let mut projected = self.projected();
+        while (self.watermark(collection)).is_some_and(|watermark| watermark < revision) {
+            if projected.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
     /// Whether the first load has brought what it must.
     ///
     /// # Errors

@@ -36,7 +36,8 @@ pub use self::settings::{ALLOWED_HOSTS, CORS_ORIGINS, GuardArgs, GuardSettings};
 const EXPOSED: &str = "etag, retry-after, location, confcast-revision, confcast-digest, \
                        confcast-count, confcast-state, confcast-settled";
 /// Headers that a page of a listed origin may send with a read.
-const ALLOWED: &str = "accept, if-match, if-none-match, last-event-id, traceparent";
+const ALLOWED: &str = "accept, confcast-min-revision, if-match, if-none-match, last-event-id, \
+                       traceparent";
 /// How long a browser may remember the answer to a preflight, in seconds.
 const PREFLIGHT_SECONDS: &str = "600";
 /// Which site or origin causes a request, says a browser.

@@ -71,8 +71,8 @@ impl ProblemError {
     /// 503 `streams-full`: as many readers follow the feed as the setting allows.
     pub fn streams_full(setting: &str, limit: usize) -> Self {
         let detail = format!(
-            "The limit of {limit} readers that follow the feed here is reached ({setting}); try again \
-             later"
+            "The limit of {limit} readers that follow the feed or wait here is reached ({setting}); try \
+             again later"
         );
         Problem::new(ProblemKind::StreamsFull, detail).into()
     }

@@ -10,7 +10,8 @@
 //!   send without asking first (Fetch standard, CORS-safelisted `Content-Type`), and a missing type
 //!   counts as such a type.
 //! - A body with a content coding is refused (RFC 9110 section 8.4), because none is decoded.
-//! - A condition that the route does not evaluate is refused and not ignored (RFC 9110 section 13).
+//! - A condition that the route does not evaluate is refused and not ignored (RFC 9110 section 13), and
+//!   so is a revision that the answer must show ([`super::freshness`]).
 //!
 //! Nothing here reads a body.
 
@@ -42,7 +43,7 @@ use super::{
     caller::{Caller, is_known, is_unrestricted},
     connections::incoming::BodyLength,
     etag::condition_title,
-    header_text,
+    freshness, header_text,
     openapi::ApiOperation,
     problem::ProblemError,
 };
@@ -77,6 +78,7 @@ impl RouteRules {
         let path = request.match_info();
         check_access(self.access, request.request(), |name| path.get(name))?;
         self.check_query(request.query_string())?;
+        self.check_freshness(request)?;
         if self.method.is_safe() {
             return Ok(());
         }
@@ -108,6 +110,21 @@ impl RouteRules {
             }
         }
         Ok(())
+    }
+
+    fn check_freshness(&self, request: &ServiceRequest) -> Result<(), ProblemError> {
+        if !freshness::is_asked(request.headers()) || self.evaluates(freshness::HEADER) {
+            return Ok(());
+        }
+        let detail = "only a document, a list and the head of a collection are answered from a revision on; \
+                      nothing was done";
+        Err(ProblemError::bad_request(freshness::HEADER, detail))
+    }
+
+    /// Whether the description has a header.
+    fn evaluates(&self, name: &str) -> bool {
+        let mut known = self.headers.iter();
+        known.any(|known| known.eq_ignore_ascii_case(name))
     }
 
     fn check_media_type(&self, request: &ServiceRequest) -> Result<(), ProblemError> {
@@ -148,11 +165,7 @@ impl RouteRules {
     fn check_conditions(&self, request: &ServiceRequest) -> Result<(), ProblemError> {
         for condition in [IF_MATCH, IF_NONE_MATCH] {
             let name = condition.as_str();
-            let evaluated = self
-                .headers
-                .iter()
-                .any(|known| known.eq_ignore_ascii_case(name));
-            if request.headers().contains_key(&condition) && !evaluated {
+            if request.headers().contains_key(&condition) && !self.evaluates(name) {
                 let title = condition_title(&condition);
                 let detail = format!(
                     "{title} is not evaluated for {} here; nothing was done",

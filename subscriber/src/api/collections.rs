@@ -24,7 +24,7 @@ use service::http::{
     snapshot_slots::Client,
 };
 
-use super::{Api, error, headers, stream};
+use super::{Api, error, fresh::Fresh, headers, stream};
 
 /// Rights of which each gives the heads.
 const HEADS: &[Right] = &[Right::Read, Right::Observe];
@@ -63,6 +63,7 @@ pub async fn head(
     api: web::Data<Api>,
     caller: Caller,
     path: web::Path<String>,
+    _fresh: Fresh,
 ) -> Result<HttpResponse, ProblemError> {
     let view = api.loaded_of(&path)?;
     let (name, held) = followed(&view, &caller, &path)?;
@@ -84,6 +85,7 @@ pub async fn documents(
     api: web::Data<Api>,
     caller: Caller,
     path: web::Path<String>,
+    _fresh: Fresh,
 ) -> Result<HttpResponse, ProblemError> {
     let view = api.loaded_of(&path)?;
     let (name, held) = followed(&view, &caller, &path)?;

@@ -13,7 +13,7 @@ use service::http::{
     problem::{ProblemError, respond},
 };
 
-use super::{Api, collections::followed, error, headers};
+use super::{Api, collections::followed, error, fresh::Fresh, headers};
 
 /// `GET /v1/collections/{collection}/documents/{id}`.
 ///
@@ -26,6 +26,7 @@ pub async fn get(
     api: web::Data<Api>,
     caller: Caller,
     path: web::Path<(String, String)>,
+    _fresh: Fresh,
 ) -> Result<HttpResponse, ProblemError> {
     let view = api.replica.view_guard();
     let read = followed(&view, &caller, &path.0);

@@ -28,6 +28,7 @@ mod credentials;
 mod events;
 #[path = "../../../service/tests/file_settings/mod.rs"]
 mod file_settings;
+mod fresh;
 mod http;
 #[path = "../../../service/tests/life/mod.rs"]
 mod life;

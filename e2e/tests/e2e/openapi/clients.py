@@ -88,6 +88,7 @@ def reads(call):
     assert call("getHead", COLLECTION).collection == COLLECTION
     assert ID in {item.id for item in call("listDocuments", COLLECTION).items}
     assert call("getDocument", COLLECTION, ID).id == ID
+    assert call("getDocument", COLLECTION, ID, min_revision="1", timeout="20s").id == ID
     call("getSnapshot")
     call("getChanges", since=f"{COLLECTION}:{revision(heads)}")
     call("getChangesOfCollection", COLLECTION, since=str(revision(heads)))

@@ -8,7 +8,7 @@ use service::http::{
     JSON,
     openapi::{
         ApiAnswer, ApiOperation, ApiSchema, ETAG, VARY,
-        operations::{self, cached, of_collection, of_document, of_selection},
+        operations::{self, cached, from_revision_on, of_collection, of_document, of_selection},
     },
 };
 
@@ -27,7 +27,7 @@ pub(crate) fn heads() -> ApiOperation {
 
 pub(crate) fn head() -> ApiOperation {
     let operation = of_collection(ApiOperation::new("getHead", "Where a collection stands"));
-    cached(reading(operation), &[ETAG]).answer(operations::head().with(&[ETAG]))
+    cached(from_revision_on(reading(operation)), &[ETAG]).answer(operations::head().with(&[ETAG]))
 }
 
 pub(crate) fn applied() -> ApiOperation {
@@ -55,7 +55,8 @@ pub(crate) fn documents() -> ApiOperation {
     ))
     .problems(&[ProblemKind::LoadsUnderWay]);
     let answer = operations::documents().may_have(past::STATE);
-    cached(reading(past::also_past(operation)), &[ETAG, VARY]).answer(answer)
+    let operation = from_revision_on(past::also_past(operation));
+    cached(reading(operation), &[ETAG, VARY]).answer(answer)
 }
 
 pub(crate) fn document() -> ApiOperation {
@@ -70,7 +71,8 @@ pub(crate) fn document() -> ApiOperation {
     let answer = ApiAnswer::json::<Document>(200, "The document")
         .may_have(&[ETAG])
         .may_have(past::STATE);
-    cached(reading(past::also_past(operation)), &[ETAG]).answer(answer)
+    let operation = from_revision_on(past::also_past(operation));
+    cached(reading(operation), &[ETAG]).answer(answer)
 }
 
 pub(crate) fn referrers() -> ApiOperation {

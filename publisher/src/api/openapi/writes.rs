@@ -10,7 +10,7 @@ use service::http::{
     JSON,
     openapi::{
         ApiAnswer, ApiHeader, ApiOperation, ApiSchema, ETAG,
-        operations::{of_collection, of_document},
+        operations::{self, of_collection, of_document},
     },
 };
 
@@ -110,18 +110,12 @@ pub(super) fn writing(operation: ApiOperation) -> ApiOperation {
 
 /// The same operation, with the parameters of a wait for replicas.
 pub(super) fn waiting(operation: ApiOperation) -> ApiOperation {
-    operation
-        .query(
-            "wait",
-            "Answers when so many live replicas have applied the write: `all`, a number, or a part like \
-             `90%`; `all` where only `timeout` is given",
-            json!({"type": "string", "pattern": "^(all|[1-9][0-9]{0,8}|[1-9][0-9]?%|100%)$"}).into(),
-        )
-        .query(
-            "timeout",
-            "How long it waits at most, like `5s` or `500ms`; 5 s without it, 60 s at most",
-            json!({"type": "string", "pattern": "^(([0-9]|[1-5][0-9]|60)s|([0-9]{1,4}|[1-5][0-9]{4}|60000)ms)$", "default": "5s"}).into(),
-        )
+    operations::timeout(operation.query(
+        "wait",
+        "Answers when so many live replicas have applied the write: `all`, a number, or a part like \
+         `90%`; `all` where only `timeout` is given",
+        json!({"type": "string", "pattern": "^(all|[1-9][0-9]{0,8}|[1-9][0-9]?%|100%)$"}).into(),
+    ))
 }
 
 /// The same operation, with the headers that say by which user and why.

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 
 use super::{ApiAnswer, ApiHeader, ApiOperation, ApiSchema, ETAG, VARY};
 use crate::http::{
-    JSON,
+    JSON, freshness,
     health::{METRICS_MEDIA_TYPE, TEXT_MEDIA_TYPE},
 };
 
@@ -44,6 +44,33 @@ pub fn of_selection(operation: ApiOperation) -> ApiOperation {
     operation
         .query("collections", description, names.into())
         .problems(&[ProblemKind::UnknownCollection])
+}
+
+/// The same operation, which waits for a revision when it is asked to.
+pub fn from_revision_on(operation: ApiOperation) -> ApiOperation {
+    let revision = || ApiSchema::from(json!({"type": "string", "pattern": "^[0-9]{1,19}$"}));
+    let description = "The answer shows this revision of the collection or a later one, else 504";
+    timeout(operation.header(freshness::HEADER, description, revision()))
+        .query(
+            freshness::PARAMETER,
+            "As the header, for a client that sends none",
+            revision(),
+        )
+        .problems(&[
+            ProblemKind::BadRequest,
+            ProblemKind::NotFresh,
+            ProblemKind::StreamsFull,
+        ])
+}
+
+/// The same operation, with the longest time for which a request waits.
+pub fn timeout(operation: ApiOperation) -> ApiOperation {
+    operation.query(
+        freshness::TIMEOUT,
+        "How long it waits at most, like `5s` or `500ms`; 5 s without it, 60 s at most",
+        // No `default`: generated clients would send it with every request.
+        json!({"type": "string", "pattern": "^(([0-9]|[1-5][0-9]|60)s|([0-9]{1,4}|[1-5][0-9]{4}|60000)ms)$"}).into(),
+    )
 }
 
 /// The same operation, with the answer 304 for a client that has the content already.

@@ -3,7 +3,7 @@
 use contract::{EventData, ProblemKind};
 use service::http::openapi::{
     ApiHeader, ApiOperation, ETAG, VARY,
-    operations::{self, cached, of_collection, of_document, of_selection},
+    operations::{self, cached, from_revision_on, of_collection, of_document, of_selection},
 };
 
 use super::{READ_HEADERS, operation};
@@ -23,15 +23,18 @@ pub(crate) fn heads() -> ApiOperation {
 pub(crate) fn head() -> ApiOperation {
     let operation = of_collection(operation("getHead", "Where a collection stands"))
         .problems(&[ProblemKind::Unversioned]);
-    cached(operation, &[&[ETAG][..], &READ_HEADERS].concat())
-        .answer(operations::head().with(&[ETAG]).with(&READ_HEADERS))
+    cached(
+        from_revision_on(operation),
+        &[&[ETAG][..], &READ_HEADERS].concat(),
+    )
+    .answer(operations::head().with(&[ETAG]).with(&READ_HEADERS))
 }
 
 pub(crate) fn documents() -> ApiOperation {
     let operation = operation("listDocuments", "All documents of a collection")
         .problems(&[ProblemKind::LoadsUnderWay]);
     cached(
-        of_collection(operation),
+        from_revision_on(of_collection(operation)),
         &[&[ETAG, VARY][..], &READ_HEADERS].concat(),
     )
     .answer(operations::documents().with(&READ_HEADERS))
@@ -40,8 +43,11 @@ pub(crate) fn documents() -> ApiOperation {
 pub(crate) fn document() -> ApiOperation {
     let operation =
         of_document(operation("getDocument", "A document")).problems(&[ProblemKind::BadRequest]);
-    cached(operation, &[&[ETAG][..], &READ_HEADERS].concat())
-        .answer(operations::document().with(&READ_HEADERS))
+    cached(
+        from_revision_on(operation),
+        &[&[ETAG][..], &READ_HEADERS].concat(),
+    )
+    .answer(operations::document().with(&READ_HEADERS))
 }
 
 pub(crate) fn snapshot() -> ApiOperation {
