@@ -39,6 +39,7 @@ impl Author {
             exact,
             user: user.as_deref().and_then(header_value),
             reason: self.reason.as_deref().and_then(header_value),
+            wait: None,
         })
     }
 }

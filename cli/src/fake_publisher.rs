@@ -1,13 +1,14 @@
 //! A small publisher for the tests of this crate, which answers as a replica as well: real HTTP,
 //! documents in memory, answers that can be cut off.
 
+mod applied;
 mod change_sets;
 mod history;
 mod lists;
 pub(crate) mod replicas;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     io,
     sync::{Arc, Mutex},
 };
@@ -62,6 +63,10 @@ struct Store {
     snapshots: u32,
     /// Number of changes in its history.
     history: u64,
+    /// The answers of the next requests for `applied`, first to last.
+    applied: VecDeque<applied::Script>,
+    /// The queries of the requests for `applied`.
+    applied_queries: Vec<String>,
     /// The number of writes of single documents that were asked for.
     puts: usize,
 }
@@ -88,6 +93,7 @@ impl FakePublisher {
                     web::get().to(get),
                 )
                 .configure(replicas::routes)
+                .configure(applied::routes)
                 .configure(change_sets::routes)
                 .configure(history::routes)
                 .default_service(web::to(no_such_route))

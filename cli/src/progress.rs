@@ -37,6 +37,11 @@ impl ProgressLine {
         Self::new(ProgressBar::new(0), "{bar:40} {msg}")
     }
 
+    /// Counts the replicas that have applied a write; their number is announced while it waits.
+    pub(crate) fn replicas() -> Self {
+        Self::new(ProgressBar::new(0), "{bar:40} {msg}")
+    }
+
     fn new(bar: ProgressBar, template: &str) -> Self {
         bar.set_style(ProgressStyle::with_template(template).expect("the templates are valid"));
         Self {
@@ -63,6 +68,13 @@ impl ProgressLine {
     /// Announces that this many documents more will be read.
     pub(crate) fn announce(&self, count: u64) {
         self.bar.inc_length(count);
+    }
+
+    /// So many of the replicas have applied the write.
+    pub(crate) fn applied(&self, applied: u64, replicas: u64) {
+        self.bar.set_length(replicas);
+        self.bar.set_position(applied);
+        self.report(format!("applied by {applied} of {replicas} replicas"));
     }
 
     /// Shows what was done until now.

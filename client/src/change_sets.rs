@@ -1,7 +1,6 @@
 //! Change sets: several documents that change together or not at all.
 
 use contract::set::{ChangeSetRequest, ChangeSetWritten};
-use reqwest::Method;
 
 use crate::{ClientError, Endpoint};
 
@@ -15,9 +14,7 @@ impl Endpoint {
         &self,
         set: &ChangeSetRequest,
     ) -> Result<ChangeSetWritten, ClientError> {
-        let request = self
-            .maintenance_request(Method::POST, "/v1/changes")
-            .json(set);
+        let request = self.set_request("/v1/changes").json(set);
         let response = self.send_maintenance(self.authored(request)).await?;
         self.json(response).await
     }

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use crate::{
     ClientError, Endpoint,
     answer::{MAX_ANSWER, MAX_LIST},
+    applied::WaitOptions,
     lines::Lines,
 };
 
@@ -29,6 +30,9 @@ pub struct WriteOptions {
     pub user: Option<HeaderValue>,
     /// Why.
     pub reason: Option<HeaderValue>,
+    /// The replicas that every write waits for. It is sent once all the same: a wait that was in vain
+    /// is no error.
+    pub wait: Option<WaitOptions>,
 }
 
 /// A text as the value of a header, as UTF-8; none when it has control characters.
@@ -130,7 +134,7 @@ impl Endpoint {
         expected: &Expected,
     ) -> Result<Written, ClientError> {
         let mut request = self
-            .request(Method::PUT, &document_path(collection, id))
+            .write_request(Method::PUT, &document_path(collection, id))
             .header(CONTENT_TYPE, JSON)
             .body(value.to_vec());
         if self.write_options.exact {
@@ -173,7 +177,7 @@ impl Endpoint {
         expected: &Expected,
     ) -> Result<Written, ClientError> {
         let request = self
-            .request(Method::PATCH, &document_path(collection, id))
+            .write_request(Method::PATCH, &document_path(collection, id))
             .header(CONTENT_TYPE, MERGE_PATCH)
             .body(patch.to_vec());
         self.write(request, expected).await
@@ -189,7 +193,7 @@ impl Endpoint {
         id: &DocumentId,
         expected: &Expected,
     ) -> Result<Written, ClientError> {
-        let request = self.request(Method::DELETE, &document_path(collection, id));
+        let request = self.write_request(Method::DELETE, &document_path(collection, id));
         self.write(request, expected).await
     }
 

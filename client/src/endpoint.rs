@@ -8,7 +8,8 @@
 use std::{fmt::Display, time::Duration};
 
 use contract::{
-    Problem, ProblemKind, SecretUrl, secret_url, sidecar::TOKEN_HEADER, snapshot::INSTANCE,
+    Problem, ProblemKind, SecretUrl, applied::MAX_TIMEOUT, secret_url, sidecar::TOKEN_HEADER,
+    snapshot::INSTANCE,
 };
 use reqwest::{
     Client, Method, RequestBuilder, Response, StatusCode, Url,
@@ -21,6 +22,7 @@ use tokio::time::{Instant, timeout};
 use crate::{
     ClientError, CredentialError, Credentials, RefusedError, Timeouts,
     answer::{MAX_ANSWER, RawAnswer},
+    applied::WaitOptions,
     documents::WriteOptions,
     turns::Turns,
 };
@@ -72,6 +74,8 @@ pub(crate) struct Clients {
     maintenance: Client,
     /// For the reports of repairs.
     repair: Client,
+    /// For answers that wait for replicas.
+    waiting: Client,
     /// For live feeds, which are silent between two changes.
     streams: Client,
 }
@@ -95,6 +99,8 @@ impl Clients {
             ordinary: client(timeouts.idle)?,
             maintenance: client(timeouts.maintenance)?,
             repair: client(timeouts.repair)?,
+            // The wait itself is beside what the longest write needs.
+            waiting: client(timeouts.maintenance + MAX_TIMEOUT)?,
             streams: client(timeouts.silence)?,
         })
     }
@@ -298,6 +304,11 @@ impl Endpoint {
         self.clients.repair.request(method, self.url(path))
     }
 
+    /// A request whose answer waits for replicas.
+    pub(crate) fn waiting_request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.clients.waiting.request(method, self.url(path))
+    }
+
     /// A request for a live feed.
     pub(crate) fn stream_request(&self, path: &str) -> RequestBuilder {
         self.clients.streams.get(self.url(path))
@@ -313,12 +324,24 @@ impl Endpoint {
         self.success(request, self.timeouts.read).await
     }
 
+    /// Sends a request that changes nothing and waits for replicas, and gives the answer if it is a
+    /// success.
+    pub(crate) async fn send_waiting_read(
+        &self,
+        request: RequestBuilder,
+        wait: WaitOptions,
+    ) -> Result<Response, ClientError> {
+        let limit = self.timeouts.read + wait.timeout;
+        self.success(request, limit).await
+    }
+
     /// Sends a request that writes, and gives the answer if it is a success.
     pub(crate) async fn send_write(
         &self,
         request: RequestBuilder,
     ) -> Result<Response, ClientError> {
-        self.success(request, self.timeouts.write).await
+        let limit = self.timeouts.write + self.write_options.waiting_time();
+        self.success(request, limit).await
     }
 
     /// Sends a request that may take long, and gives the answer if it is a success.
@@ -326,7 +349,8 @@ impl Endpoint {
         &self,
         request: RequestBuilder,
     ) -> Result<Response, ClientError> {
-        self.success(request, self.timeouts.maintenance).await
+        let limit = self.timeouts.maintenance + self.write_options.waiting_time();
+        self.success(request, limit).await
     }
 
     /// Sends a request for a repair, and gives the answer if it is a success.

@@ -6,7 +6,7 @@
 //!
 //! Reading order: [`Endpoint`] (one base URL, and how a request is sent), [`PublisherClient`]
 //! (several endpoints of the same publisher), [`Credentials`], [`ClientError`], [`retry`], then one module per
-//! subject: [`heads`], [`documents`], [`change_sets`], [`snapshot`], [`feed`], [`live_feed`],
+//! subject: [`heads`], [`documents`], [`change_sets`], [`applied`], [`snapshot`], [`feed`], [`live_feed`],
 //! [`check_in`], [`replicas`], [`status`], [`schemas`], [`epoch`], [`repair`], [`history`],
 //! [`rollback`], [`dead_letters`], [`audit`].
 //!
@@ -15,6 +15,7 @@
 //! uses a proxy and never follows a redirect, because publishers are inside the own network.
 
 pub mod answer;
+pub mod applied;
 pub mod audit;
 pub mod change_sets;
 pub mod check_in;

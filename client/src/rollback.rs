@@ -25,7 +25,7 @@ impl Endpoint {
         request: &RollbackRequest,
     ) -> Result<Rollback, ClientError> {
         let path = format!("{}/rollback", document_path(collection, id));
-        self.rollback(&path, request).await
+        self.rollback(&path, request, request.dry_run).await
     }
 
     /// Gives all documents of a collection, or those that the request names, the values back that
@@ -39,7 +39,7 @@ impl Endpoint {
         request: &RollbackRequest,
     ) -> Result<Rollback, ClientError> {
         let path = format!("/v1/collections/{collection}/rollback");
-        self.rollback(&path, request).await
+        self.rollback(&path, request, request.dry_run).await
     }
 
     /// Undoes a change set: each of its documents is afterwards as it was before the set.
@@ -53,12 +53,22 @@ impl Endpoint {
         request: &SetRollbackRequest,
     ) -> Result<Rollback, ClientError> {
         let set = utf8_percent_encode(set, NON_ALPHANUMERIC);
-        self.rollback(&format!("/v1/sets/{set}/rollback"), request)
-            .await
+        let path = format!("/v1/sets/{set}/rollback");
+        self.rollback(&path, request, request.dry_run).await
     }
 
-    async fn rollback(&self, path: &str, body: &impl Serialize) -> Result<Rollback, ClientError> {
-        let request = self.maintenance_request(Method::POST, path).json(body);
+    async fn rollback(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        dry_run: bool,
+    ) -> Result<Rollback, ClientError> {
+        let request = if dry_run {
+            self.maintenance_request(Method::POST, path)
+        } else {
+            self.set_request(path)
+        };
+        let request = request.json(body);
         let response = self.send_maintenance(self.authored(request)).await?;
         self.json(response).await
     }

@@ -2,6 +2,7 @@
 
 use contract::{CollectionName, DocumentId, Expected};
 
+use super::wait::{Awaited, WaitArgs};
 use crate::{author::Author, output, target::Target};
 
 /// Delete a document
@@ -21,6 +22,8 @@ pub(crate) struct Delete {
     )]
     expect: Expected,
     #[command(flatten)]
+    wait: WaitArgs,
+    #[command(flatten)]
     author: Author,
     #[command(flatten)]
     target: Target,
@@ -32,16 +35,21 @@ impl Delete {
             collection,
             id,
             expect,
+            wait,
             author,
             target,
         } = self;
-        let written = author
-            .writing(target.endpoint()?, false)
-            .delete(&collection, &id, &expect)
-            .await?;
-        Ok(output::result(format_args!(
+        let publisher = wait.first(author.writing(target.endpoint()?, false));
+        let written = publisher.delete(&collection, &id, &expect).await?;
+        output::result(format_args!(
             "{collection}/{id} was deleted by revision {}",
             written.revision
-        ))?)
+        ))?;
+        let of = Awaited {
+            collection: &collection,
+            id: Some(&id),
+            revision: written.revision,
+        };
+        wait.follow(&publisher, of, written.applied).await
     }
 }

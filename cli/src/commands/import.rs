@@ -2,7 +2,7 @@
 //! refused and why.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io,
     path::{Path, PathBuf},
 };
@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 use client::{ClientError, Endpoint, RetryPolicy, retry};
 use contract::{
-    CollectionName, DocumentId, Written,
+    CollectionName, DocumentId, Revision, Written,
     json_file::{self, Expected, JsonFileError},
     snapshot::SnapshotEnd,
 };
@@ -19,6 +19,7 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
+use super::wait::WaitArgs;
 use crate::{author::Author, input, output, progress::ProgressLine, target::Target};
 
 mod deferred;
@@ -47,6 +48,8 @@ pub(crate) struct Import {
     #[arg(long)]
     merge: bool,
     #[command(flatten)]
+    wait: WaitArgs,
+    #[command(flatten)]
     author: Author,
     #[command(flatten)]
     target: Target,
@@ -69,6 +72,8 @@ struct Outcome {
     unchanged: u64,
     /// Line and reason.
     refused: Vec<(usize, String)>,
+    /// The last revision that was written in each collection.
+    revisions: BTreeMap<CollectionName, Revision>,
 }
 
 /// The members that tell the lines of an export apart.
@@ -109,7 +114,9 @@ impl Import {
                 self.file.display()
             );
         }
-        Ok(())
+        self.wait
+            .until_applied(&publisher, &outcome.revisions)
+            .await
     }
 }
 
@@ -208,7 +215,9 @@ async fn write_all(
                     progress.note(format_args!("line {line}: {reason}"));
                     outcome.refused.push((line, reason));
                 }
-                LineOutcome::Answered(_entry, Ok(written)) => outcome.count(written.changed),
+                LineOutcome::Answered(entry, Ok(written)) => {
+                    outcome.count(&entry.collection, written.revision, written.changed);
+                }
                 LineOutcome::Answered(entry, Err(error)) => {
                     if let Err(error) = deferred.take(line, entry, error) {
                         let stopped = || format!("stopped at line {line}");
@@ -249,7 +258,9 @@ enum LineOutcome {
 
 impl Outcome {
     /// Counts a document that was written.
-    fn count(&mut self, changed: bool) {
+    fn count(&mut self, collection: &CollectionName, revision: Revision, changed: bool) {
+        let last = self.revisions.entry(collection.clone()).or_insert(0);
+        *last = revision.max(*last);
         self.written += 1;
         self.unchanged += u64::from(!changed);
     }

@@ -1,5 +1,5 @@
-//! The commands, one file each, and what several of them share: points of the past, differences and
-//! the confirmation. A command parses its arguments, talks to services through `client`,
+//! The commands, one file each, and what several of them share: points of the past, differences,
+//! the confirmation and the wait for replicas. A command parses its arguments, talks to services through `client`,
 //! and prints a result; it keeps nothing.
 
 mod audit;
@@ -29,6 +29,7 @@ mod tail;
 mod token;
 mod up;
 mod verify;
+mod wait;
 
 use clap::{Parser, Subcommand};
 use client::{ClientError, Endpoint};
@@ -167,6 +168,11 @@ mod tests {
             "get ChannelConfiguration whatsapp-es --publisher http://a:1,http://b:2 --json",
             "put ChannelConfiguration whatsapp-es - --if-match 3",
             "put ChannelConfiguration whatsapp-es - --expect absent",
+            "put ChannelConfiguration whatsapp-es - --wait",
+            "put ChannelConfiguration whatsapp-es - --wait all --timeout 60s",
+            "put --wait=90% ChannelConfiguration whatsapp-es -",
+            "import file --wait 2 --timeout 500ms",
+            "rollback --set 0190b6a1 --yes --wait --timeout 10s",
             "put ChannelConfiguration whatsapp-es - --expect \"8-4273919a\"",
             "delete ChannelConfiguration whatsapp-es --if-match 3",
             "delete ChannelConfiguration whatsapp-es --expect 8-4273919a",

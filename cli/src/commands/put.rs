@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use contract::{CollectionName, DocumentId, Expected};
 
+use super::wait::{Awaited, WaitArgs};
 use crate::{author::Author, input, output, target::Target};
 
 /// Create or update a document
@@ -34,6 +35,8 @@ pub(crate) struct Put {
     #[arg(long)]
     exact: bool,
     #[command(flatten)]
+    wait: WaitArgs,
+    #[command(flatten)]
     author: Author,
     #[command(flatten)]
     target: Target,
@@ -47,18 +50,19 @@ impl Put {
             file,
             expect,
             exact,
+            wait,
             author,
             target,
         } = self;
         let value = input::object(&file).await?;
         let value = value.as_bytes();
-        let publisher = author.writing(target.endpoint()?, exact);
+        let publisher = wait.first(author.writing(target.endpoint()?, exact));
         // PUT alone requires a document that exists.
         let written = match expect {
             Expected::Any => publisher.put_or_create(&collection, &id, value).await?,
             expected => publisher.put(&collection, &id, value, &expected).await?,
         };
-        Ok(output::result(format_args!(
+        output::result(format_args!(
             "{collection}/{id} {} at revision {}",
             if written.changed {
                 "is"
@@ -66,6 +70,12 @@ impl Put {
                 "is unchanged"
             },
             written.revision
-        ))?)
+        ))?;
+        let of = Awaited {
+            collection: &collection,
+            id: Some(&id),
+            revision: written.revision,
+        };
+        wait.follow(&publisher, of, written.applied).await
     }
 }

@@ -12,7 +12,7 @@ use contract::{
     rollback::{Rollback, RollbackItem, RollbackRequest, SetRollbackRequest},
 };
 
-use super::{confirmation, differences, history::ensure_known, point};
+use super::{confirmation, differences, history::ensure_known, point, wait::WaitArgs};
 use crate::{author::Author, output, target::Target};
 
 /// Give documents the values back that they had, or undo a change set
@@ -71,6 +71,8 @@ pub(crate) struct RollbackCommand {
     /// Print the answer of the publisher as JSON; of a rollback in several parts, one line for each
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    wait: WaitArgs,
     #[command(flatten)]
     author: Author,
     #[command(flatten)]
@@ -155,14 +157,16 @@ impl RollbackCommand {
             let items = previews.iter().flat_map(|preview| &preview.rollback.items);
             confirmation::ask(&effects(items))?;
         }
-        let done = parts::apply(&publisher, previews).await?;
+        let done = parts::apply(&publisher, previews, &self.wait).await?;
         if self.json {
-            return print_json(&done);
+            print_json(&done)?;
+        } else {
+            for rollback in &done {
+                output::result(written(rollback))?;
+            }
         }
-        for rollback in &done {
-            output::result(written(rollback))?;
-        }
-        Ok(())
+        let answers = done.iter().map(|rollback| rollback.applied.as_ref());
+        self.wait.finish(&publisher, answers, self.json)
     }
 
     fn subject(&self) -> anyhow::Result<Subject> {

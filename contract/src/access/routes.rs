@@ -151,7 +151,7 @@ routes! {
     ROLL_BACK_DOCUMENT: "POST" "/v1/collections/{collection}/documents/{id}/rollback", Needs(WRITE, Document), PUBLISHER;
     GET_COLLECTION_CHANGES: "GET" "/v1/collections/{collection}/changes", Needs(READ, Collection), BOTH;
     GET_COLLECTION_HISTORY: "GET" "/v1/collections/{collection}/history", Needs(READ, Collection), PUBLISHER;
-    GET_APPLIED: "GET" "/v1/collections/{collection}/applied", Needs(OBSERVE, WholeService), PUBLISHER;
+    GET_APPLIED: "GET" "/v1/collections/{collection}/applied", Needs(HEADS, DocumentsOf), PUBLISHER;
     ROLL_BACK_COLLECTION: "POST" "/v1/collections/{collection}/rollback", Needs(WRITE_SET, DocumentsOf), PUBLISHER;
     GET_SNAPSHOT: "GET" "/v1/snapshot", Needs(READ, Selection), BOTH;
     GET_CHANGES: "GET" "/v1/changes", Needs(READ, Selection), BOTH;

@@ -15,7 +15,7 @@ use actix_web::{
     web::{self, Query},
 };
 use contract::{
-    CollectionName, DocumentId, Epoch, Revision,
+    CollectionName, DocumentId, Epoch, FormatError, Revision,
     access::{Right, Target},
     applied::{self, Applied, WaitFor},
 };
@@ -26,7 +26,7 @@ use service::http::{
 use tokio::time::Instant;
 
 use crate::{
-    api::{Api, error::ApiError, store_failed},
+    api::{Api, error::ApiError, past, store_failed},
     fleet::progress::AppliedWrite,
     store::past::PastError,
     transport::confirm::ConfirmationWanted,
@@ -87,7 +87,7 @@ impl Wait {
             let last = revisions.entry(collection.clone()).or_insert(0);
             *last = (*revision).max(*last);
         }
-        Some(asked.until_applied(api, revisions, documents).await)
+        Some(asked.until_applied(api, revisions, Some(documents)).await)
     }
 }
 
@@ -118,7 +118,7 @@ impl Asked {
         self,
         api: &Api,
         revisions: BTreeMap<CollectionName, Revision>,
-        documents: Vec<WrittenDocument>,
+        documents: Option<Vec<WrittenDocument>>,
     ) -> Applied {
         let write = AppliedWrite {
             epoch: self.epoch,
@@ -154,6 +154,8 @@ pub(super) fn status(status: StatusCode, applied: Option<&Applied>) -> StatusCod
 pub(super) struct AppliedQuery {
     /// The newest one, if it is absent.
     revision: Option<Revision>,
+    /// The document of the write. Without it, replicas must have taken every value up to the revision.
+    id: Option<String>,
 }
 
 /// `GET /v1/collections/{collection}/applied`: how many replicas have applied a revision, now or as
@@ -166,22 +168,32 @@ pub(super) async fn applied(
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let collection = api.collection(&caller, &name)?;
+    let AppliedQuery { revision, id } = query.into_inner();
+    let id: Option<DocumentId> = id.map(|id| id.parse()).transpose().map_err(|error| {
+        let error: FormatError = error;
+        ProblemError::bad_request("id", error)
+    })?;
+    let target = match &id {
+        Some(id) => Target::Document(&collection, id),
+        None => Target::Collection(&collection),
+    };
+    caller.require_one(&[Right::Read, Right::Observe], target)?;
     let wait = Query::<WaitQuery>::from_query(request.query_string());
     let wait = wait.map_err(ProblemError::unreadable)?.into_inner();
     let heads = BTreeSet::from([collection.clone()]);
     let newest = api.store.heads(&heads).await.map_err(store_failed)?;
     let newest = newest.first().map_or(0, |head| head.revision);
-    let revision = query.revision.unwrap_or(newest);
+    let revision = revision.unwrap_or(newest);
     if revision > newest {
-        let revision = newest;
-        return Err(PastError::Ahead {
-            collection,
-            revision,
-        }
-        .into());
+        let ahead = PastError::Ahead {
+            collection: collection.clone(),
+            revision: newest,
+        };
+        return Err(past::refused(ahead, &caller, &collection));
     }
     let asked = Asked::of(&api, &caller, &request, wait).await?;
+    let documents = id.map(|id| vec![(collection.clone(), id, revision)]);
     let revisions = BTreeMap::from([(collection, revision)]);
-    let applied = asked.until_applied(&api, revisions, Vec::new()).await;
+    let applied = asked.until_applied(&api, revisions, documents).await;
     Ok(HttpResponse::Ok().json(applied))
 }

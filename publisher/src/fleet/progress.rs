@@ -43,8 +43,9 @@ pub struct AppliedWrite {
     pub epoch: Epoch,
     /// The last revision of the write in each of its collections.
     pub revisions: BTreeMap<CollectionName, Revision>,
-    /// Its documents, each with its revision.
-    pub documents: Vec<(CollectionName, DocumentId, Revision)>,
+    /// Its documents, each with its revision. `None` where they are not known: then a refusal of any
+    /// value up to the revision of its collection counts.
+    pub documents: Option<Vec<(CollectionName, DocumentId, Revision)>>,
 }
 
 /// The newest report of each known replica. Clones share them.
@@ -186,7 +187,7 @@ fn not_applied(write: &AppliedWrite, record: &ReplicaRecord) -> Option<NotApplie
         };
         let revision = report.revision;
         if report.epoch == Some(write.epoch) && revision >= *target {
-            if let Some(refused) = refused(write, name, report) {
+            if let Some(refused) = refused(write, name, *target, report) {
                 return Some(because(NotAppliedReason::Refused, revision, refused));
             }
             continue;
@@ -216,13 +217,18 @@ fn not_applied(write: &AppliedWrite, record: &ReplicaRecord) -> Option<NotApplie
 fn refused(
     write: &AppliedWrite,
     name: &CollectionName,
+    target: Revision,
     report: &CollectionReport,
 ) -> Option<String> {
-    let refusal = report.refusals.iter().find(|refusal| {
-        write.documents.iter().any(|(of, id, revision)| {
-            of == name && *id == refusal.id && refusal.revision >= *revision
-        })
-    });
+    let refusal = report
+        .refusals
+        .iter()
+        .find(|refusal| match &write.documents {
+            Some(documents) => documents.iter().any(|(of, id, revision)| {
+                of == name && *id == refusal.id && refusal.revision >= *revision
+            }),
+            None => refusal.revision <= target,
+        });
     if let Some(refusal) = refusal {
         return Some(format!(
             "its service refused {name}/{} at {:?}",

@@ -103,7 +103,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ("DELETE /v1/snapshots/{name}", "operator"),
     (
         "GET /v1/collections/{collection}/applied",
-        "operator monitor",
+        "reader writer publisher replica operator monitor secret-reader",
     ),
     ("GET /v1/replicas", "operator monitor"),
     ("PUT /v1/replicas/{instance}", "replica"),
@@ -384,10 +384,24 @@ async fn an_id_prefix_gives_neither_count_nor_digest_nor_bounds_of_the_collectio
                 assert_eq!(headers("all").await?, [true, true, true], "{url}");
             }
         }
+        // As far as its documents go, it may know how many replicas have applied a write.
+        let applied = "GET /v1/collections/Skills/applied?timeout=0s";
+        for (caller, query, status) in [
+            ("team", "&id=team.a", 200),
+            ("team", "&id=other", 403),
+            ("team", "", 403),
+            ("team", "&id=a/b", 400),
+            ("all", "", 200),
+        ] {
+            let line = format!("{applied}{query}");
+            callers.expect(status, caller, &line, Value::Null).await?;
+        }
+        let not_yet = format!("{applied}&id=team.a&revision=99");
         let ahead = format!("GET {SKILLS}/team.a?revision=99");
         let undo = format!("POST {SKILLS}/team.a/rollback");
         let together = "POST /v1/collections/Skills/rollback".to_owned();
         for (line, body) in [
+            (not_yet, Value::Null),
             (ahead, Value::Null),
             (undo, json!({"toRevision": 99})),
             (together, json!({"toRevision": 99, "ids": ["team.a"]})),

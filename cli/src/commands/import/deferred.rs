@@ -9,7 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use client::{ClientError, Endpoint, RetryPolicy, retry};
 use contract::{
     CanonicalJson, CollectionName, DocumentId, Expected, ProblemKind,
-    set::{ChangeRequest, ChangeSetRequest, MAX_BYTES, MAX_OPERATIONS, RequestOperation},
+    set::{
+        ChangeRequest, ChangeSetRequest, ChangeSetWritten, MAX_BYTES, MAX_OPERATIONS,
+        RequestOperation,
+    },
 };
 use futures_util::{StreamExt, stream};
 
@@ -123,7 +126,7 @@ impl Deferred {
         while let Some((key, line, written)) = writes.next().await {
             match written {
                 Ok(written) => {
-                    outcome.count(written.changed);
+                    outcome.count(&key.0, written.revision, written.changed);
                     done.insert(key.clone());
                 }
                 Err(error) if error.kind() == Some(ProblemKind::DanglingReference) => {
@@ -154,10 +157,11 @@ impl Deferred {
                 break;
             }
             match self.write_set(&keys, publisher).await {
-                Ok(()) => {
-                    for key in &keys {
-                        if self.lines.remove(key).is_some() {
-                            outcome.count(true);
+                Ok(written) => {
+                    for item in written.items {
+                        let key = (item.collection, item.id);
+                        if self.lines.remove(&key).is_some() {
+                            outcome.count(&key.0, item.revision, true);
                         }
                     }
                     return Ok(());
@@ -198,7 +202,11 @@ impl Deferred {
         lines.map(|line| line.entry.config_data.get().len()).sum()
     }
 
-    async fn write_set(&self, keys: &[Key], publisher: &Endpoint) -> Result<(), ClientError> {
+    async fn write_set(
+        &self,
+        keys: &[Key],
+        publisher: &Endpoint,
+    ) -> Result<ChangeSetWritten, ClientError> {
         let mut changes = Vec::with_capacity(keys.len());
         for key in keys {
             let Some(line) = self.lines.get(key) else {
@@ -221,9 +229,8 @@ impl Deferred {
             });
         }
         let set = ChangeSetRequest { changes };
-        let written = RetryPolicy::COMMAND
+        RetryPolicy::COMMAND
             .run(retry::is_busy, || publisher.write_change_set(&set))
-            .await;
-        written.map(drop)
+            .await
     }
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use tempfile::NamedTempFile;
 
 use super::*;
-use crate::fake_publisher::FakePublisher;
+use crate::fake_publisher::{FakePublisher, collection};
 
 fn file(text: &str) -> NamedTempFile {
     let mut file = NamedTempFile::new().expect("a file");
@@ -35,7 +35,8 @@ async fn an_export_is_imported() {
             Outcome {
                 written: 100,
                 unchanged: 0,
-                refused: vec![]
+                refused: vec![],
+                revisions: [(collection(), 100)].into()
             },
             100
         )

@@ -1,6 +1,6 @@
 //! A rollback of more documents than a change set can have: in several parts, one after the other.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use client::{ClientError, Endpoint};
 use contract::{
@@ -10,7 +10,10 @@ use contract::{
 
 use super::{Preview, Subject};
 use crate::{
-    commands::diff::{changed_ids, documents},
+    commands::{
+        diff::{changed_ids, documents},
+        wait::WaitArgs,
+    },
     progress::ProgressLine,
 };
 
@@ -45,10 +48,11 @@ pub(super) async fn divided(
 
 /// Does what was shown, part by part. A part that is refused because of a reference to or from another
 /// part is tried again after the others, and in halves once none of them could be changed. Any other
-/// refusal ends it.
+/// refusal ends it. All parts together wait for replicas no longer than one would.
 pub(super) async fn apply(
     publisher: &Endpoint,
     previews: Vec<Preview>,
+    wait: &WaitArgs,
 ) -> anyhow::Result<Vec<Rollback>> {
     let progress = ProgressLine::documents();
     for preview in &previews {
@@ -62,7 +66,8 @@ pub(super) async fn apply(
         let mut refused = Vec::new();
         let mut reason = None;
         for part in left {
-            match part.subject.send(publisher, Some(&part.rollback)).await {
+            let publisher = wait.rest(publisher, waited(&done));
+            match part.subject.send(&publisher, Some(&part.rollback)).await {
                 Ok(written) => {
                     progress.inc(written.items.len() as u64);
                     done.push(written);
@@ -92,6 +97,12 @@ pub(super) async fn apply(
     }
     progress.finish();
     Ok(done)
+}
+
+/// The time that parts have waited for replicas.
+fn waited(done: &[Rollback]) -> Duration {
+    let waits = done.iter().filter_map(|rollback| rollback.applied.as_ref());
+    Duration::from_millis(waits.map(|applied| applied.waited_ms).sum())
 }
 
 /// Why it ended early, with what was done.

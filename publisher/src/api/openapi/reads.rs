@@ -39,6 +39,12 @@ pub(crate) fn applied() -> ApiOperation {
             "revision",
             "The newest one when it is omitted",
             json!({"type": "integer", "minimum": 0}).into(),
+        )
+        .query(
+            "id",
+            "The document of the write: only a refusal of its value counts. Without it, the refusal of any \
+             value up to the revision",
+            ApiSchema::of::<DocumentId>(),
         );
     reading(writes::waiting(operation))
         .problems(&[ProblemKind::StreamsFull, ProblemKind::NoRevision])

@@ -38,7 +38,7 @@ fn write(revision: Revision) -> AppliedWrite {
     AppliedWrite {
         epoch: epoch(),
         revisions: BTreeMap::from([(name(), revision)]),
-        documents: vec![(name(), "d".parse().expect("an id"), revision)],
+        documents: Some(vec![(name(), "d".parse().expect("an id"), revision)]),
     }
 }
 
@@ -144,6 +144,16 @@ async fn a_replica_says_why_it_has_not_applied_a_write() {
             "{members}"
         );
     }
+    // Without the documents of the write, every value up to the revision counts.
+    let unknown = |revision| AppliedWrite {
+        documents: None,
+        ..write(revision)
+    };
+    let refuses = at_5(json!({ "refusals": [of_another], "refusedValues": 1 }));
+    let refuses = progress_of(&[record_with("a", 0, refuses)]);
+    assert!(now(&refuses, &unknown(4), "all").await.reached);
+    let applied = now(&refuses, &unknown(5), "all").await;
+    assert_eq!(applied.missing[0].reason, NotAppliedReason::Refused);
     let mut deaf = record("a", 4, 0);
     deaf.check_in.intake = Some(contract::fleet::IntakeFault::NotReceiving);
     let applied = now(&progress_of(&[deaf]), &write(5), "all").await;
