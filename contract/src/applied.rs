@@ -124,12 +124,21 @@ pub struct Applied {
     pub replicas: u64,
     /// How many of them have applied it.
     pub applied: u64,
+    /// Replicas that follow a collection of the write and are not live: they are not counted, and may
+    /// serve older values.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub gone: u64,
     /// Milliseconds from the commit to this answer.
     pub waited_ms: u64,
     /// Those that have not, by name; at most [`MAX_NAMED`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "utoipa", schema(max_items = 100))]
     pub missing: Vec<NotApplied>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A live replica that has not applied a write.

@@ -127,15 +127,15 @@ impl RollbackCommand {
             // A mistyped id looks like a document that has its value already.
             ensure_known(&publisher, &collection, &id).await?;
         }
-        if self.json && (self.dry_run || documents == 0) {
+        // The documents may have these values since a rollback that replicas have not applied yet: the
+        // publisher waits for them all the same.
+        let is_over = self.dry_run || documents == 0 && !self.wait.is_asked();
+        if self.json && is_over {
             return print_json(previews.iter().map(|preview| &preview.rollback));
         }
-        if documents == 0 {
-            return Ok(output::result(
-                "nothing to roll back: the documents have these values now",
-            )?);
-        }
-        if !self.json {
+        if !self.json && documents == 0 {
+            output::result("nothing to roll back: the documents have these values now")?;
+        } else if !self.json {
             for preview in &previews {
                 output::result_table(&table(&preview.rollback.items))?;
             }
@@ -150,10 +150,10 @@ impl RollbackCommand {
                 previews.len()
             ));
         }
-        if self.dry_run {
+        if is_over {
             return Ok(());
         }
-        if !self.yes {
+        if !self.yes && documents > 0 {
             let items = previews.iter().flat_map(|preview| &preview.rollback.items);
             confirmation::ask(&effects(items))?;
         }
@@ -161,7 +161,7 @@ impl RollbackCommand {
         if self.json {
             print_json(&done)?;
         } else {
-            for rollback in &done {
+            for rollback in done.iter().filter(|done| !done.items.is_empty()) {
                 output::result(written(rollback))?;
             }
         }

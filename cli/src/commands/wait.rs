@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use client::{ClientError, Endpoint, RetryPolicy, applied::WaitOptions, retry};
 use contract::{
     CollectionName, DocumentId, Revision,
@@ -56,6 +56,11 @@ pub(crate) struct Awaited<'a> {
 }
 
 impl WaitArgs {
+    /// Whether the command waits.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.wait.is_some()
+    }
+
     /// The endpoint, whose writes wait for a short time: [`Self::follow`] goes on.
     pub(crate) fn first(&self, publisher: Endpoint) -> Endpoint {
         publisher.waiting(self.options(self.timeout.min(STEP)))
@@ -106,6 +111,8 @@ impl WaitArgs {
             return Ok(());
         };
         let begun = Instant::now();
+        // All collections are reported, also after one that was not reached.
+        let mut late = Vec::new();
         for (collection, &revision) in revisions {
             let of = Awaited {
                 collection,
@@ -117,8 +124,11 @@ impl WaitArgs {
                 ..*self
             };
             let applied = left.poll(wait, publisher, of, None).await?;
-            report(&applied, &format!("{collection}: "))?;
+            if let Err(error) = report(&applied, &format!("{collection}: ")) {
+                late.push(error.to_string());
+            }
         }
+        ensure!(late.is_empty(), "{}", late.join("\n"));
         Ok(())
     }
 
@@ -237,14 +247,24 @@ fn report(applied: &Applied, what: &str) -> anyhow::Result<()> {
 fn reached(applied: &Applied) -> String {
     let Applied {
         replicas,
-        applied,
+        applied: number,
         waited_ms,
         ..
     } = applied;
+    let gone = gone(applied);
     if *replicas == 0 {
-        return "no live replica follows this, so there was nothing to wait for".to_owned();
+        return format!("no live replica follows this, so there was nothing to wait for{gone}");
     }
-    format!("applied by {applied} of {replicas} replicas after {waited_ms} ms")
+    format!("applied by {number} of {replicas} replicas after {waited_ms} ms{gone}")
+}
+
+/// What is said of replicas that are not live.
+fn gone(applied: &Applied) -> String {
+    match applied.gone {
+        0 => String::new(),
+        1 => "; 1 replica is gone and was not counted".to_owned(),
+        gone => format!("; {gone} replicas are gone and were not counted"),
+    }
 }
 
 fn not_reached(applied: &Applied, what: &str) -> String {
@@ -258,14 +278,16 @@ fn not_reached(applied: &Applied, what: &str) -> String {
     } = applied;
     let behind = replicas.saturating_sub(*number);
     let unnamed = behind.saturating_sub(missing.len() as u64);
+    let gone = gone(applied);
     let hint = match (unnamed, missing.is_empty()) {
-        (0, _) => String::new(),
+        (0, true) => format!("; no more than {replicas} are live"),
+        (0, false) => String::new(),
         (_, true) => "; to see which have not takes the right observe".to_owned(),
         (unnamed, false) => format!("; {unnamed} more are not listed"),
     };
     format!(
         "{what}the write is committed and stays, but it is applied by {number} of {replicas} replicas \
-         after {waited_ms} ms, and --wait {wait} asks for more{hint}"
+         after {waited_ms} ms, and --wait {wait} asks for more{hint}{gone}"
     )
 }
 

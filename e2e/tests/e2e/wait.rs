@@ -1,5 +1,7 @@
 //! Writes that wait until replicas have applied them.
 
+use std::time::Duration;
+
 use anyhow::{Context, ensure};
 use contract::{
     Written,
@@ -14,7 +16,12 @@ use e2e::{
 };
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::process::Command;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    process::Command,
+    time::timeout,
+};
 
 type Outcome = anyhow::Result<()>;
 
@@ -75,6 +82,16 @@ async fn a_write_is_answered_when_all_replicas_have_applied_it() -> Outcome {
             .await?;
         let answer = answer.expect(200)?.json()?;
         ensure!(answer["applied"]["applied"] == 2, "{answer}");
+        // Nothing to change, as when a rollback is asked for again: it waits for what is there.
+        let head = api.head(FREE).await?;
+        let to = json!({"toRevision": head.revision}).to_string();
+        let path = format!("/v1/collections/{FREE}/documents/b/rollback?wait=all&timeout=20s");
+        let answer = api.send(Method::POST, &path, &[], to).await?;
+        let answer = answer.expect(200)?.json()?;
+        ensure!(
+            answer["items"] == json!([]) && answer["applied"]["applied"] == 2,
+            "{answer}"
+        );
     }
     Ok(())
 }
@@ -300,5 +317,33 @@ async fn a_wait_of_another_form_is_refused_before_the_write() -> Outcome {
         "{problem}"
     );
     ensure!(api.head(FREE).await?.revision == 1, "nothing was written");
+    Ok(())
+}
+
+/// A client that gives up closes its connection, and what waits for it must not stay until its time is
+/// over: the slots of all waits are bounded.
+#[tokio::test]
+async fn a_wait_ends_when_its_client_closes_the_connection() -> Outcome {
+    let testbed = Testbed::start(StoreKind::Embedded, Transport::Local).await?;
+    let subscriber = testbed.subscribers[0].port();
+    for (port, path) in [
+        (
+            testbed.publisher.port(),
+            format!("/v1/collections/{FREE}/applied?wait=250&timeout=60s"),
+        ),
+        (
+            subscriber,
+            format!("/v1/collections/{FREE}?min-revision=999&timeout=60s"),
+        ),
+    ] {
+        let mut client = TcpStream::connect(("127.0.0.1", port)).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n");
+        client.write_all(request.as_bytes()).await?;
+        client.shutdown().await?;
+        let mut answer = Vec::new();
+        let ended = timeout(Duration::from_secs(20), client.read_to_end(&mut answer)).await;
+        ensure!(ended.is_ok(), "{path} waits on");
+        ensure!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
+    }
     Ok(())
 }

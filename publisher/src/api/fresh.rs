@@ -19,7 +19,7 @@ use contract::{CollectionName, Head, history::REVISION_HEADER};
 use futures_util::future::{Either, FutureExt as _, LocalBoxFuture};
 use service::http::{
     caller::Caller,
-    freshness::{MinRevision, PARAMETER, not_fresh},
+    freshness::{MinRevision, PARAMETER, not_fresh, stopping},
     problem::{ProblemError, respond},
     source::Source,
 };
@@ -78,8 +78,7 @@ async fn until_fresh(request: HttpRequest, asked: MinRevision) -> Outcome {
     };
     let has_arrived = tokio::select! {
         waited = timeout(asked.timeout, arrives) => waited == Ok(true),
-        // What is known now is the answer.
-        () = slot.stopped() => false,
+        () = slot.stopped() => return Err(stopping().into()),
     };
     if has_arrived {
         return Ok(Fresh);

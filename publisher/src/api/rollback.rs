@@ -1,5 +1,7 @@
 //! Rollbacks of a document, of a collection and of a change set.
 
+use std::collections::BTreeSet;
+
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use contract::{
     Change, CollectionName, Expected, JsonError, Problem, ProblemKind,
@@ -63,6 +65,7 @@ pub(super) async fn of_document(
     let point = point(&rollback)?;
     let author = or_reason(author, &format!("rollback to {point}"));
     let wait = Wait::of(&api, &author.caller, &request).await?;
+    let wait = wait.unless(rollback.dry_run);
     let slot = api.history_slot(&request).await?;
     let collection = key.0.clone();
     let plan = api.rollbacks().of_document(key, &point, &expected).await;
@@ -70,7 +73,7 @@ pub(super) async fn of_document(
         .finish(plan, Some(&collection), rollback.dry_run, &author)
         .await?;
     drop(slot);
-    Ok(answer(&api, wait, done).await)
+    answer(&api, wait, done, BTreeSet::from([collection])).await
 }
 
 pub(super) async fn of_collection(
@@ -119,6 +122,7 @@ pub(super) async fn of_collection(
         partial: rollback.partial,
     };
     let wait = Wait::of(&api, &author.caller, &request).await?;
+    let wait = wait.unless(rollback.dry_run);
     let slot = api.history_slot(&request).await?;
     let plan = api
         .rollbacks()
@@ -128,7 +132,7 @@ pub(super) async fn of_collection(
         .finish(plan, Some(&collection), rollback.dry_run, &author)
         .await?;
     drop(slot);
-    Ok(answer(&api, wait, done).await)
+    answer(&api, wait, done, BTreeSet::from([collection])).await
 }
 
 pub(super) async fn of_set(
@@ -146,6 +150,7 @@ pub(super) async fn of_set(
     let reason = format!("undo of change set {}", *set);
     let author = or_reason(Author::of(caller, &request)?, &reason);
     let wait = Wait::of(&api, &author.caller, &request).await?;
+    let wait = wait.unless(dry_run);
     let slot = api.history_slot(&request).await?;
     let changes = api.store.set(&set).await.map_err(RollbackError::from)?;
     require_undo(&author, &set, &changes)?;
@@ -156,21 +161,30 @@ pub(super) async fn of_set(
     let plan = api.rollbacks().of_set(&changes, serves).await;
     let done = api.finish(plan, None, dry_run, &author).await?;
     drop(slot);
-    Ok(answer(&api, wait, done).await)
+    let collections = changes.into_iter().map(|change| change.collection);
+    answer(&api, wait, done, collections.collect()).await
 }
 
-/// The answer to a rollback, after what its request waits for.
-async fn answer(api: &Api, wait: Wait, mut done: Rollback) -> HttpResponse {
+/// The answer to a rollback in these collections, after what its request waits for.
+async fn answer(
+    api: &Api,
+    wait: Wait,
+    mut done: Rollback,
+    collections: BTreeSet<CollectionName>,
+) -> Result<HttpResponse, ApiError> {
     let documents: Vec<_> = done
         .items
         .iter()
         .filter_map(|item| Some((item.collection.clone(), item.id.clone(), item.revision?)))
         .collect();
-    // A dry run, and a rollback that found nothing to change, have nothing that could arrive.
     if !documents.is_empty() {
         done.applied = wait.until_applied(api, documents).await;
+    } else if done.items.is_empty() {
+        // What the documents are now may not have arrived: the request may be one of a series.
+        done.applied = wait.until_newest(api, &collections).await?;
     }
-    HttpResponse::build(wait::status(StatusCode::OK, done.applied.as_ref())).json(done)
+    let status = wait::status(StatusCode::OK, done.applied.as_ref());
+    Ok(HttpResponse::build(status).json(done))
 }
 
 /// Asks for the right to write each document of a set. To a caller that may read none of them, the

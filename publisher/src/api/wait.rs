@@ -75,6 +75,11 @@ impl Wait {
         Ok(Self(Some(asked)))
     }
 
+    /// Nothing is waited for where nothing is written.
+    pub(super) fn unless(self, dry_run: bool) -> Self {
+        if dry_run { Self(None) } else { self }
+    }
+
     /// Waits for a write that is committed. `None` where nothing is waited for.
     pub(super) async fn until_applied(
         self,
@@ -88,6 +93,25 @@ impl Wait {
             *last = (*revision).max(*last);
         }
         Some(asked.until_applied(api, revisions, Some(documents)).await)
+    }
+
+    /// The same for what these collections are now: a write that found nothing to change.
+    ///
+    /// # Errors
+    /// 503 `store-unavailable`.
+    pub(super) async fn until_newest(
+        self,
+        api: &Api,
+        collections: &BTreeSet<CollectionName>,
+    ) -> Result<Option<Applied>, ApiError> {
+        let Some(asked) = self.0 else {
+            return Ok(None);
+        };
+        let heads = api.store.heads(collections).await.map_err(store_failed)?;
+        let heads = heads.into_iter();
+        let revisions = heads.map(|head| (head.collection, head.revision));
+        let applied = asked.until_applied(api, revisions.collect(), None).await;
+        Ok(Some(applied))
     }
 }
 
@@ -125,19 +149,19 @@ impl Asked {
             revisions,
             documents,
         };
+        let begun = Instant::now();
         let until = |deadline| {
             let progress = api.fleet.progress();
             progress.until_applied(&write, self.wait, deadline, self.names)
         };
-        let waited = tokio::select! {
-            applied = until(Instant::now() + self.timeout) => Some(applied),
-            () = self.slot.stopped() => None,
-        };
-        match waited {
-            Some(applied) => applied,
+        let mut applied = tokio::select! {
+            applied = until(begun + self.timeout) => applied,
             // The process stops: what is known now is the answer.
-            None => until(Instant::now()).await,
-        }
+            () = self.slot.stopped() => until(Instant::now()).await,
+        };
+        let waited_ms = u64::try_from(begun.elapsed().as_millis());
+        applied.waited_ms = waited_ms.unwrap_or(u64::MAX);
+        applied
     }
 }
 
@@ -153,7 +177,7 @@ pub(super) fn status(status: StatusCode, applied: Option<&Applied>) -> StatusCod
 #[derive(Deserialize)]
 pub(super) struct AppliedQuery {
     /// The newest one, if it is absent.
-    revision: Option<Revision>,
+    revision: Option<String>,
     /// The document of the write. Without it, replicas must have taken every value up to the revision.
     id: Option<String>,
 }
@@ -169,6 +193,14 @@ pub(super) async fn applied(
 ) -> Result<HttpResponse, ApiError> {
     let collection = api.collection(&caller, &name)?;
     let AppliedQuery { revision, id } = query.into_inner();
+    let revision: Option<Revision> =
+        revision
+            .map(|text| text.parse())
+            .transpose()
+            .map_err(|_error| {
+                let detail = "expected a revision: a number, and the newest one without it";
+                ProblemError::bad_request("revision", detail)
+            })?;
     let id: Option<DocumentId> = id.map(|id| id.parse()).transpose().map_err(|error| {
         let error: FormatError = error;
         ProblemError::bad_request("id", error)

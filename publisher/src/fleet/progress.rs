@@ -10,8 +10,8 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
-            AtomicBool,
-            Ordering::{Acquire, Release},
+            AtomicBool, AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release},
         },
     },
     time::Duration,
@@ -20,20 +20,21 @@ use std::{
 use chrono::{DateTime, Utc};
 use contract::{
     CollectionName, DocumentId, Epoch, Revision,
-    applied::{Applied, MAX_NAMED, NotApplied, NotAppliedReason, WaitFor},
-    fleet::{CollectionReport, ReplicaRecord},
-    status::ReplicaState,
+    applied::{Applied, WaitFor},
+    fleet::ReplicaRecord,
 };
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout_at},
 };
 
-use super::registry::is_gone;
+use self::look::Look;
+
+mod look;
 
 /// The shortest time between two looks of one wait at all reports.
 const MIN_PAUSE: Duration = Duration::from_millis(5);
-/// The same for each replica: a look takes longer the more there are.
+/// The same for each replica: to arrange the reports takes longer the more there are.
 const PAUSE_PER_REPLICA: Duration = Duration::from_micros(20);
 
 /// What a write asks of a replica.
@@ -58,14 +59,36 @@ struct Shared {
     /// Whether the rows of the store were read: before, replicas may be missing here.
     is_complete: AtomicBool,
     changed: watch::Sender<()>,
+    /// The newest arranged reports, and when they were read.
+    look: Mutex<Option<(Instant, Arc<Look>)>>,
+    waiting: AtomicUsize,
 }
 
-/// How many replicas have applied a write.
-#[derive(Debug, Default)]
-struct Standing {
-    replicas: usize,
-    applied: usize,
-    missing: Vec<NotApplied>,
+/// One wait, until this is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn begin(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Relaxed);
+        Self(waiting)
+    }
+
+    /// Time between two looks of this wait, if one looks at this many replicas one by one.
+    fn pause(&self, look: &Look, write: &AppliedWrite) -> Duration {
+        let waits = u32::try_from(self.0.load(Relaxed)).unwrap_or(u32::MAX);
+        let one_by_one = per_replica(look.one_by_one(write)).saturating_mul(waits);
+        per_replica(look.replicas()).max(MIN_PAUSE) + one_by_one
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+fn per_replica(replicas: usize) -> Duration {
+    PAUSE_PER_REPLICA.saturating_mul(u32::try_from(replicas).unwrap_or(u32::MAX))
 }
 
 impl Progress {
@@ -117,11 +140,13 @@ impl Progress {
         names: bool,
     ) -> Applied {
         let begun = Instant::now();
+        let waiting = Waiting::begin(&self.0.waiting);
         let mut changed = self.0.changed.subscribe();
         loop {
             changed.borrow_and_update();
             let is_over = Instant::now() >= deadline;
-            let standing = self.look(write, names && is_over);
+            let look = self.look();
+            let standing = look.standing(write, names && is_over);
             let reached = self.0.is_complete.load(Acquire)
                 && standing.applied >= wait.needed(standing.replicas);
             if reached || is_over {
@@ -131,117 +156,37 @@ impl Progress {
                     reached,
                     replicas: standing.replicas as u64,
                     applied: standing.applied as u64,
+                    gone: standing.gone as u64,
                     waited_ms: waited_ms.unwrap_or(u64::MAX),
                     missing: standing.missing,
                 };
             }
-            let replicas = u32::try_from(standing.replicas).unwrap_or(u32::MAX);
-            let pause = MIN_PAUSE.max(PAUSE_PER_REPLICA.saturating_mul(replicas));
+            let pause = waiting.pause(&look, write);
             // A look after the deadline gives the answer, whatever came until then.
             drop(timeout_at(deadline, changed.changed()).await);
             sleep_until(deadline.min(Instant::now() + pause)).await;
         }
     }
 
-    fn look(&self, write: &AppliedWrite, names: bool) -> Standing {
-        let now = Utc::now();
-        let mut standing = Standing::default();
-        for record in self.newest().values() {
-            let reports = &record.check_in.collections;
-            let follows = |name| reports.contains_key(name);
-            if is_gone(record, now) || !write.revisions.keys().any(follows) {
-                continue;
-            }
-            standing.replicas += 1;
-            match not_applied(write, record) {
-                None => standing.applied += 1,
-                Some(missing) if names => standing.missing.push(missing),
-                Some(_missing) => {}
-            }
+    /// The reports of now, from memory where they were arranged a moment ago: all that wait share them.
+    fn look(&self) -> Arc<Look> {
+        // Nothing that holds this lock or the other one waits or leaves anything half changed.
+        let mut last = self.0.look.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = Instant::now();
+        if let Some((at, look)) = &*last
+            && asked < *at + per_replica(look.replicas())
+        {
+            return look.clone();
         }
-        standing
-            .missing
-            .sort_unstable_by(|one, other| one.instance.cmp(&other.instance));
-        standing.missing.truncate(MAX_NAMED);
-        standing
+        let look = Arc::new(Look::new(self.newest().values().cloned(), Utc::now()));
+        *last = Some((asked, look.clone()));
+        look
     }
 
     fn newest(&self) -> MutexGuard<'_, HashMap<String, Arc<ReplicaRecord>>> {
         // No code that holds the lock leaves the reports half changed.
         self.0.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Why a replica has not applied a write; `None` when it has.
-fn not_applied(write: &AppliedWrite, record: &ReplicaRecord) -> Option<NotApplied> {
-    let check_in = &record.check_in;
-    let because = |reason, revision, detail| NotApplied {
-        instance: check_in.instance.clone(),
-        reason,
-        revision,
-        detail,
-    };
-    for (name, target) in &write.revisions {
-        let Some(report) = check_in.collections.get(name) else {
-            continue;
-        };
-        let revision = report.revision;
-        if report.epoch == Some(write.epoch) && revision >= *target {
-            if let Some(refused) = refused(write, name, *target, report) {
-                return Some(because(NotAppliedReason::Refused, revision, refused));
-            }
-            continue;
-        }
-        if report.state == ReplicaState::Loading {
-            let detail = format!("it has not loaded {name} yet");
-            return Some(because(NotAppliedReason::Loading, revision, detail));
-        }
-        if let Some(fault) = check_in.intake {
-            let names_url = check_in.base_url.is_some();
-            let detail = fault.remedy(check_in.transport, names_url).to_owned();
-            return Some(because(NotAppliedReason::NotReceiving, revision, detail));
-        }
-        let detail = match &report.reason {
-            Some(reason) => reason.clone(),
-            None => format!(
-                "its last check-in, at {}, reports revision {revision} of {name}, not {target}",
-                record.seen.format("%H:%M:%S%.3f")
-            ),
-        };
-        return Some(because(NotAppliedReason::Behind, revision, detail));
-    }
-    None
-}
-
-/// What a replica says of a document of the write that its service refused.
-fn refused(
-    write: &AppliedWrite,
-    name: &CollectionName,
-    target: Revision,
-    report: &CollectionReport,
-) -> Option<String> {
-    let refusal = report
-        .refusals
-        .iter()
-        .find(|refusal| match &write.documents {
-            Some(documents) => documents.iter().any(|(of, id, revision)| {
-                of == name && *id == refusal.id && refusal.revision >= *revision
-            }),
-            None => refusal.revision <= target,
-        });
-    if let Some(refusal) = refusal {
-        return Some(format!(
-            "its service refused {name}/{} at {:?}",
-            refusal.id, refusal.pointer
-        ));
-    }
-    // The list has a bound: a document that is not in it may be refused all the same.
-    (report.refused_values > report.refusals.len() as u64).then(|| {
-        format!(
-            "its service refuses {} values of {name}, more than it lists",
-            report.refused_values
-        )
-    })
 }
 
 #[cfg(test)]

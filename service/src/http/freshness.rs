@@ -105,6 +105,12 @@ pub fn not_fresh(detail: impl Into<String>) -> Problem {
     Problem::new(ProblemKind::NotFresh, detail).field(PARAMETER)
 }
 
+/// 503 `stopping`: the process stops before the revision arrived.
+pub fn stopping() -> ProblemError {
+    let detail = "This service stops, and the revision has not arrived yet; ask another one";
+    Problem::new(ProblemKind::Stopping, detail).into()
+}
+
 #[cfg(test)]
 mod tests {
     use actix_web::test::TestRequest;

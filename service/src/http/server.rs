@@ -107,6 +107,8 @@ where
             .keep_alive(limits.idle)
             .client_request_timeout(limits.head)
             .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+            // A client that has closed its end has gone: what waits for it is dropped.
+            .h1_allow_half_closed(false)
             .local_addr(address)
             .on_connect_ext(|io: &WatchedIo, extensions| io.remember(extensions))
             .finish(app);

@@ -18,7 +18,7 @@ use futures_util::future::{Either, FutureExt as _, LocalBoxFuture};
 use replica::{RawCollection as Collection, View};
 use service::http::{
     caller::Caller,
-    freshness::{MinRevision, not_fresh},
+    freshness::{MinRevision, not_fresh, stopping},
     problem::respond,
     source::Source,
 };
@@ -35,7 +35,8 @@ impl FromRequest for Fresh {
     type Future = Either<Ready<Outcome>, LocalBoxFuture<'static, Outcome>>;
 
     /// # Errors
-    /// 400 `bad-request`, 404 `unversioned`, 503 `loading`, 503 `streams-full`, 504 `not-fresh`.
+    /// 400 `bad-request`, 404 `unversioned`, 503 `loading`, 503 `streams-full`, 503
+    /// `stopping`, 504 `not-fresh`.
     fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
         match MinRevision::of(request) {
             Ok(None) => Either::Left(ready(Ok(Self))),
@@ -61,14 +62,17 @@ async fn until_fresh(request: HttpRequest, asked: MinRevision) -> Outcome {
     let deadline = Instant::now() + asked.timeout;
     let slot = api.streams.open(Source::of(&request))?;
     let arrives = (api.replica).wait_for_revision(&name, asked.revision, deadline);
-    tokio::select! {
-        _waited = arrives => {}
-        () = slot.stopped() => {}
-    }
+    let is_stopping = tokio::select! {
+        _waited = arrives => false,
+        () = slot.stopped() => true,
+    };
     // However the wait ended, what is there now decides.
     let view = api.replica.view();
     match view.root().collection(&name) {
         Some(held) if !view.has_revision(&name, asked.revision) => {
+            if is_stopping {
+                return Err(stopping().into());
+            }
             Err(refusal(&api, &request, &view, (&name, held), asked))
         }
         _arrived_or_given_up => Ok(Fresh),

@@ -92,6 +92,17 @@ fn the_result_says_how_many_replicas_and_after_which_time() {
         ..late.clone()
     };
     assert!(not_reached(&shortened, "").ends_with("197 more are not listed"));
+    let gone = Applied {
+        gone: 2,
+        ..answer(3, 7)
+    };
+    assert!(reached(&gone).ends_with("; 2 replicas are gone and were not counted"));
+    let few = Applied {
+        reached: false,
+        wait: WaitFor::Replicas(4),
+        ..answer(3, 7)
+    };
+    assert!(not_reached(&few, "").ends_with("; no more than 3 are live"));
     let shown = table(&late.missing).text();
     for text in ["r-1", "r-2", "behind", "41", "its last check-in"] {
         assert!(shown.contains(text), "{text}: {shown}");

@@ -1,7 +1,9 @@
 use chrono::TimeDelta;
+use contract::applied::NotAppliedReason;
 use serde_json::json;
 
 use super::*;
+use crate::fleet::registry::is_gone;
 
 const COLLECTION: &str = "A";
 
@@ -211,4 +213,86 @@ async fn before_the_rows_of_the_store_were_read_no_number_is_enough() {
     }
     progress.replace([record("a", 5, 0), record("b", 5, 0)].iter(), Utc::now());
     assert_eq!(now(&progress, &write(5), "all").await.replicas, 2);
+}
+
+/// What is counted from the arranged reports is what each replica for itself says, whatever it reports.
+#[test]
+fn a_look_counts_as_each_report_does() {
+    let other: CollectionName = "B".parse().expect("a name");
+    let mut records = Vec::new();
+    for number in 0..64 {
+        let revision = number % 8;
+        let mut members = json!({ "revision": revision, "known": revision });
+        let refuses = json!([{ "id": if number % 3 == 0 { "d" } else { "e" }, "revision": revision,
+            "pointer": "/a", "error": "no number" }]);
+        if number % 5 == 0 {
+            members["refusals"] = refuses;
+            members["refusedValues"] = json!(1 + number % 2);
+        }
+        if number % 7 == 0 {
+            members["epoch"] = json!("00000001-2");
+        }
+        let ago = if number % 11 == 0 { 60 } else { 0 };
+        let mut record = record_with(&format!("r{number}"), ago, members);
+        if number % 4 == 0 {
+            let report = record.check_in.collections[&name()].clone();
+            record.check_in.collections.insert(other.clone(), report);
+        }
+        records.push(Arc::new(record));
+    }
+    let at = Utc::now();
+    let look = Look::new(records.iter().cloned(), at);
+    for target in 0..10 {
+        let one = write(target);
+        let several = AppliedWrite {
+            revisions: BTreeMap::from([(name(), target), (other.clone(), 3)]),
+            ..one.clone()
+        };
+        for write in [one, several] {
+            let standing = look.standing(&write, true);
+            let live = records.iter().filter(|record| !is_gone(record, at));
+            let missing = live.clone().filter(|record| {
+                let progress = Look::new([Arc::clone(record)].into_iter(), at);
+                progress.standing(&write, true).missing.len() == 1
+            });
+            assert_eq!(standing.missing.len(), missing.count(), "{target}");
+            assert_eq!(standing.replicas, live.count());
+            assert_eq!(standing.applied + standing.missing.len(), standing.replicas);
+            assert_eq!(standing.gone, records.len() - standing.replicas);
+        }
+    }
+}
+
+/// Many waits for a write that thousands of replicas do not apply end in time.
+#[tokio::test]
+async fn many_waits_of_many_replicas_end_in_time() {
+    let records: Vec<_> = (0..4_000)
+        .map(|number| record(&format!("r{number}"), 1, 0))
+        .collect();
+    let progress = progress_of(&records);
+    let begun = Instant::now();
+    let deadline = begun + Duration::from_millis(500);
+    let write = write(5);
+    let waits = (0..500).map(|_wait| progress.until_applied(&write, WaitFor::All, deadline, true));
+    let all = futures_util::future::join_all(waits);
+    let noted = async {
+        // Each check-in wakes all of them.
+        while Instant::now() < deadline {
+            for record in records.iter().take(50) {
+                progress.note(record);
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let (all, ()) = tokio::join!(all, noted);
+    assert!(
+        all.iter()
+            .all(|applied| !applied.reached && applied.missing.len() == 100)
+    );
+    // A pass over all replicas for each of them took 30 s.
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
 }
