@@ -73,7 +73,7 @@ docs:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
 
 # The test of the documents writes the pages instead of comparing them. `make test` compares them.
-reference: ## Write docs/reference/settings.md and cli.md from the --help of the programs
+reference: ## Write docs/reference/settings.md and cli.md, and the names in the Helm chart, from the --help of the programs
 	cargo build --locked --package publisher --package subscriber --package cli
 	UPDATE_DOCS=1 cargo test --locked --package e2e --test docs
 

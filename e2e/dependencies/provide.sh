@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Provides the real servers and tools of the tests, so that no test is skipped because one is missing.
 #
-#   provide.sh [PART...]      PART: mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds node-tools openapi-types
-#                             client-modules schemathesis client-generators etcd wrk peer-modules promtool (default: these)
+#   provide.sh [PART...]      PART: mongod redis-server openssl daprd kustomize helm kubernetes-schemas dapr-crds node-tools
+#                             openapi-types client-modules schemathesis client-generators etcd wrk peer-modules promtool
+#                             (default: these)
 #                             etcd-module (only when it is named: `make bench` needs it, `make test` does not)
 #
 # Prints one NAME=path line per part, fit for `eval`, and nothing else on stdout. A part is taken from the variable
@@ -19,6 +20,7 @@ cache=${CONFCAST_PARTS:-${XDG_CACHE_HOME:-${HOME:?}/.cache}/confcast/parts}
 
 mongod=6.0.5
 kustomize=5.8.2 # newer versions need a Go newer than 1.26
+helm=4.3.1
 kubernetes=1.37.0
 clients=$here/../../examples/clients
 # The version of the sidecar is defined in one place: the module that builds it.
@@ -110,6 +112,13 @@ make_kustomize() {
   need go "Go 1.26 or newer"
   CGO_ENABLED=0 GOWORK=off GOFLAGS=-trimpath GOBIN=$1 go install "sigs.k8s.io/kustomize/kustomize/v5@v$kustomize"
   "$1/kustomize" version >/dev/null
+}
+
+make_helm() {
+  need go "Go 1.26 or newer"
+  say "building helm $helm, about 3 minutes and 1 GB of Go's caches"
+  CGO_ENABLED=0 GOWORK=off GOFLAGS=-trimpath GOBIN=$1 go install -ldflags "-s -w" "helm.sh/helm/v4/cmd/helm@v$helm"
+  "$1/helm" version >/dev/null
 }
 
 # Strict schemas only: they reject unknown members, and so a misspelt one.
@@ -290,7 +299,7 @@ make() { # home
   trap - EXIT
 }
 
-[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize kubernetes-schemas dapr-crds node-tools openapi-types client-modules schemathesis client-generators etcd wrk peer-modules promtool
+[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize helm kubernetes-schemas dapr-crds node-tools openapi-types client-modules schemathesis client-generators etcd wrk peer-modules promtool
 for name; do
   case $name in
     mongod)             provide "$name" MONGOD "mongod-$mongod" mongod ;;
@@ -298,6 +307,7 @@ for name; do
     openssl)            provide "$name" OPENSSL openssl openssl ;;
     daprd)              provide "$name" DAPRD "daprd-$dapr" daprd ;;
     kustomize)          provide "$name" KUSTOMIZE "kustomize-$kustomize" kustomize ;;
+    helm)               provide "$name" HELM "helm-$helm" helm ;;
     kubernetes-schemas) provide "$name" KUBERNETES_SCHEMAS "kubernetes-schemas-$kubernetes" ;;
     dapr-crds)          provide "$name" DAPR_CRDS "dapr-crds-$dapr" ;;
     node-tools)         provide "$name" NODE_TOOLS "node-tools-$node" ;;

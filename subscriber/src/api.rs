@@ -86,6 +86,7 @@ impl Api {
             dapr: Options {
                 pubsub_name: settings.pubsub_name.clone(),
                 bulk: settings.bulk,
+                declared: settings.declared,
                 token: settings.app_api_token.clone(),
             },
             ready_when_stale: settings.ready_when_stale,

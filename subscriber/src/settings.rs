@@ -34,6 +34,7 @@ const EVENTS_MANAGER: &str = "LOCAL";
 const PUBSUB_NAME: &str = "pubsub-config";
 const BULK_INTERVAL_NAME: &str = "AURA_DAPR_BULK_INTERVAL_MS";
 const BULK_INTERVAL: &str = "0";
+const DECLARATIVE: &str = "false";
 /// The longest interval: the time limit of an event at a sidecar is 3 s as shipped.
 const MAX_BULK_INTERVAL: u32 = 1_000;
 const LISTEN: &str = "127.0.0.1:8081";
@@ -83,6 +84,14 @@ pub struct Options {
     /// time. A sidecar reads the setting once, when it starts.
     #[arg(long, env = "AURA_DAPR_BULK_INTERVAL_MS", value_name = "MILLISECONDS", default_value = BULK_INTERVAL)]
     dapr_bulk_interval: String,
+
+    /// DAPR: whether the topics are declared to the sidecar by resources of the kind `Subscription`: true
+    /// or false. The sidecar is told of none then.
+    ///
+    /// Declare each topic with the route /dapr/processConfigurationEvents. With the setting a sidecar with
+    /// hot reload takes a new topic without a restart.
+    #[arg(long, env = "AURA_DAPR_DECLARATIVE_SUBSCRIPTIONS", value_name = "BOOLEAN", default_value = DECLARATIVE)]
+    dapr_declarative_subscriptions: String,
 
     /// REDIS: URL of the server: redis://, rediss:// (TLS), redis-cluster:// or redis-sentinel://.
     #[arg(long, env = "AURA_REDIS_URL", value_name = "URL", default_value = redis::URL, hide_env_values = true)]
@@ -293,6 +302,8 @@ pub struct Settings {
     pub pubsub_name: String,
     /// Whether the sidecar posts several events together.
     pub bulk: Option<BulkSubscribe>,
+    /// Whether the topics are declared to the sidecar.
+    pub declared: bool,
     /// Address to listen on.
     pub listen: SocketAddr,
     /// Which names and origins of the HTTP API are known: those of the settings, and the host of
@@ -419,6 +430,12 @@ impl Options {
                 .filter(|interval| *interval <= MAX_BULK_INTERVAL)
                 .ok_or("expected a whole number from 0 to 1000"),
         );
+        let declared = or(&self.dapr_declarative_subscriptions, DECLARATIVE);
+        let declared = checks.check(
+            "AURA_DAPR_DECLARATIVE_SUBSCRIPTIONS",
+            declared,
+            boolean(declared),
+        );
         let limits = self.limits.check(&mut checks);
         let snapshot_dir =
             (!self.snapshot_dir.is_empty()).then(|| PathBuf::from(&self.snapshot_dir));
@@ -441,6 +458,8 @@ impl Options {
                 by_publisher: manager == "LOCAL",
                 pubsub_name: or(&self.pubsub_name, PUBSUB_NAME).to_owned(),
                 bulk: BulkSubscribe::of_interval(interval?),
+                // A publisher with LOCAL asks for the topics, and knows of no declared ones.
+                declared: declared? && manager == "DAPR",
                 listen: listen?,
                 // A publisher posts events to the base URL, so its host is a name of this service.
                 guard: match base_url.as_ref().and_then(Option::as_ref) {

@@ -381,7 +381,7 @@ fn secrets(value: &Value, found: &mut BTreeSet<(String, String)>) {
 }
 
 /// Whether the labels include everything that a selector requires.
-fn matches(selector: &Value, labels: &Value) -> bool {
+pub(crate) fn matches(selector: &Value, labels: &Value) -> bool {
     selector.as_object().is_some_and(|wanted| {
         !wanted.is_empty() && wanted.iter().all(|(name, value)| labels[name] == *value)
     })

@@ -7,6 +7,7 @@ mod schemas;
 
 mod dapr;
 mod docker;
+mod helm;
 mod kubernetes;
 mod pods;
 mod settings;

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
-    process::Command,
+    process::{Command, Output},
 };
 
 use anyhow::{Context, ensure};
@@ -53,6 +53,47 @@ pub(crate) fn built(folder: &str) -> anyhow::Result<Vec<Value>> {
         String::from_utf8_lossy(&output.stderr)
     );
     documents(std::str::from_utf8(&output.stdout)?)
+}
+
+/// The Helm chart.
+pub(crate) const CHART: &str = "deploy/helm/confcast";
+
+/// The files with values that the chart is tried with, as paths within the repository.
+pub(crate) fn chart_values() -> anyhow::Result<BTreeSet<String>> {
+    let values = files(&format!("{CHART}/ci"))?;
+    ensure!(!values.is_empty(), "the chart is tried with no values");
+    Ok(values)
+}
+
+/// The objects that `helm install confcast deploy/helm/confcast` would send, with one of these files.
+pub(crate) fn charted(values: Option<&str>) -> anyhow::Result<Vec<Value>> {
+    let mut arguments = vec!["template", "confcast", CHART, "--namespace", "confcast"];
+    arguments.extend(values.iter().flat_map(|file| ["--values", *file]));
+    let output = helm(&arguments)?;
+    ensure!(
+        output.status.success(),
+        "{values:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    documents(std::str::from_utf8(&output.stdout)?).with_context(|| format!("with {values:?}"))
+}
+
+/// All renderings of the chart: with its defaults, and with each of the files.
+pub(crate) fn renderings() -> anyhow::Result<Vec<(String, Vec<Value>)>> {
+    let mut all = vec![("the defaults".to_owned(), charted(None)?)];
+    for values in chart_values()? {
+        let objects = charted(Some(&values))?;
+        all.push((values, objects));
+    }
+    Ok(all)
+}
+
+/// Runs Helm in the root of the repository. It asks no cluster and no registry.
+pub(crate) fn helm(arguments: &[&str]) -> anyhow::Result<Output> {
+    Ok(Command::new(path_of("HELM")?)
+        .args(arguments)
+        .current_dir(repository_root())
+        .output()?)
 }
 
 /// The only object of a kind, or of a kind and a name.

@@ -1,10 +1,15 @@
-//! The programs start with exactly what the manifests give them, and changes arrive by the sidecars.
+//! The programs start with exactly what the manifests give them, and changes arrive by the
+//! sidecars, or by what the chart has in their place.
 //!
 //! Environment, files and sidecar of each pod are those of the rendered manifests. Different are the
 //! folder that files are below, the ports, the store, Redis, and where the Service of the publisher
 //! leads: to 0.0.0.0, which is this host, but no loopback address for the programs.
 
-use std::{collections::BTreeMap, path::Path, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    process::Command,
+};
 
 use anyhow::{Context, ensure};
 use client::{ClientFiles, CredentialSettings, Credentials, Endpoint, Timeouts, TokenSource};
@@ -12,18 +17,17 @@ use e2e::testbed::{
     dependencies::own_program,
     process::folder,
     redis::{Redis, certificates::Certificates},
-    sidecar::{PUBLISHER, SUBSCRIBER},
     wait::eventually,
 };
 use reqwest::Method;
 use serde_json::Value;
 
 use self::pod::{Pod, Sources};
-use crate::manifests::{file, items, kustomized, secured, text, the};
+use crate::manifests::{CHART, charted, file, items, kustomized, read, secured, text, the};
 
 mod pod;
 
-const DOCUMENT: &str = "/v1/collections/SkillConfiguration/documents/skill.billing";
+const CONTAINERS: &str = "/spec/template/spec/containers";
 
 #[tokio::test]
 async fn the_base_starts_as_shipped_and_changes_arrive() -> anyhow::Result<()> {
@@ -35,75 +39,181 @@ async fn with_tls_and_signed_events_both_start_and_changes_arrive() -> anyhow::R
     run(&secured()?).await
 }
 
-/// Starts one pod of each program, writes a document to the publisher and waits until the subscriber
-/// has received it by an event.
-async fn run(objects: &[Value]) -> anyhow::Result<()> {
+/// By Redis with MongoDB's place taken by a file, and by the live feed with the embedded store.
+#[tokio::test]
+async fn without_dapr_both_start_and_changes_arrive() -> anyhow::Result<()> {
+    for values in ["redis", "embedded"] {
+        let file = format!("{CHART}/ci/{values}-values.yaml");
+        run(&charted(Some(&file))?).await.context(values)?;
+    }
+    Ok(())
+}
+
+/// Topics are declared by the chart instead of named by the subscriber. A sidecar with hot reload takes
+/// one that is declared while it runs.
+#[tokio::test]
+async fn declared_topics_arrive_and_a_new_one_without_a_restart() -> anyhow::Result<()> {
+    let objects = charted(Some(&format!("{CHART}/ci/declarative-values.yaml")))?;
+    let declaration = |topic: &str| -> anyhow::Result<String> {
+        let found = objects
+            .iter()
+            .find(|object| object["kind"] == "Subscription" && object["spec"]["topic"] == topic);
+        // JSON is YAML.
+        Ok(found.with_context(|| format!("no {topic}"))?.to_string())
+    };
     let folder = folder()?;
-    let made = Made::new(folder.path())?;
-    let redis = Redis::start().await?;
-    let sources = made.sources(objects)?;
-    let mut publisher = Pod::new(
-        the(objects, "Deployment", None)?,
-        PUBLISHER,
-        &sources,
-        folder.path(),
-        &redis,
-    )?;
-    let mut subscriber = Pod::new(
-        the(objects, "StatefulSet", None)?,
-        SUBSCRIBER,
-        &sources,
-        folder.path(),
-        &redis,
-    )?;
-    subscriber.find("confcast-publisher:8080", &publisher)?;
-
-    publisher.start().await?;
-    let operator = made.endpoint(&publisher, &folder.path().join("ops.token"))?;
-    eventually("the publisher is ready", async || {
-        Ok(operator.ready().await?)
+    let pods = Pods::start(&objects, folder.path(), |subscriber| {
+        let configuration = folder.path().join("configuration.yaml");
+        std::fs::write(
+            &configuration,
+            the(&objects, "Configuration", None)?.to_string(),
+        )?;
+        let sidecar = subscriber.sidecar_mut()?;
+        sidecar.add_flag(format!("--config={}", configuration.display()));
+        sidecar.add_component("declared", &declaration("SkillConfiguration")?)
     })
-    .await
-    .with_context(|| publisher.tail())?;
-    subscriber.start().await?;
-    let reader = made.endpoint(&subscriber, &folder.path().join("ops.token"))?;
-    eventually("the subscriber is ready", async || {
-        Ok(reader.ready().await?)
-    })
-    .await
-    .with_context(|| subscriber.tail())?;
-    publisher.sidecar.until_subscribed().await?;
-    subscriber.sidecar.until_subscribed().await?;
+    .await?;
+    pods.change_arrives("SkillConfiguration").await?;
 
-    let sample = crate::manifests::read("schemas/SkillConfiguration.sample.json")?;
-    let written = operator
-        .exchange(
-            Method::PUT,
-            DOCUMENT,
-            &[("content-type", "application/json"), ("if-none-match", "*")],
-            sample.into_bytes(),
-            1 << 20,
-        )
-        .await?;
-    ensure!(written.status == 201, "{written:?}");
-    eventually("the change arrives by an event", async || {
-        let read = reader
-            .exchange(Method::GET, DOCUMENT, &[], Vec::new(), 1 << 20)
-            .await?;
-        ensure!(read.status == 200, "{read:?}");
-        let status = reader
-            .exchange(Method::GET, "/v1/status", &[], Vec::new(), 1 << 20)
-            .await?;
-        let status: Value = serde_json::from_slice(&status.body)?;
+    let sidecar = pods.subscriber.sidecar()?;
+    sidecar.add_component("declared-later", &declaration("TvSectionsConfiguration")?)?;
+    eventually("the sidecar has both topics", async || {
+        let metadata = sidecar.metadata().await?;
+        let declared: BTreeSet<_> = items(&metadata, "/subscriptions")
+            .filter(|subscription| subscription["type"] == "DECLARATIVE")
+            .filter_map(|subscription| subscription["topic"].as_str())
+            .collect();
         ensure!(
-            status["events"]["applied"].as_u64() > Some(0),
-            "{}",
-            status["events"]
+            declared == ["SkillConfiguration", "TvSectionsConfiguration"].into(),
+            "{metadata}"
         );
         Ok(())
     })
     .await
-    .with_context(|| format!("{}\n{}", publisher.tail(), subscriber.tail()))
+    .with_context(|| pods.subscriber.tail())?;
+    pods.change_arrives("TvSectionsConfiguration").await?;
+    let status = pods.status().await?;
+    ensure!(
+        items(&status, "/topicsNotSubscribed").next().is_none(),
+        "{status}"
+    );
+    Ok(())
+}
+
+/// Starts one pod of each program, writes a document to the publisher and waits until the subscriber
+/// has received it by an event.
+async fn run(objects: &[Value]) -> anyhow::Result<()> {
+    let folder = folder()?;
+    let pods = Pods::start(objects, folder.path(), |_subscriber| Ok(())).await?;
+    pods.change_arrives("SkillConfiguration").await
+}
+
+/// One pod of each program, which run.
+struct Pods {
+    publisher: Pod,
+    subscriber: Pod,
+    operator: Endpoint,
+    reader: Endpoint,
+    _redis: Redis,
+}
+
+impl Pods {
+    /// Starts both. `prepare` gets the subscriber before it starts.
+    async fn start(
+        objects: &[Value],
+        folder: &Path,
+        prepare: impl FnOnce(&mut Pod) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
+        let made = Made::new(folder)?;
+        let redis = Redis::start().await?;
+        let mut sources = made.sources(objects)?;
+        let url = ("url".to_owned(), redis.url());
+        sources.insert("confcast-redis".to_owned(), [url].into());
+        let pod = |name: &str| {
+            let workload = objects.iter().find(|object| {
+                object["metadata"]["name"] == name && object.pointer(CONTAINERS).is_some()
+            });
+            let workload = workload.with_context(|| format!("no workload {name}"))?;
+            Pod::new(workload, &sources, folder, &redis)
+        };
+        let mut publisher = pod("confcast-publisher")?;
+        let mut subscriber = pod("confcast-subscriber")?;
+        subscriber.find("confcast-publisher:8080", &publisher)?;
+        prepare(&mut subscriber)?;
+
+        let token = folder.join("ops.token");
+        publisher.start().await?;
+        let operator = made.endpoint(&publisher, &token)?;
+        eventually("the publisher is ready", async || {
+            Ok(operator.ready().await?)
+        })
+        .await
+        .with_context(|| publisher.tail())?;
+        subscriber.start().await?;
+        let reader = made.endpoint(&subscriber, &token)?;
+        eventually("the subscriber is ready", async || {
+            Ok(reader.ready().await?)
+        })
+        .await
+        .with_context(|| subscriber.tail())?;
+        publisher.until_subscribed().await?;
+        subscriber.until_subscribed().await?;
+        Ok(Self {
+            publisher,
+            subscriber,
+            operator,
+            reader,
+            _redis: redis,
+        })
+    }
+
+    /// Writes a document and waits until the subscriber has applied its event.
+    async fn change_arrives(&self, collection: &str) -> anyhow::Result<()> {
+        let sample = read(format!("schemas/{collection}.sample.json"))?;
+        let id: Value = serde_json::from_str(&sample)?;
+        let id = text(&id, "/id")?;
+        let document = format!("/v1/collections/{collection}/documents/{id}");
+        let before = self.applied().await?;
+        let written = self
+            .operator
+            .exchange(
+                Method::PUT,
+                &document,
+                &[("content-type", "application/json"), ("if-none-match", "*")],
+                sample.into_bytes(),
+                1 << 20,
+            )
+            .await?;
+        ensure!(written.status == 201, "{written:?}");
+        eventually("the change arrives by an event", async || {
+            let answer = self
+                .reader
+                .exchange(Method::GET, &document, &[], Vec::new(), 1 << 20)
+                .await?;
+            ensure!(answer.status == 200, "{answer:?}");
+            let applied = self.applied().await?;
+            ensure!(applied > before, "{applied} events applied");
+            Ok(())
+        })
+        .await
+        .with_context(|| format!("{}\n{}", self.publisher.tail(), self.subscriber.tail()))
+    }
+
+    /// Events that the subscriber has applied.
+    async fn applied(&self) -> anyhow::Result<u64> {
+        self.status().await?["events"]["applied"]
+            .as_u64()
+            .context("no count of events")
+    }
+
+    /// The status of the subscriber.
+    async fn status(&self) -> anyhow::Result<Value> {
+        let status = self
+            .reader
+            .exchange(Method::GET, "/v1/status", &[], Vec::new(), 1 << 20)
+            .await?;
+        Ok(serde_json::from_slice(&status.body)?)
+    }
 }
 
 /// Names in the certificates that are shipped as an example are those that the manifests call.

@@ -3,11 +3,13 @@
 
 use std::{collections::BTreeSet, process::Command};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use e2e::testbed::dependencies::own_program;
 use serde_json::Value;
 
-use crate::manifests::{file, items, kustomized, read, secured, the};
+use crate::manifests::{at, file, identity, items, kustomized, read, renderings, secured, the};
+
+const CONTAINER: &str = "/spec/template/spec/containers/0";
 
 /// All variables in the help text of a program.
 fn known(program: &str) -> anyhow::Result<BTreeSet<String>> {
@@ -52,7 +54,8 @@ fn the_run_file_sets_only_known_settings() -> anyhow::Result<()> {
 fn the_manifests_set_only_known_settings() -> anyhow::Result<()> {
     let publisher = known("publisher")?;
     let subscriber = known("subscriber")?;
-    for objects in [kustomized()?, secured()?] {
+    let charted = renderings()?.into_iter().map(|(_values, objects)| objects);
+    for objects in [kustomized()?, secured()?].into_iter().chain(charted) {
         // Each program takes its own settings from one common map.
         let shared = names(&the(&objects, "ConfigMap", None)?["data"]);
         for name in shared.iter().filter(|name| is_ours(name)) {
@@ -61,15 +64,22 @@ fn the_manifests_set_only_known_settings() -> anyhow::Result<()> {
                 "no program knows {name}"
             );
         }
-        for (kind, known) in [("Deployment", &publisher), ("StatefulSet", &subscriber)] {
-            for variable in items(
-                the(&objects, kind, None)?,
-                "/spec/template/spec/containers/0/env",
-            ) {
+        let workloads = objects
+            .iter()
+            .filter(|object| object.pointer(CONTAINER).is_some());
+        for workload in workloads {
+            let container = at(workload, CONTAINER)?;
+            let known = match container["name"].as_str() {
+                Some("publisher") => &publisher,
+                Some("subscriber") => &subscriber,
+                other => bail!("what does {other:?} know?"),
+            };
+            for variable in items(container, "/env") {
                 let name = variable["name"].as_str().context("no name")?;
                 ensure!(
                     !is_ours(name) || known.contains(name),
-                    "the program of the {kind} does not know {name}"
+                    "the program of the {} does not know {name}",
+                    identity(workload)
                 );
             }
         }

@@ -1,9 +1,9 @@
-//! The references of settings and commands are what `--help` says.
+//! The references of settings and commands are what `--help` says, and so are the names in the Helm chart.
 //!
 //! Each test makes its part of a page from the programs and compares it with the file. With
 //! `UPDATE_DOCS=1` in the environment it writes the file instead.
 
-use std::fmt::Write;
+use std::{collections::BTreeSet, fmt::Write};
 
 use anyhow::{Context, ensure};
 
@@ -115,6 +115,47 @@ fn the_reference_of_settings_is_what_help_says() -> anyhow::Result<()> {
         )?;
     }
     page_has("docs/reference/settings.md", &generated)
+}
+
+/// The Helm chart refuses a setting that its program does not know, by the names in its schema.
+#[test]
+fn the_helm_chart_knows_the_settings_of_help() -> anyhow::Result<()> {
+    const SCHEMA: &str = "deploy/helm/confcast/values.schema.json";
+    let names = |program: &str| -> anyhow::Result<BTreeSet<String>> {
+        let variables = settings(&help(program, &[])?)
+            .into_iter()
+            .map(|setting| setting.variable);
+        Ok(variables.chain(["RUST_LOG".to_owned()]).collect())
+    };
+    let (publisher, subscriber) = (names("publisher")?, names("subscriber")?);
+    let shared = publisher.union(&subscriber).cloned().collect();
+    for (definition, names) in [
+        ("publisherSettings", publisher),
+        ("subscriberSettings", subscriber),
+        ("sharedSettings", shared),
+    ] {
+        let lines: Vec<_> = names
+            .iter()
+            .map(|name| format!("        \"{name}\": true"))
+            .collect();
+        let generated = format!("{}\n      ", lines.join(",\n"));
+        let schema = read(SCHEMA)?;
+        let begin = format!(
+            "\"{definition}\": {{\n      \"additionalProperties\": false,\n      \"properties\": {{\n"
+        );
+        let begin = schema.find(&begin).context("no names")? + begin.len();
+        let end = begin + schema[begin..].find('}').context("no end of the names")?;
+        if std::env::var_os(UPDATE).is_some_and(|value| value == "1") {
+            let updated = format!("{}{generated}{}", &schema[..begin], &schema[end..]);
+            std::fs::write(root().join(SCHEMA), updated)?;
+        } else {
+            ensure!(
+                schema[begin..end] == generated,
+                "{SCHEMA} has other {definition} than --help; {UPDATE}=1 cargo test --package e2e --test docs writes them"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// The commands that a manual lists.

@@ -83,7 +83,8 @@ async fn a_subscriber_reports_all_settings_errors_at_once() -> Outcome {
         .with("AURA_CONFIGURATION_LISTEN", "8081")
         .with("AURA_CONFIGURATION_COLLECTIONS", "Good,_bad")
         .with("AURA_CONFIGURATION_EVENTS_MANAGER", "PIGEON")
-        .with("AURA_CONFIGURATION_CHECK_IN_SECONDS", "0");
+        .with("AURA_CONFIGURATION_CHECK_IN_SECONDS", "0")
+        .with("AURA_DAPR_DECLARATIVE_SUBSCRIPTIONS", "on");
     let (code, output) = refusal(service).await?;
     ensure!(code == Some(64), "{code:?}: {output}");
     for name in [
@@ -92,6 +93,7 @@ async fn a_subscriber_reports_all_settings_errors_at_once() -> Outcome {
         "_bad",
         "EVENTS_MANAGER",
         "CHECK_IN_SECONDS",
+        "DECLARATIVE_SUBSCRIPTIONS",
     ] {
         ensure!(output.contains(name), "{name} is missing in: {output}");
     }

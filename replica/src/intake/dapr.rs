@@ -84,6 +84,10 @@ pub struct Options {
     /// Whether the sidecar posts several events together. It delays a single event, and takes less
     /// processor time for many. `None` = each event is posted at once.
     pub bulk: Option<BulkSubscribe>,
+    /// Whether the topics are declared to the sidecar by resources of the kind `Subscription`. It is
+    /// told of none then: what an application answers counts before what is declared, and stays until
+    /// the sidecar ends.
+    pub declared: bool,
 }
 
 impl Default for Options {
@@ -92,6 +96,7 @@ impl Default for Options {
             pubsub_name: "pubsub-config".to_owned(),
             token: None,
             bulk: None,
+            declared: false,
         }
     }
 }
@@ -105,6 +110,8 @@ struct Shared {
     pubsub_name: String,
     /// See [`Options::bulk`].
     bulk: Option<BulkSubscribe>,
+    /// See [`Options::declared`].
+    declared: bool,
 }
 
 /// The two routes below `/dapr`, for [`App::service`](actix_web::App::service).
@@ -123,6 +130,7 @@ pub fn scope(replica: &Replica, options: &Options) -> impl HttpServiceFactory + 
         token: token.cloned(),
         pubsub_name: options.pubsub_name.clone(),
         bulk: options.bulk,
+        declared: options.declared,
     };
     let scope = web::scope(PREFIX)
         .app_data(web::Data::new(shared))
@@ -157,14 +165,15 @@ async fn topics(intake: &Intake) -> BTreeSet<CollectionName> {
     followed.collect()
 }
 
-/// `GET /dapr/subscribe`: one subscription per collection; none when events are off, or have another
-/// source. A sidecar asks once in its life, so this never fails.
+/// `GET /dapr/subscribe`: one subscription per collection; none when events are off, have another
+/// source, or the topics are declared. A sidecar asks once in its life, so this never fails.
 async fn subscribe(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
     if !shared.authorizes(&request) {
         return unauthorized();
     }
-    // With another source each event would come twice.
-    if !shared.intake.config.events.are_posted() {
+    // With another source each event would come twice. Which topics are declared is not known here, so
+    // none is reported as missing.
+    if !shared.intake.config.events.are_posted() || shared.declared {
         return HttpResponse::Ok().json(Vec::<Subscription>::new());
     }
     let topics = topics(&shared.intake).await;

@@ -54,6 +54,15 @@ async fn a_sidecar_gets_one_subscription_per_followed_collection() {
         answered(silent, &options, get("/dapr/subscribe")).await,
         (200, "[]".to_owned())
     );
+    // What an application answers would count before what is declared.
+    let declared = Options {
+        declared: true,
+        ..Options::default()
+    };
+    assert_eq!(
+        answered(settings(Vec::new()), &declared, get("/dapr/subscribe")).await,
+        (200, "[]".to_owned())
+    );
     assert_eq!(
         answered(settings(Vec::new()), &options, get("/own")).await,
         (200, "own".to_owned())

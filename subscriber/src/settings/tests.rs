@@ -118,6 +118,20 @@ fn all_errors_are_reported_at_once_and_without_secrets() {
     assert!(!format!("{settings:?}").contains("secret"));
 }
 
+/// A publisher with `LOCAL` asks for the topics like a sidecar, and no resource declares them to it.
+#[test]
+fn topics_are_declared_to_sidecars_alone() {
+    let declared = |manager: &str| {
+        let settings = check(&[
+            &format!("--events-manager={manager}"),
+            "--dapr-declarative-subscriptions=true",
+        ]);
+        settings.expect("valid settings").declared
+    };
+    assert!(declared("DAPR") && declared("dapr") && !declared("LOCAL"));
+    assert!(check(&["--dapr-declarative-subscriptions=on"]).is_err());
+}
+
 #[test]
 fn every_variable_is_a_known_name() {
     use clap::CommandFactory;

@@ -38,7 +38,7 @@ const FLAGS: [&str; 6] = [
     "app-health-threshold",
 ];
 
-/// One pod with its sidecar.
+/// One pod, with its sidecar if its annotations ask for one.
 pub(super) struct Pod {
     program: String,
     port: u16,
@@ -46,14 +46,13 @@ pub(super) struct Pod {
     environment: BTreeMap<String, String>,
     folder: PathBuf,
     process: Option<Process>,
-    pub(super) sidecar: Sidecar,
+    sidecar: Option<Sidecar>,
 }
 
 impl Pod {
     /// Makes the files of the pod and its environment; nothing is started.
     pub(super) fn new(
         workload: &Value,
-        app_id: &str,
         sources: &Sources,
         folder: &Path,
         redis: &Redis,
@@ -65,7 +64,12 @@ impl Pod {
         let mut environment = environment(workload, sources)?;
         for (path, real) in mounts(workload, sources, &folder)? {
             for value in environment.values_mut() {
-                if value.starts_with(&path) {
+                // The URL of the embedded store is a path behind its scheme.
+                if value
+                    .strip_prefix("file:")
+                    .unwrap_or(value)
+                    .starts_with(&path)
+                {
                     *value = value.replacen(&path, &real.display().to_string(), 1);
                 }
             }
@@ -76,23 +80,17 @@ impl Pod {
             }
         }
         let annotations = at(workload, "/spec/template/metadata/annotations")?;
-        let mut sidecar = Sidecar::new(app_id, port, &program, redis)?;
-        for flag in FLAGS {
-            if let Some(value) = annotations[format!("dapr.io/{flag}")].as_str() {
-                sidecar.add_flag(format!("--{flag}={value}"));
+        let mut sidecar = None;
+        if annotations["dapr.io/enabled"] == "true" {
+            let injected = injected(annotations, port, &program, sources, redis)?;
+            for (name, port) in [
+                ("DAPR_HTTP_PORT", injected.http_port()),
+                ("DAPR_GRPC_PORT", injected.grpc_port()),
+            ] {
+                environment.insert(name.into(), port.to_string());
             }
+            sidecar = Some(injected);
         }
-        let token = |name: &str| -> anyhow::Result<&String> {
-            let secret = text(&annotations[format!("dapr.io/{name}")], "")?;
-            sources
-                .get(secret)
-                .and_then(|keys| keys.get("token"))
-                .with_context(|| format!("no Secret {secret}"))
-        };
-        sidecar.set_api_token(token("api-token-secret")?);
-        sidecar.set_app_token(token("app-token-secret")?);
-        environment.insert("DAPR_HTTP_PORT".into(), sidecar.http_port().to_string());
-        environment.insert("DAPR_GRPC_PORT".into(), sidecar.grpc_port().to_string());
         let scheme = container["readinessProbe"]["httpGet"]["scheme"].as_str();
         Ok(Self {
             program,
@@ -129,6 +127,24 @@ impl Pod {
         format!("{}://127.0.0.1:{}", self.scheme, self.port)
     }
 
+    /// Its sidecar.
+    pub(super) fn sidecar(&self) -> anyhow::Result<&Sidecar> {
+        self.sidecar.as_ref().context("the pod has no sidecar")
+    }
+
+    /// The same, before it starts.
+    pub(super) fn sidecar_mut(&mut self) -> anyhow::Result<&mut Sidecar> {
+        self.sidecar.as_mut().context("the pod has no sidecar")
+    }
+
+    /// Waits until its sidecar, if it has one, has subscribed.
+    pub(super) async fn until_subscribed(&self) -> anyhow::Result<()> {
+        match &self.sidecar {
+            Some(sidecar) => sidecar.until_subscribed().await,
+            None => Ok(()),
+        }
+    }
+
     /// Starts the sidecar and the program.
     pub(super) async fn start(&mut self) -> anyhow::Result<()> {
         let mut command = Command::new(own_program(&self.program)?);
@@ -137,17 +153,48 @@ impl Pod {
             .current_dir(repository_root())
             .envs(&self.environment);
         self.process = Some(Process::start(&self.program, &self.folder, &mut command)?);
-        self.sidecar.start().await
+        match &mut self.sidecar {
+            Some(sidecar) => sidecar.start().await,
+            None => Ok(()),
+        }
     }
 
     /// The end of both logs.
     pub(super) fn tail(&self) -> String {
         let program = self.process.as_ref().map(Process::tail).unwrap_or_default();
-        let sidecar = self.sidecar.output();
+        let sidecar = self.sidecar.as_ref().map(Sidecar::output);
+        let sidecar = sidecar.unwrap_or_default();
         let lines: Vec<_> = sidecar.lines().collect();
         let last = lines[lines.len().saturating_sub(25)..].join("\n");
         format!("{program}\n--- sidecar\n{last}")
     }
+}
+
+/// The sidecar that the injector of Dapr would add.
+fn injected(
+    annotations: &Value,
+    port: u16,
+    program: &str,
+    sources: &Sources,
+    redis: &Redis,
+) -> anyhow::Result<Sidecar> {
+    let app_id = text(&annotations["dapr.io/app-id"], "")?;
+    let mut sidecar = Sidecar::new(app_id, port, program, redis)?;
+    for flag in FLAGS {
+        if let Some(value) = annotations[format!("dapr.io/{flag}")].as_str() {
+            sidecar.add_flag(format!("--{flag}={value}"));
+        }
+    }
+    let token = |name: &str| -> anyhow::Result<&String> {
+        let secret = text(&annotations[format!("dapr.io/{name}")], "")?;
+        sources
+            .get(secret)
+            .and_then(|keys| keys.get("token"))
+            .with_context(|| format!("no Secret {secret}"))
+    };
+    sidecar.set_api_token(token("api-token-secret")?);
+    sidecar.set_app_token(token("app-token-secret")?);
+    Ok(sidecar)
 }
 
 /// The environment of the container. A `$(NAME)` is that of a variable before it, else it stays.
@@ -212,11 +259,17 @@ fn mounts(
             mount.get("subPath").is_none(),
             "{path} would never be updated"
         );
+        let real = folder.join(name);
+        fs::create_dir_all(&real)?;
+        // A claim of a StatefulSet is an empty folder at first.
+        let mut claims = items(workload, "/spec/volumeClaimTemplates");
+        if claims.any(|claim| claim["metadata"]["name"] == name) {
+            made.push((path.to_owned(), real));
+            continue;
+        }
         let volume = items(pod, "/volumes")
             .find(|volume| volume["name"] == name)
             .with_context(|| format!("{}: no volume {name}", identity(workload)))?;
-        let real = folder.join(name);
-        fs::create_dir_all(&real)?;
         let (source, body) = match (volume.get("secret"), volume.get("configMap")) {
             (Some(secret), _) => (text(secret, "/secretName")?, secret),
             (None, Some(map)) => (text(map, "/name")?, map),
