@@ -30,7 +30,7 @@ const NUMBER: u8 = 18;
 /// Replicas, of the row and of what it is beside.
 const REPLICAS: [usize; 2] = [1_000, 10];
 /// Writers at the same time, with the writes of each in a round.
-const WRITERS: [(usize, usize); 2] = [(1, 20), (64, 40)];
+const WRITERS: [(usize, usize); 2] = [(1, 5), (64, 5)];
 /// The most that many writers may cost with a thousand replicas, beside ten.
 const LIMIT: f64 = 3.0;
 
