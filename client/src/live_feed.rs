@@ -7,7 +7,7 @@ use std::fmt;
 
 use contract::{
     Epoch,
-    feed::{CHANGE, EVENT_STREAM, RESYNC, Since, StreamEnd},
+    feed::{CHANGE, CONFIRM, EVENT_STREAM, RESYNC, Since, StreamEnd},
 };
 use futures_util::{StreamExt, stream::BoxStream};
 use reqwest::{
@@ -37,6 +37,8 @@ pub enum FeedMessage {
         /// The position after it.
         position: String,
     },
+    /// A request waits until its readers have applied the changes so far.
+    Confirm,
     /// The stream ends, because it cannot continue without a gap.
     End {
         /// Why, and the heads to continue from.
@@ -110,6 +112,9 @@ impl LiveFeed {
         // where to continue.
         while let Some(Ok(event)) = self.events.next().await {
             let kind = event.event.unwrap_or_default();
+            if kind == CONFIRM {
+                return Ok(Some(FeedMessage::Confirm));
+            }
             // A later version may send events that are not known here, and the first frame has a
             // position alone.
             if kind != CHANGE && kind != RESYNC {

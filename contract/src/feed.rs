@@ -2,7 +2,8 @@
 //! live form.
 //!
 //! The live form is a stream of server-sent events (WHATWG HTML, section 9.2): `change` with an
-//! item of the feed, and as the last one `resync` when the next change cannot follow without a gap.
+//! item of the feed, `confirm` after a change whose request waits for replicas, and as the last one
+//! `resync` when the next change cannot follow without a gap.
 //! The `id` of each event is a position that a client sends back unchanged as `Last-Event-ID`:
 //! `<epoch> <since>`, where `since` has the form of the query. Every stream begins with a frame that
 //! has an id only, so a client that loses its connection before the first change has a position as
@@ -24,6 +25,10 @@ pub const PAGE_BYTES: usize = 4 << 20;
 pub const CHANGE: &str = "change";
 /// `event` with the reason why the stream ends: a [`StreamEnd`].
 pub const RESYNC: &str = "resync";
+/// `event` after a change that a request waits for: a replica checks in at once. It has no `id`.
+pub const CONFIRM: &str = "confirm";
+/// The frame of [`CONFIRM`].
+pub const CONFIRM_FRAME: &str = "event: confirm\ndata: {}\n\n";
 /// The `retry` field of a stream: milliseconds after which a client connects again.
 const RETRY_MS: u32 = 1_000;
 

@@ -341,6 +341,11 @@ impl Fleet {
         self.confirmations.want()
     }
 
+    /// Whether a request waits for replicas.
+    pub fn wants_confirmations(&self) -> bool {
+        self.confirmations.are_wanted()
+    }
+
     /// How far the replicas are.
     pub fn progress(&self) -> &Progress {
         self.registry.progress()

@@ -151,6 +151,8 @@ impl Tail {
                     self.print_change(&item, lines, &mut progress.documents)?;
                     progress.position = position;
                 }
+                // It is for replicas.
+                Some(FeedMessage::Confirm) => {}
                 Some(FeedMessage::End { end, position }) => {
                     self.report_end(&end)?;
                     progress.position = position;

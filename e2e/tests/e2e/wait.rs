@@ -3,9 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use client::{
+    Endpoint, Timeouts,
+    live_feed::{FeedMessage, FeedStart},
+};
 use contract::{
     Written,
     applied::{Applied, NotAppliedReason},
+    feed::Since,
 };
 use e2e::{
     client::{Answer, Api},
@@ -345,5 +350,37 @@ async fn a_wait_ends_when_its_client_closes_the_connection() -> Outcome {
         ensure!(ended.is_ok(), "{path} waits on");
         ensure!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
     }
+    Ok(())
+}
+
+/// A replica that follows the feed is asked by it; no reader is asked where no request waits.
+#[tokio::test]
+async fn the_feed_asks_for_a_check_in_while_a_request_waits() -> Outcome {
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Feed).await?;
+    testbed.publisher.start().await?;
+    let api = testbed.publisher.api();
+    api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
+    let head = api.head(FREE).await?;
+    let since = Since::from([(head.collection, head.revision)]);
+    let url = testbed.publisher.url().parse()?;
+    let endpoint = Endpoint::new(&url, Timeouts::REPLICA)?;
+    let start = FeedStart::After(&since, head.epoch);
+    let mut feed = endpoint.live_feed(start).await?;
+    let mut next = async || {
+        let message = timeout(Duration::from_secs(20), feed.next_message()).await??;
+        anyhow::Ok(match message.context("the feed ended")? {
+            FeedMessage::Change { .. } => "change",
+            FeedMessage::Confirm => "confirm",
+            FeedMessage::End { .. } => "end",
+        })
+    };
+    put(&api, "", 1).await?.expect(200)?;
+    ensure!(next().await? == "change");
+    // No nine replicas follow, so the request waits while the feed is read.
+    let waiting = put(&api, "?wait=9&timeout=2s", 2);
+    let reading = async { anyhow::Ok([next().await?, next().await?]) };
+    let (answer, read) = tokio::try_join!(waiting, reading)?;
+    answer.expect(202)?;
+    ensure!(read == ["change", "confirm"], "{read:?}");
     Ok(())
 }

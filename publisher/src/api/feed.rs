@@ -259,4 +259,8 @@ impl FeedViews for LogViews {
     async fn changed(&mut self) -> bool {
         self.heads_receiver.changed().await.is_ok()
     }
+
+    fn is_awaited(&self) -> bool {
+        self.api.fleet.wants_confirmations()
+    }
 }

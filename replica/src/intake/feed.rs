@@ -101,6 +101,7 @@ impl FeedIntake {
                             .await,
                     );
                 }
+                Some(FeedMessage::Confirm) => self.intake.signals.confirmation_wanted(),
                 // The feed cannot go on from its position: the check-in finds out why.
                 Some(FeedMessage::End { .. }) => return Ok(()),
                 None => return Err(FeedError::Ended),

@@ -14,7 +14,10 @@ use actix_web::{
 use bytes::Bytes;
 use contract::{
     Epoch,
-    feed::{self, CHANGE, EVENT_STREAM, FeedGoneError, FeedScope, RESYNC, Since, StreamEnd},
+    feed::{
+        self, CHANGE, CONFIRM_FRAME, EVENT_STREAM, FeedGoneError, FeedScope, RESYNC, Since,
+        StreamEnd,
+    },
 };
 use tokio::time::{Instant, sleep_until};
 
@@ -39,6 +42,11 @@ pub trait FeedViews {
 
     /// Waits for a newer view. `false` means that there will be none.
     fn changed(&mut self) -> impl Future<Output = bool>;
+
+    /// Whether a request waits until readers have applied its change.
+    fn is_awaited(&self) -> bool {
+        false
+    }
 }
 
 /// A stream that is about to begin.
@@ -182,6 +190,10 @@ impl<V: FeedViews> Live<V> {
             self.since
                 .insert(item.collection().clone(), item.revision());
             out += &feed::frame(CHANGE, &self.scope.id(self.epoch, &self.since), &item);
+        }
+        // After the last change of a read: a reader that is behind would report too early.
+        if self.unsent.is_empty() && self.views.is_awaited() {
+            out += CONFIRM_FRAME;
         }
         out.into()
     }
