@@ -160,10 +160,14 @@ impl Mongo {
         self.database.collection_with_options(name, options)
     }
 
-    /// A collection for writes that may be lost in a failover: one node acknowledges them.
+    /// A collection for writes that may be lost in a failover: one node acknowledges them. A read sees
+    /// them at once; at majority it would not, and a row that was just written would be missing.
     fn table_not_durable(&self, name: &str) -> mongodb::Collection<Bdoc> {
         let one_node = WriteConcern::builder().w(Acknowledgment::Nodes(1)).build();
-        let options = CollectionOptions::builder().write_concern(one_node).build();
+        let options = CollectionOptions::builder()
+            .read_concern(ReadConcern::local())
+            .write_concern(one_node)
+            .build();
         self.database.collection_with_options(name, options)
     }
 

@@ -1,6 +1,6 @@
 //! Rows of replicas in MongoDB.
 //!
-//! Rows are written without waiting for a majority: they are a view, which check-ins renew.
+//! Rows are written and read without waiting for a majority: they are a view, which check-ins renew.
 
 use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
@@ -68,7 +68,7 @@ impl Mongo {
         let read = async {
             let limit = i64::try_from(MAX_REPLICAS)?;
             let mut found = self
-                .table(REPLICAS)
+                .table_not_durable(REPLICAS)
                 .find(doc! {})
                 .sort(doc! { "seen": -1 })
                 .limit(limit)
