@@ -2,7 +2,7 @@
 
 use contract::{CollectionName, DocumentId, Expected};
 
-use super::wait::{Awaited, WaitArgs};
+use super::wait::WaitArgs;
 use crate::{author::Author, output, target::Target};
 
 /// Delete a document
@@ -45,11 +45,6 @@ impl Delete {
             "{collection}/{id} was deleted by revision {}",
             written.revision
         ))?;
-        let of = Awaited {
-            collection: &collection,
-            id: Some(&id),
-            revision: written.revision,
-        };
-        wait.follow(&publisher, of, written.applied).await
+        wait.follow(&publisher, &collection, written).await
     }
 }

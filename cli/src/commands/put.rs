@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use contract::{CollectionName, DocumentId, Expected};
 
-use super::wait::{Awaited, WaitArgs};
+use super::wait::WaitArgs;
 use crate::{author::Author, input, output, target::Target};
 
 /// Create or update a document
@@ -71,11 +71,6 @@ impl Put {
             },
             written.revision
         ))?;
-        let of = Awaited {
-            collection: &collection,
-            id: Some(&id),
-            revision: written.revision,
-        };
-        wait.follow(&publisher, of, written.applied).await
+        wait.follow(&publisher, &collection, written).await
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use client::{ClientError, Endpoint, RetryPolicy, applied::WaitOptions, retry};
 use contract::{
-    CollectionName, DocumentId, Revision,
+    CollectionName, DocumentId, Revision, Written,
     applied::{self, Applied, NotApplied, WaitFor},
 };
 use tokio::time::{Instant, sleep_until};
@@ -47,12 +47,12 @@ pub(crate) struct WaitArgs {
 
 /// What was written, for a wait that goes on.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Awaited<'a> {
-    pub(crate) collection: &'a CollectionName,
+struct Awaited<'a> {
+    collection: &'a CollectionName,
     /// The only document of the write.
-    pub(crate) id: Option<&'a DocumentId>,
+    id: Option<&'a DocumentId>,
     /// The last revision of the write.
-    pub(crate) revision: Revision,
+    revision: Revision,
 }
 
 impl WaitArgs {
@@ -76,20 +76,25 @@ impl WaitArgs {
         self.wait.map(|wait| WaitOptions { wait, timeout })
     }
 
-    /// Waits on after the `first` answer, shows the progress, and prints the result.
+    /// Waits on after the answer to the write of a document, shows the progress, and prints the result.
     ///
     /// # Errors
     /// When it is not reached in time, or cannot be known.
     pub(crate) async fn follow(
         &self,
         publisher: &Endpoint,
-        of: Awaited<'_>,
-        first: Option<Applied>,
+        collection: &CollectionName,
+        written: Written,
     ) -> anyhow::Result<()> {
         let Some(wait) = self.wait else {
             return Ok(());
         };
-        let first = first.with_context(|| unknown(publisher))?;
+        let of = Awaited {
+            collection,
+            id: Some(&written.id),
+            revision: written.revision,
+        };
+        let first = written.applied.with_context(|| unknown(publisher))?;
         let applied = match first.reached {
             true => first,
             false => self.poll(wait, publisher, of, Some(first)).await?,

@@ -25,6 +25,17 @@ fn answer(applied: u64, waited_ms: u64) -> Applied {
     serde_json::from_value(json).expect("an answer")
 }
 
+/// The answer to the write of a document, with what it says of replicas.
+fn written(applied: Option<Applied>) -> Written {
+    Written {
+        id: "a".parse().expect("an id"),
+        revision: 42,
+        crc: None,
+        changed: true,
+        applied,
+    }
+}
+
 fn behind(instance: &str) -> NotApplied {
     NotApplied {
         instance: instance.to_owned(),
@@ -133,15 +144,10 @@ async fn the_first_answer_of_several_that_was_in_vain_is_the_result() {
 async fn a_wait_goes_on_after_its_write_until_it_is_reached() {
     let fake = FakePublisher::start().await;
     let publisher = fake.endpoint();
-    let (collection, id) = (collection(), "a".parse().expect("an id"));
-    let of = Awaited {
-        collection: &collection,
-        id: Some(&id),
-        revision: 42,
-    };
+    let collection = collection();
     let args = parsed("--wait 90% --timeout 60s").expect("valid");
     // The write has waited long enough for all: nothing is asked.
-    args.follow(&publisher, of, Some(answer(3, 7)))
+    args.follow(&publisher, &collection, written(Some(answer(3, 7))))
         .await
         .expect("reached");
     assert_eq!(fake.applied_queries(), [""; 0]);
@@ -150,7 +156,7 @@ async fn a_wait_goes_on_after_its_write_until_it_is_reached() {
         Err(ProblemKind::StreamsFull),
         Ok(answer(3, 10)),
     ]);
-    args.follow(&publisher, of, Some(answer(1, 1_000)))
+    args.follow(&publisher, &collection, written(Some(answer(1, 1_000))))
         .await
         .expect("reached in the end");
     let queries = fake.applied_queries();
@@ -165,17 +171,14 @@ async fn a_wait_that_fails_says_that_the_write_stays() {
     let fake = FakePublisher::start().await;
     let publisher = fake.endpoint();
     let collection = collection();
-    let of = Awaited {
-        collection: &collection,
-        id: None,
-        revision: 42,
-    };
     let args = parsed("--wait --timeout 100ms").expect("valid");
     // Its write has used up the time.
-    let error = args.follow(&publisher, of, Some(answer(1, 100))).await;
+    let error = args
+        .follow(&publisher, &collection, written(Some(answer(1, 100))))
+        .await;
     let error = error.expect_err("not reached").to_string();
     assert!(error.contains("is committed and stays"), "{error}");
-    let error = args.follow(&publisher, of, None).await;
+    let error = args.follow(&publisher, &collection, written(None)).await;
     let error = error.expect_err("not known").to_string();
     assert!(error.contains("is committed and stays"), "{error}");
 
@@ -186,7 +189,9 @@ async fn a_wait_that_fails_says_that_the_write_stays() {
     assert!(error.starts_with("ChannelConfiguration: "), "{error}");
 
     fake.will_answer_applied([Err(ProblemKind::Forbidden)]);
-    let error = args.follow(&publisher, of, Some(answer(1, 0))).await;
+    let error = args
+        .follow(&publisher, &collection, written(Some(answer(1, 0))))
+        .await;
     let error = error.expect_err("not allowed").to_string();
     assert!(error.contains("revision 42 of"), "{error}");
 }
