@@ -4,10 +4,7 @@
 //! A publisher reads what is committed, so a revision that is not there was not committed yet. A request
 //! that waits for it has the slot of a live stream, and all of them share one reading of the heads.
 
-use std::{
-    collections::BTreeSet,
-    future::{Ready, ready},
-};
+use std::collections::BTreeSet;
 
 use actix_web::{
     Error, FromRequest, HttpRequest, HttpResponse,
@@ -16,10 +13,9 @@ use actix_web::{
     web::{self, Query},
 };
 use contract::{CollectionName, Head, history::REVISION_HEADER};
-use futures_util::future::{Either, FutureExt as _, LocalBoxFuture};
 use service::http::{
     caller::Caller,
-    freshness::{MinRevision, PARAMETER, not_fresh, stopping},
+    freshness::{Extracting, MinRevision, PARAMETER, extract, not_fresh, stopping},
     problem::{ProblemError, respond},
     source::Source,
 };
@@ -34,16 +30,12 @@ type Outcome = Result<Fresh, Error>;
 
 impl FromRequest for Fresh {
     type Error = Error;
-    type Future = Either<Ready<Outcome>, LocalBoxFuture<'static, Outcome>>;
+    type Future = Extracting<Self>;
 
     /// # Errors
     /// 400 `bad-request`, 503 `store-unavailable`, 503 `streams-full`, 504 `not-fresh`.
     fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
-        match MinRevision::of(request) {
-            Ok(None) => Either::Left(ready(Ok(Self))),
-            Ok(Some(asked)) => Either::Right(until_fresh(request.clone(), asked).boxed_local()),
-            Err(refused) => Either::Left(ready(Err(refused.into()))),
-        }
+        extract(request, Self, until_fresh)
     }
 }
 

@@ -3,14 +3,18 @@
 //! What a request asks for, and the refusal of one that cannot have it. Each service waits in its own
 //! way, and `rules` refuses the header where no route evaluates it. Nothing here waits.
 
-use std::time::Duration;
+use std::{
+    future::{Future, Ready, ready},
+    time::Duration,
+};
 
 use actix_web::{
-    HttpRequest,
+    Error, HttpRequest,
     http::header::{HeaderMap, HeaderName},
     web::Query,
 };
 use contract::{Problem, ProblemKind, Revision, applied};
+use futures_util::future::{Either, FutureExt as _, LocalBoxFuture};
 use serde::Deserialize;
 
 use super::{header_text, problem::ProblemError};
@@ -33,6 +37,25 @@ pub struct MinRevision {
     pub revision: Revision,
     /// How long the request waits for it.
     pub timeout: Duration,
+}
+
+/// An extractor that waits for a revision; a request that asks for none is answered without a box.
+pub type Extracting<T> = Either<Ready<Result<T, Error>>, LocalBoxFuture<'static, Result<T, Error>>>;
+
+/// Extracts `at_once` from a request that asks for no revision, and what `until` gives from one that does.
+pub fn extract<T, F>(
+    request: &HttpRequest,
+    at_once: T,
+    until: impl FnOnce(HttpRequest, MinRevision) -> F,
+) -> Extracting<T>
+where
+    F: Future<Output = Result<T, Error>> + 'static,
+{
+    match MinRevision::of(request) {
+        Ok(None) => Either::Left(ready(Ok(at_once))),
+        Ok(Some(asked)) => Either::Right(until(request.clone(), asked).boxed_local()),
+        Err(refused) => Either::Left(ready(Err(refused.into()))),
+    }
 }
 
 #[derive(Default, Deserialize)]

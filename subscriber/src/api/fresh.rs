@@ -4,21 +4,17 @@
 //! A request that waits has the slot of a live stream, so both have one limit; one whose revision is
 //! there takes none. What no revision can change is answered by the handler as ever.
 
-use std::{
-    future::{Ready, ready},
-    time::Instant,
-};
+use std::time::Instant;
 
 use actix_web::{Error, FromRequest, HttpRequest, dev::Payload, error::InternalError, web};
 use contract::{
     CollectionName,
     access::{Right, Target},
 };
-use futures_util::future::{Either, FutureExt as _, LocalBoxFuture};
 use replica::{RawCollection as Collection, View};
 use service::http::{
     caller::Caller,
-    freshness::{MinRevision, not_fresh, stopping},
+    freshness::{Extracting, MinRevision, extract, not_fresh, stopping},
     problem::respond,
     source::Source,
 };
@@ -32,17 +28,13 @@ type Outcome = Result<Fresh, Error>;
 
 impl FromRequest for Fresh {
     type Error = Error;
-    type Future = Either<Ready<Outcome>, LocalBoxFuture<'static, Outcome>>;
+    type Future = Extracting<Self>;
 
     /// # Errors
     /// 400 `bad-request`, 404 `unversioned`, 503 `loading`, 503 `streams-full`, 503
     /// `stopping`, 504 `not-fresh`.
     fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
-        match MinRevision::of(request) {
-            Ok(None) => Either::Left(ready(Ok(Self))),
-            Ok(Some(asked)) => Either::Right(until_fresh(request.clone(), asked).boxed_local()),
-            Err(refused) => Either::Left(ready(Err(refused.into()))),
-        }
+        extract(request, Self, until_fresh)
     }
 }
 
