@@ -187,9 +187,10 @@ fn moment(driver: &Driver, random: &mut Random, oldest: u64, newest: u64) -> (Mo
         }
         5..7 => {
             let record = driver.record();
-            let snapshots = record.snapshots.len() as u64;
-            if snapshots > 0 {
-                let name = &record.snapshots[random.below(snapshots) as usize].name;
+            let snapshots = record.snapshots.iter();
+            let kept: Vec<_> = snapshots.filter(|it| it.deleting.is_none()).collect();
+            if !kept.is_empty() {
+                let name = &kept[random.below(kept.len() as u64) as usize].name;
                 return (Moment::Snapshot(name.clone()), format!("snapshot={name}"));
             }
             (Moment::Revision(newest), format!("revision={newest}"))

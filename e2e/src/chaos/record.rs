@@ -127,6 +127,8 @@ pub struct NamedState {
     pub started: Millis,
     /// When it was acknowledged.
     pub ended: Millis,
+    /// When the request that deletes it was sent.
+    pub deleting: Option<Millis>,
 }
 
 /// A restore of the database from a dump.

@@ -123,9 +123,15 @@ impl Driver {
                     name,
                     started,
                     ended,
+                    deleting: None,
                 });
             }
-            (record.snapshots.len() > SNAPSHOTS).then(|| record.snapshots.remove(0).name)
+            let kept = |state: &&mut NamedState| state.deleting.is_none();
+            let mut kept: Vec<_> = record.snapshots.iter_mut().filter(kept).collect();
+            (kept.len() > SNAPSHOTS).then(|| {
+                kept[0].deleting = Some(ended);
+                kept[0].name.clone()
+            })
         };
         if let Some(old) = old {
             self.at_snapshot(api, Method::DELETE, &old).await;

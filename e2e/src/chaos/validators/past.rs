@@ -84,6 +84,7 @@ impl Check<'_, '_> {
             return None;
         }
         match &self.reading.moment {
+            Moment::Snapshot(name) if self.is_deleted(name) => None,
             Moment::Snapshot(name) => Some((None, format!("the snapshot {name} is not kept"))),
             Moment::Revision(asked) if era == 0 && asked + KEPT_CHANGES > newest => Some((
                 None,
@@ -91,6 +92,16 @@ impl Check<'_, '_> {
             )),
             _ => None,
         }
+    }
+
+    /// Whether the deletion of a named snapshot was sent before the answer arrived: its state may be
+    /// given up between its name was found and its documents were read.
+    fn is_deleted(&self, name: &str) -> bool {
+        let mut snapshots = self.index.record.snapshots.iter();
+        let deleting = snapshots
+            .find(|snapshot| snapshot.name == name)
+            .and_then(|snapshot| snapshot.deleting);
+        deleting.is_some_and(|deleting| deleting <= self.reading.got)
     }
 
     /// Whether another moment was answered than was asked for.

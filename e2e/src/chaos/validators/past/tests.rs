@@ -77,6 +77,7 @@ impl Publisher {
             name: "n".to_owned(),
             started: self.model.now,
             ended: self.model.now,
+            deleting: None,
         });
         self.model.now += 1;
     }
@@ -294,4 +295,20 @@ fn a_refusal_of_what_retention_keeps_is_detected() {
     let newest = 19 + KEPT_CHANGES;
     assert!(broken(20, newest));
     assert!(!broken(19, newest), "retention may remove what it needs");
+}
+
+#[test]
+fn a_named_snapshot_may_be_given_up_once_its_deletion_was_sent() {
+    let mut publisher = Publisher::new(Mutation::Nothing, 1);
+    let now = publisher.model.now;
+    for (deleting, is_broken) in [(None, true), (Some(now + 1), true), (Some(now), false)] {
+        publisher.model.record.snapshots[0].deleting = deleting;
+        let index = WriteIndex::new(&publisher.model.record);
+        let answer = PastAnswer::NotKept { newest: 1 };
+        let moment = Moment::Snapshot("n".to_owned());
+        let reading = publisher.reading(0, None, moment, answer);
+        let mut findings = Findings::default();
+        past(&index, &reading, true, &mut findings);
+        assert_eq!(!findings.violations.is_empty(), is_broken, "{deleting:?}");
+    }
 }
