@@ -116,7 +116,10 @@ impl<'a> WriteIndex<'a> {
     pub fn order(&self, seen: SeenValue, key: DocumentKey) -> Order {
         let own = self.write(seen.token);
         let revision = own.and_then(|write| revision_of(write, key));
-        let rollback = || self.rollback_to(key, seen).filter(|_| revision.is_some());
+        let rollback = || {
+            let any = self.rollback_to(key, seen, Millis::MAX);
+            any.filter(|_| revision.is_some())
+        };
         let write = match revision {
             Some(revision) if revision == seen.revision => own,
             _ => self
@@ -139,16 +142,17 @@ impl<'a> WriteIndex<'a> {
         })
     }
 
-    /// A rollback that may have given a document this value at this revision.
-    fn rollback_to(&self, key: DocumentKey, seen: SeenValue) -> Option<&'a Write> {
+    /// A rollback that may have given a document this value at this revision by a time.
+    fn rollback_to(&self, key: DocumentKey, seen: SeenValue, by: Millis) -> Option<&'a Write> {
         let unknown = || {
             let mut requests = self.requests[key.slot()].iter().rev();
             requests.find_map(|(token, member)| {
-                let write = self.write(*token)?;
+                let write = self.write(*token).filter(|write| write.started <= by)?;
                 (write.is_rollback && member.revision.is_none()).then_some(write)
             })
         };
-        self.certain_rollback_to(key, seen).or_else(unknown)
+        let certain = self.certain_rollback_to(key, seen);
+        certain.filter(|write| write.started <= by).or_else(unknown)
     }
 
     /// The number of restores before a history, when it is known.
@@ -348,8 +352,7 @@ impl<'a> WriteIndex<'a> {
             .revision
             .filter(|revision| *revision != seen.revision)?;
         // A rollback gives an earlier value another revision.
-        let rollback = self.rollback_to(key, seen);
-        if rollback.is_some_and(|write| write.started <= at) {
+        if self.rollback_to(key, seen, at).is_some() {
             return None;
         }
         Some(format!(
@@ -399,5 +402,33 @@ impl<'a> WriteIndex<'a> {
             .iter()
             .filter_map(line)
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_rollback_without_an_answer_hides_no_earlier_one() {
+        let key = DocumentKey {
+            collection: 0,
+            number: 1,
+        };
+        let mut record = WriteRecord::default();
+        let put = record.begin("put", 0, 10, [(key, false)]);
+        record.end(put, 11, 200, Outcome::Acked, &[5]);
+        for started in [20, 40] {
+            let rollback = record.begin_rollback("roll back", 0, started, [key]);
+            record.end(rollback, started + 1, 0, Outcome::Unknown, &[]);
+        }
+        let index = WriteIndex::new(&record);
+        let again = SeenValue {
+            revision: 7,
+            token: put,
+        };
+        assert!(index.unexplained(key, again, 19).is_some());
+        assert_eq!(index.unexplained(key, again, 30), None);
+        assert_eq!(index.unexplained(key, again, 50), None);
     }
 }
