@@ -7,7 +7,7 @@ use contract::{Digest, Document, DocumentId, Proof, Revision, fleet::SettledPoin
 use imbl::OrdMap;
 use rangemap::RangeInclusiveSet;
 
-use crate::{received::ReceivedChange, staging::Staging};
+use crate::{documents::Documents, received::ReceivedChange, staging::Staging};
 
 /// Documents and bookkeeping of one collection. Cloning shares the documents.
 ///
@@ -21,7 +21,7 @@ use crate::{received::ReceivedChange, staging::Staging};
 #[derive(Debug, Clone, Default)]
 pub struct CollectionState {
     /// The live documents.
-    pub(crate) documents: OrdMap<DocumentId, Document>,
+    pub(crate) documents: Documents,
     /// Deleted documents: an event or a snapshot with an older revision may still arrive for them.
     pub(crate) tombstones: OrdMap<DocumentId, Revision>,
     /// Every revision up to this one was seen.
@@ -81,17 +81,16 @@ impl CollectionState {
 
     /// The live documents, by id.
     pub fn documents(&self) -> impl Iterator<Item = &Document> {
-        self.documents.values()
+        self.documents.iter()
     }
 
     /// The live documents after an id, by id. A long list is read in chunks this way, and nothing
     /// is held between two chunks.
-    pub fn documents_after(&self, id: Option<&DocumentId>) -> impl Iterator<Item = &Document> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let from = id.map_or(Unbounded, Excluded);
-        self.documents
-            .range::<_, DocumentId>((from, Unbounded))
-            .map(|(_id, document)| document)
+    pub fn documents_after<'a>(
+        &'a self,
+        id: Option<&DocumentId>,
+    ) -> impl Iterator<Item = &'a Document> {
+        self.documents.after(id)
     }
 
     /// Number of live documents.
@@ -289,7 +288,7 @@ impl CollectionState {
             .digest
             .with(document.id(), document.revision(), document.crc());
         self.tombstones.remove(document.id());
-        if let Some(old) = self.documents.insert(document.id().clone(), document) {
+        if let Some(old) = self.documents.insert(document) {
             self.digest = self.digest.without(old.id(), old.revision(), old.crc());
         }
     }

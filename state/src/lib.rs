@@ -1,6 +1,7 @@
 //! The state machine of a replica: its documents, and the decision about each change that arrives.
 //!
-//! Reading order: [`root`] (the state that readers see), [`collection`] (documents, watermark,
+//! Reading order: [`root`] (the state that readers see), [`id_map`] and `documents` (how documents are
+//! found), [`collection`] (documents, watermark,
 //! digest), [`received`] (a change that arrives), [`machine`] (decide and apply), `staging`
 //! (changes that wait for a change set), `sets` (the last change sets), [`snapshot`] (prove a load
 //! complete, then install it), [`image`] (the last known good state as bytes).
@@ -14,8 +15,11 @@
 //! can drive it through any history.
 
 pub mod collection;
+mod documents;
+pub mod id_map;
 pub mod image;
 pub mod machine;
+mod order;
 pub mod received;
 pub mod root;
 mod sets;
@@ -23,6 +27,7 @@ pub mod snapshot;
 mod staging;
 
 pub use collection::CollectionState;
+pub use id_map::{HasId, IdMap};
 pub use image::{Image, ImageError};
 pub use machine::{LoadId, Machine, VisibleChange};
 pub use received::{Decision, ReceivedChange, SignedChange};

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use contract::{ChangeSet, CollectionName, Document, DocumentId, Epoch, Replaced, Revision};
-use imbl::{OrdMap, ordmap::DiffItem};
+use imbl::OrdMap;
 
 use crate::{collection::CollectionState, sets::RecentSets};
 
@@ -37,6 +37,22 @@ pub struct Difference<'a> {
     pub before: Option<&'a Document>,
     /// The new document; `None` when it no longer exists.
     pub now: Option<&'a Document>,
+}
+
+impl<'a> Difference<'a> {
+    /// The difference of one document; `None` where there is no document at all.
+    fn of(
+        collection: &'a CollectionName,
+        before: Option<&'a Document>,
+        now: Option<&'a Document>,
+    ) -> Option<Self> {
+        Some(Self {
+            collection,
+            id: now.or(before)?.id(),
+            before,
+            now,
+        })
+    }
 }
 
 impl Root {
@@ -106,26 +122,19 @@ impl Root {
     pub fn changes_since<'a>(&'a self, old: &'a Self) -> Vec<Difference<'a>> {
         let mut differences = Vec::new();
         for (collection, held) in &self.collections {
-            let push = |(id, before, now)| {
-                differences.push(Difference {
-                    collection,
-                    id,
-                    before,
-                    now,
-                })
-            };
             match old.collections.get(collection) {
-                Some(old) => old
-                    .documents
-                    .diff(&held.documents)
-                    .map(split)
-                    .for_each(push),
+                Some(old) => {
+                    let changed = old.documents.differences(&held.documents);
+                    differences.extend(
+                        (changed.into_iter())
+                            .filter_map(|(before, now)| Difference::of(collection, before, now)),
+                    );
+                }
                 // The collection is new to this replica: all its documents are new.
-                None => held
-                    .documents
-                    .iter()
-                    .map(|(id, now)| (id, None, Some(now)))
-                    .for_each(push),
+                None => differences.extend(
+                    (held.documents.iter())
+                        .filter_map(|now| Difference::of(collection, None, Some(now))),
+                ),
             }
         }
         // Collections that are no longer followed.
@@ -134,13 +143,10 @@ impl Root {
             .iter()
             .filter(|(name, _old)| !self.collections.contains_key(*name))
         {
-            let gone = |(id, before)| Difference {
-                collection,
-                id,
-                before: Some(before),
-                now: None,
-            };
-            differences.extend(old.documents.iter().map(gone));
+            differences.extend(
+                (old.documents.iter())
+                    .filter_map(|before| Difference::of(collection, Some(before), None)),
+            );
         }
         differences
     }
@@ -153,19 +159,5 @@ impl Root {
             id,
             self.get(collection, id).map(Document::revision),
         )
-    }
-}
-
-/// An item of the difference as id, old and new document.
-fn split<'a>(
-    item: DiffItem<'a, 'a, DocumentId, Document>,
-) -> (&'a DocumentId, Option<&'a Document>, Option<&'a Document>) {
-    match item {
-        DiffItem::Add(id, now) => (id, None, Some(now)),
-        DiffItem::Update {
-            old: (id, before),
-            new: (_id, now),
-        } => (id, Some(before), Some(now)),
-        DiffItem::Remove(id, before) => (id, Some(before), None),
     }
 }

@@ -7,19 +7,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use contract::{
-    CollectionName, Document, DocumentId, Epoch, Head, Revision,
+    CollectionName, Document, Epoch, Head, Revision,
     snapshot::{SnapshotEnd, SnapshotError, SnapshotItem, SnapshotProof, SnapshotStart},
 };
-use imbl::OrdMap;
 
-use crate::{collection::CollectionState, root::Root};
+use crate::{collection::CollectionState, documents::Documents, root::Root};
 
 /// A snapshot while it is read. It collects documents, and can be installed only through
 /// [`SnapshotBuilder::complete`].
 #[derive(Debug)]
 pub struct SnapshotBuilder {
     proof: SnapshotProof,
-    documents: BTreeMap<CollectionName, OrdMap<DocumentId, Document>>,
+    documents: BTreeMap<CollectionName, Vec<Document>>,
 }
 
 /// A snapshot whose items add up to its heads: count and digest of each collection match. Only
@@ -34,7 +33,7 @@ pub struct Snapshot {
 #[derive(Debug)]
 struct Part {
     head: Head,
-    documents: OrdMap<DocumentId, Document>,
+    documents: Documents,
 }
 
 /// The result of an install: for log lines and metrics of the caller.
@@ -102,7 +101,7 @@ impl SnapshotBuilder {
         self.documents
             .entry(item.collection)
             .or_default()
-            .insert(document.id().clone(), document);
+            .push(document);
         Ok(())
     }
 
@@ -128,7 +127,8 @@ impl SnapshotBuilder {
     ) -> Result<Snapshot, SnapshotError> {
         let SnapshotStart { epoch, heads } = self.proof.finish(end)?;
         let mut part = |head: Head| {
-            let documents = self.documents.remove(&head.collection).unwrap_or_default();
+            let documents = self.documents.remove(&head.collection);
+            let documents = documents.unwrap_or_default().into();
             (head.collection.clone(), Part { head, documents })
         };
         let parts: BTreeMap<_, _> = heads.into_iter().map(&mut part).collect();
@@ -288,7 +288,7 @@ impl Part {
         // Events that arrived during the load are newer than the snapshot and win.
         for document in held
             .documents
-            .values()
+            .iter()
             .filter(|document| document.revision() > at)
         {
             next.put(document.clone());
