@@ -14,9 +14,8 @@ use std::{collections::BTreeSet, sync::Arc};
 use contract::{
     CollectionName, Document, DocumentId, Epoch, Revision, secrets::SecretRef, status::RefusedValue,
 };
-use foldhash::fast::RandomState;
-use imbl::{GenericHashMap, OrdMap, shared_ptr::DefaultSharedPtr};
-use state::Root;
+use imbl::OrdMap;
+use state::{HasId, IdMap, Root};
 use tokio::task::yield_now;
 
 use super::{
@@ -31,9 +30,21 @@ const BYTES_PER_YIELD: usize = 256 << 10;
 /// The same document has one key per type that it is read as.
 type Key = (usize, DocumentId);
 
-/// Values by id. Most readers look up one value, so they are found by hash; a reader that wants them
-/// in order sorts them.
-type Values = GenericHashMap<DocumentId, TypedValue, RandomState, DefaultSharedPtr>;
+/// The values of a decoder.
+type Values = IdMap<Entry>;
+
+/// A value, and its id beside it: who looks for it compares the id first.
+#[derive(Debug, Clone)]
+struct Entry {
+    id: DocumentId,
+    value: TypedValue,
+}
+
+impl HasId for Entry {
+    fn id(&self) -> &DocumentId {
+        &self.id
+    }
+}
 
 /// All typed collections at one moment. Cloning shares everything.
 #[derive(Debug, Clone, Default)]
@@ -206,9 +217,9 @@ impl Projection {
                         continue;
                     };
                     match now {
-                        Some(value) => _ = values.insert(key.1, value),
+                        Some(value) => _ = values.insert(Entry { id: key.1, value }),
                         // A deletion always fits.
-                        None => _ = values.remove(&key.1),
+                        None => _ = values.remove(key.1.as_str()),
                     }
                 }
                 // It is tried again with the next root.
@@ -266,7 +277,7 @@ impl Projection {
 
     /// The value of a document by the index of its decoder.
     pub(crate) fn get(&self, decoder: usize, id: &str) -> Option<&TypedValue> {
-        self.values.get(decoder)?.get(id)
+        Some(&self.values.get(decoder)?.get(id)?.value)
     }
 
     /// The number of values of a decoder.
@@ -276,7 +287,11 @@ impl Projection {
 
     /// All values of a decoder, sorted by id. It costs a sort.
     pub(crate) fn by_id(&self, decoder: usize) -> Vec<(&DocumentId, &TypedValue)> {
-        let mut all: Vec<_> = self.values.get(decoder).into_iter().flatten().collect();
+        let values = self.values.get(decoder).into_iter();
+        let mut all: Vec<_> = values
+            .flat_map(Values::iter)
+            .map(|entry| (&entry.id, &entry.value))
+            .collect();
         all.sort_unstable_by_key(|(id, _value)| *id);
         all
     }
@@ -314,12 +329,13 @@ impl Projection {
             .filter(|(of, _id)| *of == decoder)
             .map(|(_decoder, id)| id);
         // Documents that were decoded again may be any.
-        let reopened = (self.reopened != old.reopened).then(|| now.keys());
+        let reopened = (self.reopened != old.reopened).then(|| now.iter().map(HasId::id));
         let reopened = reopened.into_iter().flatten();
         let ids: BTreeSet<_> = changed.chain(pending).chain(reopened).collect();
+        let value = |values: &Values, id: &DocumentId| Some(values.get(id.as_str())?.value.clone());
         let mut changes: Vec<_> = ids
             .into_iter()
-            .map(|id| (id.clone(), before.get(id).cloned(), now.get(id).cloned()))
+            .map(|id| (id.clone(), value(before, id), value(now, id)))
             .filter(|(_id, before, now)| before != now)
             .collect();
         // In the order in which the values were written.
