@@ -141,8 +141,27 @@ pub(crate) fn exit_code(result: anyhow::Result<()>) -> i32 {
         coloured_note(&line);
     }
     // As of clap for arguments that cannot be used.
-    if error.is::<CannotCompare>() { 2 } else { 1 }
+    if error.is::<CannotCompare>() {
+        2
+    } else if error.is::<NotApplied>() {
+        3
+    } else {
+        1
+    }
 }
+
+/// A write is committed, but the replicas that were asked for have not applied it in time, or it
+/// cannot be known: a script must not repeat the write. The text says which.
+#[derive(Debug)]
+pub(crate) struct NotApplied(pub(crate) String);
+
+impl Display for NotApplied {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NotApplied {}
 
 /// The context of an error of a command that says by exit code 1 that two things are different.
 #[derive(Debug)]

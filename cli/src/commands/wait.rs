@@ -5,15 +5,18 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use client::{ClientError, Endpoint, RetryPolicy, applied::WaitOptions, retry};
 use contract::{
     CollectionName, DocumentId, Revision, Written,
-    applied::{self, Applied, NotApplied, WaitFor},
+    applied::{self, Applied, WaitFor},
 };
 use tokio::time::{Instant, sleep_until};
 
-use crate::{output, progress::ProgressLine};
+use crate::{
+    output::{self, NotApplied},
+    progress::ProgressLine,
+};
 
 /// Longest wait of one request where progress is shown between them.
 const STEP: Duration = Duration::from_secs(1);
@@ -25,12 +28,14 @@ const MIN_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct WaitArgs {
     /// Wait until live replicas have applied the write: all of them (also without a value), a number, or
-    /// a part like 90%. If they have not in time, the write stays, the replicas that have not are shown,
-    /// and the exit code is 1
+    /// a part like 90%. If they have not in time, or it cannot be known, the write stays, the replicas
+    /// that have not are shown, and the exit code is 3
     #[arg(
         long,
         value_name = "all|N|N%",
         num_args = 0..=1,
+        // A value after a space would be the name of a collection or file.
+        require_equals = true,
         default_missing_value = "all"
     )]
     wait: Option<WaitFor>,
@@ -94,7 +99,7 @@ impl WaitArgs {
             id: Some(&written.id),
             revision: written.revision,
         };
-        let first = written.applied.with_context(|| unknown(publisher))?;
+        let first = written.applied.ok_or_else(|| unknown(publisher))?;
         let applied = match first.reached {
             true => first,
             false => self.poll(wait, publisher, of, Some(first)).await?,
@@ -133,7 +138,7 @@ impl WaitArgs {
                 late.push(error.to_string());
             }
         }
-        ensure!(late.is_empty(), "{}", late.join("\n"));
+        ensure!(late.is_empty(), NotApplied(late.join("\n")));
         Ok(())
     }
 
@@ -151,7 +156,7 @@ impl WaitArgs {
             return Ok(());
         }
         let answers: Option<Vec<_>> = answers.into_iter().collect();
-        let answers = answers.with_context(|| unknown(publisher))?;
+        let answers = answers.ok_or_else(|| unknown(publisher))?;
         // The first that was not reached says why; what came after it had less time.
         let late = answers.iter().find(|applied| !applied.reached);
         let Some(&shown) = late.or(answers.last()) else {
@@ -163,7 +168,7 @@ impl WaitArgs {
         };
         match (json, applied.reached) {
             (true, true) => Ok(()),
-            (true, false) => bail!(not_reached(&applied, "")),
+            (true, false) => Err(NotApplied(not_reached(&applied, "")).into()),
             (false, _) => report(&applied, ""),
         }
     }
@@ -180,11 +185,11 @@ impl WaitArgs {
         let applied = self.steps(wait, publisher, of, first, &progress).await;
         progress.finish();
         applied.with_context(|| {
-            format!(
+            NotApplied(format!(
                 "revision {} of {} is committed and stays, but how many replicas have applied it is not \
                  known",
                 of.revision, of.collection
-            )
+            ))
         })
     }
 
@@ -231,11 +236,11 @@ impl WaitArgs {
 }
 
 /// What is wrong with an answer that does not say what was asked for.
-fn unknown(publisher: &Endpoint) -> String {
-    format!(
+fn unknown(publisher: &Endpoint) -> NotApplied {
+    NotApplied(format!(
         "the write is committed and stays, but {} does not say how many replicas have applied it",
         publisher.base()
-    )
+    ))
 }
 
 /// Prints the result of a wait; `what` begins its line.
@@ -246,7 +251,7 @@ fn report(applied: &Applied, what: &str) -> anyhow::Result<()> {
     if !applied.missing.is_empty() {
         output::result_table(&table(&applied.missing))?;
     }
-    bail!(not_reached(applied, what))
+    Err(NotApplied(not_reached(applied, what)).into())
 }
 
 fn reached(applied: &Applied) -> String {
@@ -292,12 +297,12 @@ fn not_reached(applied: &Applied, what: &str) -> String {
     };
     format!(
         "{what}the write is committed and stays, but it is applied by {number} of {replicas} replicas \
-         after {waited_ms} ms, and --wait {wait} asks for more{hint}{gone}"
+         after {waited_ms} ms, and --wait={wait} asks for more{hint}{gone}"
     )
 }
 
 /// The replicas that have not applied a write.
-fn table(missing: &[NotApplied]) -> output::Table {
+fn table(missing: &[applied::NotApplied]) -> output::Table {
     let mut table = output::wrapping_table(["replica", "reason", "revision", "detail"]);
     for one in missing {
         table.add_row([

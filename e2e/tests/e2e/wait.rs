@@ -198,9 +198,11 @@ async fn a_command_ends_when_replicas_have_applied_its_write_and_fails_where_the
     testbed.subscribers[0].pause()?;
     let put = ["put", FREE, "a", "other"];
     for (wait, reached) in [("all", false), ("3", false), ("50%", true)] {
-        let line = [&put[..], &["--wait", wait, "--timeout", "1500ms"]].concat();
+        let waiting = format!("--wait={wait}");
+        let line = [&put[..], &[&waiting, "--timeout", "1500ms"]].concat();
         let (code, said) = confcast(&testbed.publisher, None, &line).await?;
-        ensure!(code == Some(i32::from(!reached)), "{wait}: {said}");
+        let expected = if reached { 0 } else { 3 };
+        ensure!(code == Some(expected), "{wait}: {said}");
         if !reached {
             for text in [
                 "is committed and stays",
@@ -216,7 +218,7 @@ async fn a_command_ends_when_replicas_have_applied_its_write_and_fails_where_the
     let line = [&undo[..], &["--wait", "--timeout", "500ms"]].concat();
     let (code, said) = confcast(&testbed.publisher, None, &line).await?;
     ensure!(
-        code == Some(1) && said.contains("was rolled back") && said.contains("replica-1"),
+        code == Some(3) && said.contains("was rolled back") && said.contains("replica-1"),
         "{code:?}: {said}"
     );
     // A long wait goes on in steps until the replica is back.
@@ -286,7 +288,7 @@ async fn a_writer_waits_for_replicas_without_learning_their_names() -> Outcome {
         let line = ["delete", FREE, "team.a", "--wait", "--timeout", "1500ms"];
         let (code, said) = confcast(&testbed.publisher, Some(token), &line).await?;
         ensure!(
-            code == Some(1)
+            code == Some(3)
                 && said.contains("applied by 1 of 2 replicas")
                 && said.contains("the right observe")
                 && !said.contains("replica-1"),

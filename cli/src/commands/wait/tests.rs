@@ -1,7 +1,10 @@
 //! Waits for replicas: arguments, what is printed, and waits at a fake publisher.
 
 use clap::Parser;
-use contract::{ProblemKind, applied::NotAppliedReason};
+use contract::{
+    ProblemKind,
+    applied::{NotApplied, NotAppliedReason},
+};
 
 use super::*;
 use crate::fake_publisher::{FakePublisher, collection};
@@ -51,9 +54,10 @@ fn a_wait_without_a_value_is_for_all_and_has_a_bound() {
         ("file", None, 5_000),
         ("file --wait", Some(WaitFor::All), 5_000),
         ("--wait=all file", Some(WaitFor::All), 5_000),
-        ("--wait 3 file", Some(WaitFor::Replicas(3)), 5_000),
+        ("--wait file", Some(WaitFor::All), 5_000),
+        ("--wait=3 file", Some(WaitFor::Replicas(3)), 5_000),
         (
-            "file --wait 90% --timeout 60s",
+            "file --wait=90% --timeout 60s",
             Some(WaitFor::Percent(90)),
             60_000,
         ),
@@ -64,9 +68,9 @@ fn a_wait_without_a_value_is_for_all_and_has_a_bound() {
         assert_eq!(found, (wait, Duration::from_millis(timeout)), "{line}");
     }
     for (line, reason) in [
-        ("file --wait 0", "a number of replicas"),
-        ("file --wait 101%", "1% to 100%"),
-        ("--wait file", "a number of replicas"),
+        ("file --wait=0", "a number of replicas"),
+        ("file --wait=101%", "1% to 100%"),
+        ("--wait=file", "a number of replicas"),
         ("file --wait --timeout 61s", "up to 60 s"),
         ("file --wait --timeout 5", "5s, 500ms"),
         ("file --timeout 5s", "--wait"),
@@ -95,7 +99,7 @@ fn the_result_says_how_many_replicas_and_after_which_time() {
     assert_eq!(
         not_reached(&late, "A: "),
         "A: the write is committed and stays, but it is applied by 1 of 3 replicas after 5000 ms, and \
-         --wait all asks for more"
+         --wait=all asks for more"
     );
     assert!(not_reached(&answer(1, 0), "").ends_with("takes the right observe"));
     let shortened = Applied {
@@ -145,7 +149,7 @@ async fn a_wait_goes_on_after_its_write_until_it_is_reached() {
     let fake = FakePublisher::start().await;
     let publisher = fake.endpoint();
     let collection = collection();
-    let args = parsed("--wait 90% --timeout 60s").expect("valid");
+    let args = parsed("--wait=90% --timeout 60s").expect("valid");
     // The write has waited long enough for all: nothing is asked.
     args.follow(&publisher, &collection, written(Some(answer(3, 7))))
         .await
