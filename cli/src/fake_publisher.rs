@@ -133,7 +133,7 @@ impl FakePublisher {
         let document = store
             .documents
             .get(&(collection.to_owned(), id.to_owned()))?;
-        Some(String::from_utf8_lossy(&document.config_data()).into_owned())
+        Some(String::from_utf8_lossy(document.config_data()).into_owned())
     }
 
     pub(crate) fn cut(&self, cut: Cut) {
@@ -225,7 +225,7 @@ async fn heads(store: Data<Mutex<Store>>) -> HttpResponse {
 async fn get(path: web::Path<(String, String)>, store: Data<Mutex<Store>>) -> HttpResponse {
     let key = path.into_inner();
     match store.lock().expect("no panic").documents.get(&key) {
-        Some(document) => HttpResponse::Ok().body(document.json().clone()),
+        Some(document) => HttpResponse::Ok().body(document.body()),
         None => HttpResponse::NotFound().json(Problem::new(contract::ProblemKind::NoData, "none")),
     }
 }

@@ -4,10 +4,11 @@
 //! an item of GetAll and, with a collection in front, a line of a snapshot. It is written once, when
 //! the change is applied, and never changed.
 
-use std::{fmt::Write, sync::Arc};
+use std::fmt::Write;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use triomphe::ThinArc;
 
 use crate::{
     applied::Applied,
@@ -23,16 +24,17 @@ pub const MERGE_PATCH: &str = "application/merge-patch+json";
 /// One revision of one document. Cloning shares the buffer.
 ///
 /// It is one pointer wide, because the persistent maps of a replica copy some of their entries with
-/// each change.
+/// each change, and one allocation, because a replica has many.
 #[derive(Clone)]
-pub struct Document(Arc<Inner>);
+pub struct Document(ThinArc<Header, u8>);
 
-struct Inner {
+/// What is before the buffer, in its allocation.
+struct Header {
     id: DocumentId,
     revision: Revision,
     crc: Crc,
-    json: Bytes,
-    /// Index of `configData` in `json`; it ends one byte before the end. What is before it is short.
+    /// Index of `configData` in the buffer; it ends one byte before the end. What is before it is
+    /// short.
     config_at: u16,
 }
 
@@ -48,7 +50,7 @@ impl Document {
     pub fn from_canonical(id: DocumentId, revision: Revision, config: &str) -> Self {
         const MEMBERS: usize = r#"{"id":"","revision":,"crc":"","configData":}"#.len();
         let crc = Crc::of(config.as_bytes());
-        // Exact, so that the buffer has no room that is never used.
+        // Exact, so that the text never moves while it is written.
         let digits = revision.checked_ilog10().unwrap_or(0) as usize + 1;
         let length = MEMBERS + id.as_str().len() + digits + Crc::LEN + config.len();
         let mut json = String::with_capacity(length);
@@ -62,13 +64,13 @@ impl Document {
         json.push_str(config);
         json.push('}');
         debug_assert_eq!(json.len(), length);
-        Self(Arc::new(Inner {
+        let header = Header {
             id,
             revision,
             crc,
-            json: json.into(),
             config_at,
-        }))
+        };
+        Self(ThinArc::from_header_and_slice(header, json.as_bytes()))
     }
 
     /// The same from JSON in any form, which is converted where it is not canonical. The text must be
@@ -87,28 +89,33 @@ impl Document {
 
     /// Its id.
     pub fn id(&self) -> &DocumentId {
-        &self.0.id
+        &self.0.header.header.id
     }
 
     /// The revision that gave it this value.
     pub fn revision(&self) -> Revision {
-        self.0.revision
+        self.0.header.header.revision
     }
 
     /// CRC-32C over the canonical `configData`.
     pub fn crc(&self) -> Crc {
-        self.0.crc
+        self.0.header.header.crc
     }
 
     /// `{"id":…,"revision":…,"crc":…,"configData":…}`
-    pub fn json(&self) -> &Bytes {
-        &self.0.json
+    pub fn json(&self) -> &[u8] {
+        &self.0.slice
+    }
+
+    /// The same as the body of an answer, which shares the buffer.
+    pub fn body(&self) -> Bytes {
+        Bytes::from_owner(self.clone())
     }
 
     /// The canonical `configData`.
-    pub fn config_data(&self) -> Bytes {
-        let start = usize::from(self.0.config_at);
-        self.0.json.slice(start..self.0.json.len() - 1)
+    pub fn config_data(&self) -> &[u8] {
+        let json = self.json();
+        &json[usize::from(self.0.header.header.config_at)..json.len() - 1]
     }
 
     /// Its value.
@@ -116,7 +123,7 @@ impl Document {
     /// # Errors
     /// When the text that it was made of is no JSON.
     pub fn value(&self) -> Result<CanonicalJson, JsonError> {
-        let text = String::from_utf8_lossy(&self.config_data()).into_owned();
+        let text = String::from_utf8_lossy(self.config_data()).into_owned();
         CanonicalJson::from_canonical(text)
     }
 
@@ -125,13 +132,13 @@ impl Document {
         out.extend_from_slice(br#"{"collection":""#);
         out.extend_from_slice(collection.as_str().as_bytes());
         out.extend_from_slice(br#"","#);
-        out.extend_from_slice(&self.0.json[1..]);
+        out.extend_from_slice(&self.json()[1..]);
         out.push(b'\n');
     }
 
     /// Entity tag of this revision: `"<revision>-<crc>"`, quotes included (RFC 9110 section 8.8.3).
     pub fn etag(&self) -> String {
-        etag(self.0.revision, self.0.crc)
+        etag(self.revision(), self.crc())
     }
 }
 
@@ -139,18 +146,25 @@ impl PartialEq for Document {
     fn eq(&self, other: &Self) -> bool {
         // Two maps mostly share their documents, so the pointers are compared first. Revision and
         // checksum are in the buffer as well, but they are shorter to compare.
-        Arc::ptr_eq(&self.0, &other.0)
-            || (self.0.revision == other.0.revision
-                && self.0.crc == other.0.crc
-                && self.0.json == other.0.json)
+        std::ptr::eq(self.json(), other.json())
+            || (self.revision() == other.revision()
+                && self.crc() == other.crc()
+                && self.json() == other.json())
     }
 }
 
 impl Eq for Document {}
 
+/// Its buffer.
+impl AsRef<[u8]> for Document {
+    fn as_ref(&self) -> &[u8] {
+        self.json()
+    }
+}
+
 impl std::fmt::Debug for Document {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&String::from_utf8_lossy(&self.0.json))
+        f.write_str(&String::from_utf8_lossy(self.json()))
     }
 }
 
@@ -193,12 +207,12 @@ mod tests {
         let document = Document::new("app:1".parse().expect("id"), 42, &config);
         let crc = config.crc();
         assert_eq!(
-            document.json(),
-            &format!(
+            document.body(),
+            format!(
                 r#"{{"id":"app:1","revision":42,"crc":"{crc}","configData":{{"a":"x","b":1}}}}"#
             )
         );
-        assert_eq!(document.config_data(), r#"{"a":"x","b":1}"#);
+        assert_eq!(document.config_data(), br#"{"a":"x","b":1}"#);
         assert_eq!(document.etag(), format!("\"42-{crc}\""));
         let mut line = Vec::new();
         document.snapshot_line(&"Skills".parse().expect("name"), &mut line);

@@ -83,7 +83,7 @@ pub(crate) fn row_of(
 /// same values of the same types.
 pub(crate) fn is_row_of(row: &RawDocument, document: &Document) -> bool {
     let (revision, crc) = (document.revision(), document.crc());
-    let expected = row_of(document.id(), revision, crc, &document.config_data());
+    let expected = row_of(document.id(), revision, crc, document.config_data());
     let expected = expected.ok().and_then(|expected| expected.to_vec().ok());
     expected.is_some_and(|expected| expected == row.as_bytes())
 }

@@ -178,7 +178,7 @@ impl Rules {
         let new_value = self.next_value(write, stored, revision)?;
         let operation = match (stored, &new_value) {
             // The document has this value already. A retry of a client must not make a revision.
-            (Some(stored), Some(value)) if stored.config_data() == value.as_str() => {
+            (Some(stored), Some(value)) if stored.config_data() == value.as_str().as_bytes() => {
                 return Ok(WriteOutcome {
                     operation: None,
                     written: Written {

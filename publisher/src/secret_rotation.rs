@@ -321,7 +321,7 @@ impl SecretRotation {
             Err(error) if is_damage(&error) => return Ok(Rewrapped::Failed),
             read => read?,
         };
-        let value = document.map(|document| canonical::value(&document.config_data()));
+        let value = document.map(|document| canonical::value(document.config_data()));
         let is_left = value
             .is_some_and(|value| value.map_or(true, |value| NotActive::of(&value, keys).known > 0));
         Ok(if is_left {

@@ -15,7 +15,7 @@ use projection::Projection;
 use replica::{Config, Events, Replica, SecretUrl, Url};
 use service::{
     http::{connections::Connections, guard::warn_when_open, server, stream_slots::StreamSlots},
-    runtime::tasks::Supervisor,
+    runtime::tasks::{Supervisor, on_thread},
 };
 
 use crate::{
@@ -151,10 +151,13 @@ impl App {
             server.await.context("the server failed")
         });
         let stop = supervisor.stop();
-        supervisor.spawn("replica", async move {
+        // The load and what the feed brings allocate on one thread: the updates of documents then
+        // fill what their older revisions leave, which the allocator keeps by thread.
+        let replica = on_thread("replica", async move {
             replica.run(stop.cancelled_owned()).await;
             Ok(())
         });
+        supervisor.spawn("replica", replica);
         supervisor.run(shutdown).await
     }
 }

@@ -127,7 +127,7 @@ fn held(replica: &DocumentReplica) -> anyhow::Result<(bool, Option<u64>)> {
     let held = replica.view().borrow().clone();
     let number = held
         .document
-        .map(|document| serde_json::from_slice::<Value>(&document.config_data()))
+        .map(|document| serde_json::from_slice::<Value>(document.config_data()))
         .transpose()?;
     Ok((
         held.confirmed.is_some(),

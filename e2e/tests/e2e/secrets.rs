@@ -462,7 +462,7 @@ async fn follow(
         .get(&DATABASES.parse()?, &"db".parse()?)
         .context("held")?
         .clone();
-    ensure!(String::from_utf8_lossy(&raw.config_data()).contains("$secretRef"));
+    ensure!(String::from_utf8_lossy(raw.config_data()).contains("$secretRef"));
 
     sidecar.kill()?;
     ensure!(read("db") == Some(first), "the last value stays");

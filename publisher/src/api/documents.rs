@@ -95,7 +95,7 @@ pub(super) async fn get(
         return Ok(answered);
     }
     response.content_type(header::ContentType::json());
-    Ok(response.body(document.json().clone()))
+    Ok(response.body(document.body()))
 }
 
 /// A document with its secrets in plain text. It has no entity tag, because the tag of the document
@@ -124,7 +124,7 @@ async fn revealed(
     response.content_type(header::ContentType::json());
     // As the stored document: the id and the revision, with the plain value.
     let shown = Document::new(document.id().clone(), document.revision(), &value);
-    Ok(response.body(shown.json().clone()))
+    Ok(response.body(shown.body()))
 }
 
 pub(super) async fn create(

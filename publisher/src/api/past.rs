@@ -114,7 +114,7 @@ pub(super) async fn document(
         return Ok(answered);
     }
     response.content_type(header::ContentType::json());
-    Ok(response.body(document.json().clone()))
+    Ok(response.body(document.body()))
 }
 
 /// All documents of a collection as they were.

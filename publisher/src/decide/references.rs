@@ -273,7 +273,7 @@ impl ReferenceCheck {
             return Ok(Vec::new());
         }
         let checked = write.checked.as_ref();
-        let known = checked.and_then(|checked| checked.references_of(&new.config_data()));
+        let known = checked.and_then(|checked| checked.references_of(new.config_data()));
         let references = match known {
             Some(known) => {
                 let id = (key.clone(), new.revision());
@@ -379,7 +379,7 @@ impl ReferenceCheck {
         if let Some(known) = self.references.get(&id) {
             return Ok(known.clone());
         }
-        let references = references_of(&self.schemas, &key.0, &document.config_data())?;
+        let references = references_of(&self.schemas, &key.0, document.config_data())?;
         let references: Arc<[_]> = references.into();
         self.references.insert(id, references.clone());
         Ok(references)

@@ -164,7 +164,7 @@ impl Rules {
         };
         let keys = self.secrets.keyring()?;
         let stored = stored
-            .map(|stored| parse(&stored.config_data()))
+            .map(|stored| parse(stored.config_data()))
             .transpose()?;
         let stored = stored.as_ref();
         let entropy = self.secrets.entropy;
@@ -182,7 +182,7 @@ impl Rules {
         stored: &Document,
     ) -> Result<CanonicalJson, WriteError> {
         let keys = self.secrets.keyring()?;
-        let mut document = parse(&stored.config_data())?;
+        let mut document = parse(stored.config_data())?;
         secrets::document::rewrap(&mut document, collection, id, &keys, self.secrets.entropy);
         canonical_of(&document)
     }
@@ -196,7 +196,7 @@ impl Rules {
         collection: &CollectionName,
         document: &Document,
     ) -> Result<CanonicalJson, WriteError> {
-        let mut value = parse(&document.config_data())?;
+        let mut value = parse(document.config_data())?;
         if !sealed_values(&value).is_empty() {
             let keys = self.secrets.keyring()?;
             let (id, revision) = (document.id(), document.revision());
@@ -237,7 +237,7 @@ impl Rules {
         }
         let mut value = parse(given.as_str().as_bytes())?;
         let stored = stored
-            .map(|stored| parse(&stored.config_data()))
+            .map(|stored| parse(stored.config_data()))
             .transpose()?;
         let mut moved = HashMap::<&str, Vec<String>>::new();
         for (pointer, text) in stored.iter().flat_map(sealed_values) {
@@ -303,7 +303,7 @@ impl Rules {
         places: &SecretPlaces,
         stored: &Document,
     ) -> Result<Document, WriteError> {
-        let mut value = parse(&stored.config_data())?;
+        let mut value = parse(stored.config_data())?;
         for pointer in places.of_value(&value) {
             let Some(place) = value.pointer_mut(&pointer) else {
                 continue;

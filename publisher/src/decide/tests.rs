@@ -134,7 +134,7 @@ fn each_write_sees_the_effects_of_the_writes_before_it() {
     );
     let stored = &decisions.after.documents[&(name(), id("a"))];
     assert_eq!(
-        (stored.revision(), stored.config_data().as_ref()),
+        (stored.revision(), stored.config_data()),
         (5, br#"{"n":6}"#.as_slice())
     );
 }

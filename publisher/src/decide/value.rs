@@ -123,7 +123,7 @@ pub(super) fn value_of(
         (Action::Put(value), Some(stored)) => Some(merge_metadata(stored, value)?),
         (Action::Patch(patch), stored) => {
             let mut value =
-                stored.map_or(Ok(Value::Null), |stored| parse(&stored.config_data()))?;
+                stored.map_or(Ok(Value::Null), |stored| parse(stored.config_data()))?;
             json_patch::merge(&mut value, &parse(patch.as_str().as_bytes())?);
             Some(canonical_of(&value)?)
         }
@@ -135,7 +135,7 @@ pub(super) fn value_of(
 /// A18). If one of the two has no `metadata` object, there is nothing to merge and the given value
 /// is taken as it is.
 fn merge_metadata(stored: &Document, given: &CanonicalJson) -> Result<CanonicalJson, WriteError> {
-    let mut stored = parse(&stored.config_data())?;
+    let mut stored = parse(stored.config_data())?;
     let Some(Value::Object(stored)) = stored.get_mut("metadata").map(Value::take) else {
         return Ok(given.clone());
     };

@@ -132,7 +132,7 @@ impl Publisher {
         let mut found = Vec::new();
         for id in ids {
             let document = self.rotation.store.document(&name(), &id.parse()?).await?;
-            let value = canonical::value(&document.expect("it was created").config_data());
+            let value = canonical::value(document.expect("it was created").config_data());
             let value = value.expect("JSON");
             let text = value["password"]["$secret"].as_str().expect("sealed");
             found.push(text.split('.').nth(1).expect("a key").to_owned());

@@ -49,7 +49,7 @@ pub fn document_checksum(collection: &CollectionName, document: &Document) -> Cr
         collection,
         document.id(),
         document.revision(),
-        &document.config_data(),
+        document.config_data(),
     )
 }
 

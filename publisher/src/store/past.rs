@@ -147,7 +147,7 @@ pub(super) struct ValueRecord {
 impl ValueRecord {
     /// The record of a document as it is now.
     pub(super) fn of(collection: &CollectionName, document: &Document) -> anyhow::Result<Self> {
-        let text = std::str::from_utf8(&document.config_data())?.to_owned();
+        let text = std::str::from_utf8(document.config_data())?.to_owned();
         Ok(Self {
             collection: collection.clone(),
             id: document.id().clone(),

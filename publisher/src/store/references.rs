@@ -205,7 +205,7 @@ impl ReferrerSearch {
         if (self.reader.as_ref()).is_some_and(|reader| !reader.may(Right::Read, target)) {
             return Ok(true);
         }
-        let references = references_of(&self.schemas, collection, &document.config_data())?;
+        let references = references_of(&self.schemas, collection, document.config_data())?;
         let mut counted = HashSet::new();
         for reference in references {
             let Some(key) = reference.key().filter(|key| self.sought.contains(key)) else {

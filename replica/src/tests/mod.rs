@@ -192,7 +192,7 @@ fn event(op: &str, text: &str, revision: u64, value: Option<Value>) -> Value {
 fn held(replica: &Replica, text: &str) -> Option<String> {
     let view = replica.view();
     let document = view.root().get(&name("A"), &id(text))?;
-    Some(String::from_utf8_lossy(&document.config_data()).into_owned())
+    Some(String::from_utf8_lossy(document.config_data()).into_owned())
 }
 
 fn counts(replica: &Replica) -> EventCounts {

@@ -140,7 +140,7 @@ fn row(replica: &Replica, of: &str) -> (ReplicaState, Option<String>) {
 fn value(replica: &Replica, collection: &str, text: &str) -> Option<String> {
     let view = replica.view();
     let document = view.root().get(&name(collection), &id(text))?;
-    Some(String::from_utf8_lossy(&document.config_data()).into_owned())
+    Some(String::from_utf8_lossy(document.config_data()).into_owned())
 }
 
 const CURRENT: (ReplicaState, Option<String>) = (ReplicaState::Current, None);

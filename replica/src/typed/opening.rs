@@ -76,7 +76,7 @@ impl Opened {
     /// When the document is no JSON.
     pub(crate) fn to_value(&self, document: &Document) -> Result<Value, String> {
         let read = match self {
-            Self::AsIs => serde_json::from_slice(&document.config_data()),
+            Self::AsIs => serde_json::from_slice(document.config_data()),
             Self::Plain { json, .. } => serde_json::from_str(json.expose()),
         };
         read.map_err(|_error| "it is no JSON".to_owned())

@@ -594,7 +594,7 @@ fn visible(model: &Model, held: &CollectionState, collection: usize) -> [Touch; 
         );
         if let Some(visible_revision) = visible_revision {
             let value = value(collection, touch.counter, touch.revision);
-            assert_eq!(visible_revision.config_data(), value.as_str());
+            assert_eq!(visible_revision.config_data(), value.as_str().as_bytes());
             digest = digest.with(
                 visible_revision.id(),
                 visible_revision.revision(),

@@ -47,5 +47,5 @@ pub async fn get(
         return Ok(answered);
     }
     answer.insert_header((CONTENT_TYPE, HeaderValue::from_static(JSON)));
-    Ok(answer.body(document.json().clone()))
+    Ok(answer.body(document.body()))
 }

@@ -263,7 +263,7 @@ impl Report {
     ) -> anyhow::Result<()> {
         let collection = item.collection;
         let (id, revision) = (item.document.id(), item.document.revision());
-        let value = contract::canonical::value(&item.document.config_data());
+        let value = contract::canonical::value(item.document.config_data());
         let document = value.context("a document")?;
         let before = self.faults.len();
         let sealed = sealed_values(&document);

@@ -115,7 +115,7 @@ fn references(
     let schemas = rules.schemas.all();
     let mut found = Vec::new();
     for (key, document) in documents {
-        let of = references_of(&schemas, &key.0, &document.config_data()).expect("JSON");
+        let of = references_of(&schemas, &key.0, document.config_data()).expect("JSON");
         let of = of
             .into_iter()
             .filter_map(|reference| Some((key.clone(), reference.key()?, reference.pointer)));

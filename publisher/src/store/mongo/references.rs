@@ -205,7 +205,7 @@ impl Mongo {
                     Err(error) => return Err(error),
                 };
                 let Some(document) =
-                    document.filter(|document| referring.may_match(&document.config_data()))
+                    document.filter(|document| referring.may_match(document.config_data()))
                 else {
                     continue;
                 };

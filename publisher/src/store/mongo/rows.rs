@@ -157,7 +157,7 @@ pub(super) fn document_row(
         "revision": i64::try_from(document.revision())?,
         "crc": document.crc().to_string(),
         "rowCrc": document_checksum(collection, document).to_string(),
-        "configData": json::to_bson(&document.config_data())?,
+        "configData": json::to_bson(document.config_data())?,
     })
 }
 

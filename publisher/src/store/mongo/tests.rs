@@ -135,7 +135,7 @@ impl Bed {
 }
 
 fn text(document: &Document) -> String {
-    String::from_utf8_lossy(&document.config_data()).into_owned()
+    String::from_utf8_lossy(document.config_data()).into_owned()
 }
 
 const ALL: [&str; 3] = [r#"a@1 {"n":1}"#, r#"b@2 {"n":1}"#, r#"c@3 {"n":1}"#];
