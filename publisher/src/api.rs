@@ -4,7 +4,7 @@
 //! What the subscriber answers in the same way is in [`service::http`].
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap},
     rc::Rc,
     sync::Arc,
 };
@@ -132,11 +132,11 @@ pub fn configure(config: &mut ServiceConfig, settings: &GuardSettings, layer: &L
     let layer = layer.clone();
     let settings = Rc::new(Guard::new(settings.clone()));
     let table = table();
-    let writes: Writes = table
-        .iter()
-        .filter(|route| route.is_write())
-        .map(|route| (route.method().clone(), route.path().to_owned()))
-        .collect();
+    let mut writes = Writes::new();
+    for route in table.iter().filter(|route| route.is_write()) {
+        let methods = writes.entry(route.path()).or_default();
+        methods.push(route.method().clone());
+    }
     let writes = Rc::new(writes);
     // The last one is the outermost: no body is received for a caller that is refused.
     let routes = routes::add(web::scope(""), table)
@@ -303,8 +303,8 @@ pub(crate) fn table() -> Vec<ApiRoute> {
     ]
 }
 
-/// Methods and patterns of the routes that count as writes.
-type Writes = HashSet<(Method, String)>;
+/// The routes that count as writes: the methods of each pattern.
+type Writes = HashMap<&'static str, Vec<Method>>;
 
 /// Middleware around all routes: it counts writes by the status of their answer, and records the
 /// requests that were refused for what their caller is or may do.
@@ -314,9 +314,9 @@ async fn count_answers(
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let is_write = !request.method().is_safe()
-        && request
-            .match_pattern()
-            .is_some_and(|pattern| writes.contains(&(request.method().clone(), pattern)));
+        && routes::pattern(&request)
+            .and_then(|pattern| writes.get(&*pattern))
+            .is_some_and(|methods| methods.contains(request.method()));
     let metrics = request.app_data::<web::Data<Api>>();
     let metrics = metrics.filter(|_api| is_write);
     let metrics = metrics.map(|api| api.metrics.clone());

@@ -47,7 +47,7 @@ use super::{
     limits::{BODIES_BYTES, BODY_SECONDS},
     problem::ProblemError,
     rate,
-    routes::ApiRoute,
+    routes::{ApiRoute, pattern},
     rules::check_access,
 };
 
@@ -154,7 +154,7 @@ impl Bodies {
     fn routes(&self, request: &ServiceRequest) -> Option<(&String, &PathRoutes)> {
         // A path without parameters is its own pattern, and need not be looked for by the router.
         let known = self.by_pattern.get_key_value(request.path());
-        known.or_else(|| self.by_pattern.get_key_value(&request.match_pattern()?))
+        known.or_else(|| self.by_pattern.get_key_value(&*pattern(request)?))
     }
 }
 

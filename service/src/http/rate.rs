@@ -33,7 +33,7 @@ use super::{
     limits::{BAD_CREDENTIALS_PER_MINUTE, FOLLOWS_PER_SECOND, READS_PER_SECOND, WRITES_PER_SECOND},
     problem::ProblemError,
     refusals::Refusals,
-    routes::ApiRoute,
+    routes::{ApiRoute, pattern},
     source::{Source, network},
 };
 use crate::runtime::log_rate::LogRate;
@@ -183,7 +183,7 @@ impl Rates {
             method if *method == Method::HEAD => Method::GET,
             method => method.clone(),
         };
-        let pattern = request.match_pattern().unwrap_or_default();
+        let pattern = pattern(request).unwrap_or_default().to_string();
         let class = self.0.classes.get(&(method, pattern));
         class.copied().unwrap_or(RequestClass::Read)
     }

@@ -8,7 +8,8 @@
 use std::rc::Rc;
 
 use actix_web::{
-    FromRequest, Handler, Responder, Route, Scope, http::Method, middleware::from_fn, web,
+    FromRequest, Handler, HttpMessage, Responder, Route, Scope, dev::ServiceRequest, http::Method,
+    middleware::from_fn, web,
 };
 use contract::{
     ProblemKind,
@@ -155,6 +156,21 @@ pub fn add(mut scope: Scope, table: Vec<ApiRoute>) -> Scope {
         })));
     }
     scope
+}
+
+/// The pattern of the path of a request; `None` when no route has the path.
+///
+/// actix-web tries one pattern after the other, so the layers share what the first of them found.
+pub fn pattern(request: &ServiceRequest) -> Option<Rc<str>> {
+    #[derive(Clone)]
+    struct Found(Option<Rc<str>>);
+    let known = request.extensions().get::<Found>().cloned();
+    let Found(pattern) = known.unwrap_or_else(|| {
+        let found = Found(request.match_pattern().map(Rc::from));
+        request.extensions_mut().insert(found.clone());
+        found
+    });
+    pattern
 }
 
 /// Adds the operations of all routes to a document, also of those that another scope serves.
