@@ -12,6 +12,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
+use arc_swap::ArcSwapOption;
 use contract::SecretUrl;
 use mongo_json::server;
 use mongodb::{
@@ -32,7 +33,7 @@ use tracing::warn;
 use mongo_json as json;
 
 use crate::store::{
-    PublisherPolicy, committed_heads::CommittedHeads, damage::DamageRegister,
+    PublisherPolicy, StoreIdentity, committed_heads::CommittedHeads, damage::DamageRegister,
     mongo::opening::Opening,
 };
 
@@ -96,6 +97,8 @@ pub struct Mongo {
     client: Client,
     policy: Arc<PublisherPolicy>,
     committed_heads: Arc<CommittedHeads>,
+    /// The identity that was read last, and when. Another publisher may have declared an epoch since.
+    known_identity: Arc<ArcSwapOption<(std::time::Instant, StoreIdentity)>>,
     damage: Arc<DamageRegister>,
     opening: Arc<Opening>,
     audit: Arc<audit::AuditState>,
@@ -121,6 +124,7 @@ impl Mongo {
             client,
             policy,
             committed_heads: Arc::default(),
+            known_identity: Arc::default(),
             damage: Arc::default(),
             opening: Arc::default(),
             audit: Arc::default(),

@@ -274,9 +274,8 @@ impl Mongo {
                 .or_default()
                 .insert(&write.id);
         }
-        let identity = self.identity_in(session).await?;
-        let head_rows = self
-            .head_rows_in(session, &identity, wanted.keys().copied())
+        let (identity, head_rows) = self
+            .identity_and_head_rows_in(session, wanted.keys().copied())
             .await?;
         let mut documents = HashMap::new();
         for (collection, ids) in wanted {

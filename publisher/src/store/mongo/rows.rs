@@ -116,6 +116,21 @@ pub(super) fn head(
     Ok(head)
 }
 
+/// Whether the row of a head has a proof that this identity made: then the store has this identity.
+pub(super) fn is_head_of(
+    row: &Bdoc,
+    collection: &CollectionName,
+    identity: &StoreIdentity,
+) -> bool {
+    let (Ok(revision), Ok(proof)) = (number(row, "revision"), row.get_str("proof")) else {
+        return false;
+    };
+    let StoreIdentity { epoch, secret, .. } = identity;
+    proof
+        .parse()
+        .is_ok_and(|proof| secret.verifies(*epoch, collection, revision, &proof))
+}
+
 /// The identity of the store, from the row in `_meta`.
 pub(super) fn identity(meta: &Bdoc) -> anyhow::Result<StoreIdentity> {
     let replaces = match meta.get("replaces") {

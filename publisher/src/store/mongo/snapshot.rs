@@ -1,11 +1,18 @@
 //! Reading epoch, heads and single documents.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, ensure};
 use contract::{CollectionName, Document, DocumentId, Epoch, Head, Revision};
 use futures_util::TryStreamExt;
-use mongodb::{ClientSession, bson::doc};
+use mongodb::{
+    ClientSession,
+    bson::{Document as Bdoc, doc},
+};
 use tokio::time::timeout;
 
 use crate::store::{
@@ -17,6 +24,9 @@ const META_IS_EMPTY: &str =
     "_meta is empty: was the database dropped while this publisher was running?";
 const HEADS_ARE_MISSING: &str =
     "_heads lacks a collection: was the database dropped while this publisher was running?";
+
+/// After this time `_meta` is read also where the heads prove what it has: it may be gone.
+const IDENTITY_HOLDS: Duration = Duration::from_secs(1);
 
 /// The database lacks what it had when this publisher opened it.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +117,10 @@ impl Mongo {
             .session(session)
             .await?
             .ok_or(StoreGone(META_IS_EMPTY))?;
-        rows::identity(&meta)
+        let identity = rows::identity(&meta)?;
+        self.known_identity
+            .store(Some(Arc::new((Instant::now(), identity.clone()))));
+        Ok(identity)
     }
 
     /// Heads, read in a snapshot session or a transaction, ordered by collection.
@@ -117,17 +130,41 @@ impl Mongo {
         identity: &StoreIdentity,
         collections: impl Iterator<Item = &CollectionName>,
     ) -> anyhow::Result<Vec<Head>> {
-        let rows = self.head_rows_in(session, identity, collections).await?;
+        let stored = self.stored_heads(session, collections).await?;
+        let rows = self.head_rows(session, identity, stored).await?;
         Ok(rows.into_iter().map(|row| row.head).collect())
     }
 
-    /// As [`Self::heads_in`], with what a write needs to know of the rows.
-    pub(super) async fn head_rows_in(
+    /// Epoch and secret, and what a write needs to know of heads, read in a transaction.
+    pub(super) async fn identity_and_head_rows_in(
         &self,
         session: &mut ClientSession,
-        identity: &StoreIdentity,
         collections: impl Iterator<Item = &CollectionName>,
-    ) -> anyhow::Result<Vec<HeadRow>> {
+    ) -> anyhow::Result<(StoreIdentity, Vec<HeadRow>)> {
+        let stored = self.stored_heads(session, collections).await?;
+        let known = self.known_identity.load_full();
+        let known = known.filter(|known| {
+            let (read_at, identity) = &**known;
+            let mut heads = stored.iter();
+            read_at.elapsed() < IDENTITY_HOLDS
+                && heads.all(|(name, row)| rows::is_head_of(row, name, identity))
+        });
+        // A declaration of an epoch proves all heads in it. So heads that have their proofs by the
+        // known identity show that it is the one in `_meta`, and save the call that reads it.
+        let identity = match known {
+            Some(known) if !stored.is_empty() => known.1.clone(),
+            _unproven => self.identity_in(session).await?,
+        };
+        let rows = self.head_rows(session, &identity, stored).await?;
+        Ok((identity, rows))
+    }
+
+    /// The rows of the heads of some collections, ordered by collection.
+    async fn stored_heads<'a>(
+        &self,
+        session: &mut ClientSession,
+        collections: impl Iterator<Item = &'a CollectionName>,
+    ) -> anyhow::Result<Vec<(&'a CollectionName, Bdoc)>> {
         let names: BTreeMap<_, _> = collections.map(|name| (name.as_str(), name)).collect();
         let keys: Vec<_> = names.keys().copied().collect();
         let mut found = self
@@ -136,16 +173,25 @@ impl Mongo {
             .sort(doc! { "_id": 1 })
             .session(&mut *session)
             .await?;
-        let mut stored = Vec::new();
+        let mut stored = Vec::with_capacity(names.len());
         while let Some(row) = found.next(&mut *session).await.transpose()? {
-            stored.push(row);
+            let name = row.get_str("_id").ok().and_then(|name| names.get(name));
+            let name = name.context("MongoDB answered a head that was not asked for")?;
+            stored.push((*name, row));
         }
         // An absent head must not pass for an empty collection: heads exist from the start.
         ensure!(stored.len() == names.len(), StoreGone(HEADS_ARE_MISSING));
+        Ok(stored)
+    }
+
+    async fn head_rows(
+        &self,
+        session: &mut ClientSession,
+        identity: &StoreIdentity,
+        stored: Vec<(&CollectionName, Bdoc)>,
+    ) -> anyhow::Result<Vec<HeadRow>> {
         let mut heads = Vec::with_capacity(stored.len());
-        for row in stored {
-            let name = row.get_str("_id").ok().and_then(|name| names.get(name));
-            let name = name.context("MongoDB answered a head that was not asked for")?;
+        for (name, row) in stored {
             heads.push(self.head_of_row(session, name, identity, &row).await?);
         }
         Ok(heads)

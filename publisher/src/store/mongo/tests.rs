@@ -582,6 +582,32 @@ async fn a_database_with_another_lineage_names_the_one_before_it() -> Outcome {
     Ok(())
 }
 
+/// A group takes the identity that is known where its head has a proof by it.
+#[tokio::test]
+async fn a_write_is_in_the_epoch_that_another_publisher_declared() -> Outcome {
+    let server = Mongod::start().await?;
+    let bed = Bed::new(&server, "declared").await?;
+    let url = StoreUrl::Mongo {
+        url: server.url("declared").parse()?,
+        database: "declared".to_owned(),
+    };
+    let other = Store::open(&url, Arc::new(policy())).await?;
+    let heads = other.heads(&BTreeSet::from([name()])).await?;
+    let first = heads.into_iter().next().expect("a head");
+    let next = Epoch {
+        counter: first.epoch.counter + 1,
+        ..first.epoch
+    };
+    assert!(other.declare_epoch(first.epoch, next).await?);
+    bed.put("d", 1).await?.expect("a new document");
+    bed.put("d", 2).await?.expect("a change");
+    let collection = name();
+    let changes = bed.store.changes(&collection, first.revision, 9, 1 << 20);
+    let epochs = changes.await?.into_iter().map(|change| change.epoch);
+    assert_eq!(epochs.collect::<Vec<_>>(), [next, next]);
+    Ok(())
+}
+
 /// The driver selects no such server unless it is told to, and then the server says it itself.
 #[tokio::test]
 async fn a_replica_set_that_is_not_initiated_is_named_with_its_remedy() -> Outcome {
