@@ -9,7 +9,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    io as std_io,
+    io as std_io, mem,
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard,
@@ -178,10 +178,13 @@ impl Drop for Serving {
         let state = &self.0.0;
         let mut progress = state.progress();
         progress.enter(Phase::Idle, Instant::now());
+        // Of most requests nothing is left, and what comes next wakes the task by itself.
+        let is_left = mem::take(&mut progress.wakes_at_end) || !progress.incoming.is_complete();
         progress.incoming.end_answer();
         drop(progress);
-        // The next request may have been held back.
-        state.waker.wake();
+        if is_left {
+            state.waker.wake();
+        }
     }
 }
 

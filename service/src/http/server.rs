@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use actix_http::{HttpMessage, HttpService, Payload, Protocol, Request, Response};
+use actix_http::{HttpMessage, HttpService, KeepAlive, Payload, Protocol, Request, Response};
 use actix_service::{
     IntoServiceFactory, Service, ServiceFactory, apply_fn_factory, fn_service, map_config,
 };
@@ -104,7 +104,8 @@ where
                 let ending = ending.clone();
                 async move { ending.notified().await }
             })
-            .keep_alive(limits.idle)
+            // The socket ends idle connections: a timer of the server for each request would cost more.
+            .keep_alive(KeepAlive::Os)
             .client_request_timeout(limits.head)
             .client_disconnect_timeout(DISCONNECT_TIMEOUT)
             // A client that has closed its end has gone: what waits for it is dropped.

@@ -156,8 +156,10 @@ impl WatchedIo {
         }
         if pauses {
             context.waker().wake_by_ref();
+        } else {
+            // The socket wakes for nothing that it has shown: the end of the answer does.
+            self.place.state.progress().wakes_at_end = true;
         }
-        // Without a pause the end of the answer wakes the task.
         Poll::Pending
     }
 
@@ -210,16 +212,19 @@ impl AsyncRead for WatchedIo {
             return read;
         }
         let limits = *this.place.connections.limits();
-        let progress = this.place.state.progress();
+        let mut progress = this.place.state.progress();
         let (deadline, in_head) = (progress.request_deadline(&limits), progress.in_head());
+        progress.wakes_at_end |= deadline.is_none() && this.timer.is_elapsed();
         drop(progress);
         if let Some(deadline) = deadline
             && this.is_late(deadline, context)
         {
-            if in_head {
-                let closed = &this.place.connections.0.closed;
-                closed.late_heads.fetch_add(1, Ordering::Relaxed);
+            if !in_head {
+                // As if the peer had ended it: between two requests the server says goodbye.
+                return Poll::Ready(Ok(()));
             }
+            let closed = &this.place.connections.0.closed;
+            closed.late_heads.fetch_add(1, Ordering::Relaxed);
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         Poll::Pending

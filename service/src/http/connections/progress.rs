@@ -28,6 +28,9 @@ pub(super) struct Progress {
     /// Whether bytes of an answer of the service may be on their way to the socket. Nothing else is
     /// sent then.
     pub(super) is_answered: bool,
+    /// Whether the task has to run after the answer: bytes of the next request were held back, or no timer
+    /// is set that notices an idle peer.
+    pub(super) wakes_at_end: bool,
     /// Since when it is in this phase.
     since: Instant,
     /// Since when a piece of an answer waits to be taken.
@@ -44,6 +47,7 @@ impl Progress {
             incoming: Incoming::default(),
             phase: Phase::Idle,
             is_answered: false,
+            wakes_at_end: false,
             since: now,
             blocked_since: None,
             debt: Duration::ZERO,
