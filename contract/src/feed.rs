@@ -230,10 +230,8 @@ pub fn start_frame(id: &str) -> String {
     format!("retry: {RETRY_MS}\nid: {id}\n\n")
 }
 
-/// The frame of an event. `serde_json` writes no line breaks, so the data is one line.
-pub fn frame(event: &str, id: &str, data: &impl Serialize) -> String {
-    let data =
-        serde_json::to_string(data).expect("wire types have string keys and finite numbers only");
+/// The frame of an event; `data` is JSON without a line break.
+pub fn frame(event: &str, id: &str, data: &str) -> String {
     format!("event: {event}\nid: {id}\ndata: {data}\n\n")
 }
 

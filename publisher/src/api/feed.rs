@@ -4,7 +4,7 @@
 //! stream reads the log at the pace of its reader; [`crate::feed_watch`] reports new heads, and lets
 //! streams share a read.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use contract::{
@@ -218,6 +218,10 @@ impl FeedItem for FeedRecord {
 
     fn epoch(&self) -> Option<Epoch> {
         Some(self.epoch())
+    }
+
+    fn json(&self) -> Cow<'_, str> {
+        self.text().into()
     }
 }
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use contract::{Change, ChangeSet, CollectionName, DocumentId, Epoch, Revision};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::store::past::ValueRecord;
@@ -55,7 +55,8 @@ pub struct FeedRecord {
     epoch: Epoch,
     value_bytes: usize,
     change_set: Option<Arc<ChangeSet>>,
-    text: Arc<RawValue>,
+    /// JSON, as [`LogRecord::read`] has checked.
+    text: Arc<str>,
 }
 
 impl FeedRecord {
@@ -72,7 +73,12 @@ impl FeedRecord {
     /// # Errors
     /// When the text has the members of a record and is not a change: its row was edited.
     pub fn change(&self) -> serde_json::Result<Change> {
-        serde_json::from_str(self.text.get())
+        serde_json::from_str(&self.text)
+    }
+
+    /// The text of the change: JSON.
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// The collection of the change.
@@ -123,18 +129,12 @@ impl LogRecord for FeedRecord {
             epoch: members.epoch,
             value_bytes: members.config_data.map_or(0, |value| value.get().len()),
             change_set: members.change_set.map(Arc::new),
-            text: RawValue::from_string(text.to_owned())?.into(),
+            text: text.into(),
         })
     }
 
     fn key(&self) -> (&CollectionName, Revision, &DocumentId) {
         (&self.collection, self.revision, &self.id)
-    }
-}
-
-impl Serialize for FeedRecord {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.text.serialize(serializer)
     }
 }
 
@@ -146,7 +146,7 @@ mod tests {
     fn the_text_of_a_record_is_sent_as_it_was_committed() {
         let text = r#"{"collection":"A","op":"Update","id":"a","revision":7,"epoch":"00000001-1","lastSet":0,"configData":{"n":9007199254740993},"crc":"00000000","changeSet":{"id":"s","parts":[]},"time":"2026-11-21T09:00:00.123Z","count":1,"digest":"0000000000000000","aMemberOfALaterVersion":1}"#;
         let record = FeedRecord::read(text).expect("a record");
-        assert_eq!(serde_json::to_string(&record).expect("json"), text);
+        assert_eq!(record.text(), text);
         assert_eq!(record.value_bytes(), r#"{"n":9007199254740993}"#.len());
         let change = record.change().expect("a change");
         assert!(record.change_set().is_some());

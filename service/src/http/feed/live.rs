@@ -21,7 +21,7 @@ use contract::{
 };
 use tokio::time::{Instant, sleep_until};
 
-use super::{FeedError, FeedItem, FeedLimits, FeedView, heads_of, next_changes};
+use super::{FeedError, FeedItem, FeedLimits, FeedView, heads_of, json, next_changes};
 use crate::http::stream_slots::{FrameSource, StreamSlot};
 
 /// A frame ends with the first change that reaches this size, in bytes.
@@ -150,7 +150,7 @@ impl<V: FeedViews> FrameSource for Live<V> {
                     let position = feed::at_heads(&heads);
                     let id = position.map(|(epoch, since)| self.scope.id(epoch, &since));
                     let end = StreamEnd { reason, heads };
-                    return Some(feed::frame(RESYNC, &id.unwrap_or_default(), &end).into());
+                    return Some(feed::frame(RESYNC, &id.unwrap_or_default(), &json(&end)).into());
                 }
                 // Temporary: the stream stays open and tries again with the next view.
                 Err(FeedError::Unavailable(error)) => {
@@ -189,7 +189,11 @@ impl<V: FeedViews> Live<V> {
         {
             self.since
                 .insert(item.collection().clone(), item.revision());
-            out += &feed::frame(CHANGE, &self.scope.id(self.epoch, &self.since), &item);
+            out += &feed::frame(
+                CHANGE,
+                &self.scope.id(self.epoch, &self.since),
+                &item.json(),
+            );
         }
         // After the last change of a read: a reader that is behind would report too early.
         if self.unsent.is_empty() && self.views.is_awaited() {
