@@ -21,6 +21,11 @@ pub const EVENT_STREAM: &str = "text/event-stream";
 pub const PAGE: usize = 1_000;
 /// Bytes of values after which a page ends; it holds at least one change. Collections share it.
 pub const PAGE_BYTES: usize = 4 << 20;
+/// The header of a page with `since` of the next one, which can so be requested before this one was read.
+/// It is absent where no page follows, and where it would be longer than [`MAX_NEXT`].
+pub const NEXT_HEADER: &str = "confcast-next";
+/// Bytes of [`NEXT_HEADER`], at most: some clients have no room for large heads.
+pub const MAX_NEXT: usize = 1_024;
 /// `event` of a change.
 pub const CHANGE: &str = "change";
 /// `event` with the reason why the stream ends: a [`StreamEnd`].
@@ -81,13 +86,18 @@ impl FeedScope {
         Ok((epoch.parse()?, self.since(since)?))
     }
 
-    /// Formats the `id` of an event.
-    pub fn id(&self, epoch: Epoch, since: &Since) -> String {
+    /// Formats the query parameter `since`.
+    pub fn text(&self, since: &Since) -> String {
         let pairs = since.iter().map(|(name, revision)| match self {
             Self::One(_) => revision.to_string(),
             Self::Several => format!("{name}:{revision}"),
         });
-        format!("{epoch} {}", pairs.collect::<Vec<_>>().join(","))
+        pairs.collect::<Vec<_>>().join(",")
+    }
+
+    /// Formats the `id` of an event.
+    pub fn id(&self, epoch: Epoch, since: &Since) -> String {
+        format!("{epoch} {}", self.text(since))
     }
 
     fn expected(&self) -> &'static str {

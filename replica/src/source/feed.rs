@@ -1,6 +1,6 @@
 //! Pages and single records of the change feed, checked before they are used.
 
-use client::Endpoint;
+use client::{Endpoint, feed::BegunPage};
 use contract::{CollectionName, Epoch, FeedPage, Operation, Revision};
 use state::ReceivedChange;
 
@@ -10,14 +10,14 @@ use crate::source::SourceError;
 /// Reads the page after a cursor. Its changes must follow the cursor without a gap.
 ///
 /// # Errors
-/// When there is no answer, the feed cannot continue from there (410), or the page has a gap, a
-/// change of another history, or a damaged one.
-pub(super) async fn page(
-    publisher: &Endpoint,
+/// When the answer breaks off, or the page has a gap, a change of another history, or a damaged one.
+pub(super) async fn read(
+    begun: BegunPage,
     cursor: &Cursor,
     epoch: Epoch,
 ) -> Result<Page, SourceError> {
-    let FeedPage::<ReceivedChange> { items, more, .. } = publisher.page(cursor, epoch).await?;
+    let publisher = begun.endpoint().clone();
+    let FeedPage::<ReceivedChange> { items, more, .. } = begun.read().await?;
     // By collection: a page holds the changes of several, each in its own order.
     let mut reached = cursor.clone();
     let follows = |change: &ReceivedChange| {
@@ -39,6 +39,7 @@ pub(super) async fn page(
     Ok(Page {
         changes: items,
         more,
+        reached,
     })
 }
 

@@ -12,6 +12,7 @@ use std::{
 
 use client::{
     ClientError, CredentialError, Credentials, PublisherClient, Timeouts,
+    feed::BegunPage,
     live_feed::{FeedStart, LiveFeed},
 };
 use contract::{
@@ -43,6 +44,8 @@ pub(crate) struct Page {
     pub(crate) changes: Vec<ReceivedChange>,
     /// Whether another page follows.
     pub(crate) more: bool,
+    /// The cursor after it.
+    pub(crate) reached: Cursor,
 }
 
 /// A proven snapshot.
@@ -182,14 +185,41 @@ impl PublisherSource {
         Ok(heads.into_iter().map(|head| head.collection).collect())
     }
 
-    /// The next changes after a cursor.
+    /// Requests the next changes after a cursor.
     ///
     /// # Errors
-    /// When no publisher has a page that follows the cursor (410 where the log was trimmed).
-    pub(crate) async fn page(&self, cursor: &Cursor, epoch: Epoch) -> Result<Page, SourceError> {
+    /// When no publisher answers with a page (410 where the log was trimmed).
+    pub(crate) async fn request_page(
+        &self,
+        cursor: &Cursor,
+        epoch: Epoch,
+    ) -> Result<BegunPage, SourceError> {
         self.client
-            .try_each(|publisher| feed::page(publisher, cursor, epoch))
+            .try_each(async |publisher| Ok(publisher.page(cursor, epoch).await?))
             .await
+    }
+
+    /// The page that was requested with a cursor.
+    ///
+    /// # Errors
+    /// When neither the publisher that began to answer nor another one has a page that follows the
+    /// cursor.
+    pub(crate) async fn read_page(
+        &self,
+        begun: BegunPage,
+        cursor: &Cursor,
+        epoch: Epoch,
+    ) -> Result<Page, SourceError> {
+        match feed::read(begun, cursor, epoch).await {
+            Err(_unusable) if self.client.endpoints().len() > 1 => {
+                self.client
+                    .try_each(async |publisher| {
+                        feed::read(publisher.page(cursor, epoch).await?, cursor, epoch).await
+                    })
+                    .await
+            }
+            page => page,
+        }
     }
 
     /// All documents of the collections that `root` follows, proven complete, and the heads they

@@ -141,42 +141,41 @@ impl CatchUp {
         let started = Instant::now();
         let hinted = changed.clone();
         let mut count = 0;
-        let mut page = self.source.page(&cursor, epoch).await?;
+        let mut begun = self.source.request_page(&cursor, epoch).await?;
         loop {
+            // The next page is requested while this one is read and applied.
+            let announced = begun.next();
+            let ahead = announced.clone().map(|next| self.missing(next, &hinted));
+            let ahead = ahead.filter(|ahead| !ahead.is_empty());
+            let next = async {
+                let ahead = ahead?;
+                let requested = self.source.request_page(&ahead, epoch).await;
+                Some(requested.map(|begun| (ahead, begun)))
+            };
+            let this = async {
+                let page = self.source.read_page(begun, &cursor, epoch).await?;
+                count += self.apply_page(&page, &hinted);
+                Ok::<_, SourceError>(page)
+            };
+            let (next, page) = tokio::join!(biased; next, this);
+            let page = page?;
             for change in &page.changes {
-                cursor.insert(change.collection.clone(), change.revision);
                 changed.remove(&change.collection);
             }
-            let view = self.cache.view();
-            // A collection that lacks nothing any more is not asked for again.
-            cursor.retain(|name, revision| {
-                if hinted.contains(name) && page.more {
-                    return true;
-                }
-                let Some(held) = view.root().collection(name) else {
-                    return false;
-                };
-                // Changes that came beyond a hole need not come again.
-                *revision = held.runs_on_to(*revision);
-                *revision < held.known()
-            });
-            // The next page is requested while this one is applied.
-            let next = async {
-                if page.more && !cursor.is_empty() {
-                    self.source.page(&cursor, epoch).await.map(Some)
-                } else {
-                    Ok(None)
+            if !page.more {
+                break;
+            }
+            (cursor, begun) = match next {
+                Some(next) if announced.as_ref() == Some(&page.reached) => next?,
+                _not_announced => {
+                    let cursor = self.missing(page.reached, &hinted);
+                    if cursor.is_empty() {
+                        break;
+                    }
+                    let begun = self.source.request_page(&cursor, epoch).await?;
+                    (cursor, begun)
                 }
             };
-            let (next, new) = tokio::join!(biased; next, async {
-                self.apply_page(&page, &hinted)
-            });
-            // Before a failure of the next page is returned: this page was applied.
-            count += new;
-            match next? {
-                Some(next) => page = next,
-                None => break,
-            }
         }
         let took_ms = started.elapsed().as_millis();
         tracing::debug!(
@@ -185,6 +184,24 @@ impl CatchUp {
             "the replica caught up with {count} changes of the feed in {took_ms} ms"
         );
         Ok(())
+    }
+
+    /// The cursor of the page that follows one which ends at `reached`. A collection that lacks nothing
+    /// any more is not asked for again, unless it is `hinted`.
+    fn missing(&self, mut reached: Cursor, hinted: &BTreeSet<CollectionName>) -> Cursor {
+        let view = self.cache.view();
+        reached.retain(|name, revision| {
+            if hinted.contains(name) {
+                return true;
+            }
+            let Some(held) = view.root().collection(name) else {
+                return false;
+            };
+            // Changes that came beyond a hole need not come again.
+            *revision = held.runs_on_to(*revision);
+            *revision < held.known()
+        });
+        reached
     }
 
     /// Applies a page. Returns the number of its changes that no event had brought.

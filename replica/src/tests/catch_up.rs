@@ -155,13 +155,13 @@ async fn a_page_with_a_gap_or_a_damaged_value_is_refused() {
             move |_path| (200, body.clone()),
             async |replica| {
                 let cursor = crate::source::Cursor::from([(name("A"), 7)]);
-                assert!(
-                    replica
-                        .source()
-                        .page(&cursor, EPOCH.parse().expect("an epoch"))
-                        .await
-                        .is_err()
-                );
+                let epoch = EPOCH.parse().expect("an epoch");
+                let source = replica.source();
+                let begun = source
+                    .request_page(&cursor, epoch)
+                    .await
+                    .expect("an answer");
+                assert!(source.read_page(begun, &cursor, epoch).await.is_err());
             },
         )
         .await;

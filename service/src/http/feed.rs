@@ -12,7 +12,10 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web::Query};
 use contract::{
     ChangeSet, CollectionName, Epoch, EventData, Head, Revision,
     access::{Right, Target},
-    feed::{self, EVENT_STREAM, FeedGoneError, FeedScope, PAGE, PAGE_BYTES, PageBudget, Since},
+    feed::{
+        self, EVENT_STREAM, FeedGoneError, FeedScope, MAX_NEXT, NEXT_HEADER, PAGE, PAGE_BYTES,
+        PageBudget, Since,
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -226,7 +229,7 @@ impl From<FeedError<Infallible>> for ProblemError {
 /// The answer with one page: a [`contract::FeedPage`] as JSON. Headers that `answer` has already are kept.
 ///
 /// `more` is true when a collection has changes after the page, so that the reader asks again at
-/// once.
+/// once; [`NEXT_HEADER`] says with which `since`.
 ///
 /// # Errors
 /// When the reader cannot continue from its position, or when the changes cannot be read now.
@@ -254,6 +257,10 @@ pub async fn page<V: FeedView>(
     let more = heads
         .iter()
         .any(|head| reached[&head.collection] < head.revision);
+    let next = request.scope.text(&reached);
+    if more && next.len() <= MAX_NEXT {
+        answer.insert_header((NEXT_HEADER, next));
+    }
     answer.content_type(JSON);
     Ok(answer.body(page_text(&heads, &items, more)))
 }

@@ -6,7 +6,7 @@
 use contract::{
     CollectionName, Document, DocumentId, Epoch, FeedPage, Head, Heads, ProblemKind,
     access::Identity,
-    feed::{EVENT_STREAM, PAGE},
+    feed::{EVENT_STREAM, NEXT_HEADER, PAGE},
     listing::NDJSON,
     schema::{DocumentList, ListStart},
     snapshot::{SnapshotEnd, SnapshotItem, SnapshotStart},
@@ -18,6 +18,13 @@ use super::{ApiAnswer, ApiHeader, ApiOperation, ApiSchema, ETAG, VARY};
 use crate::http::{
     JSON, freshness,
     health::{METRICS_MEDIA_TYPE, TEXT_MEDIA_TYPE},
+};
+
+/// Says where the next page begins.
+const NEXT: ApiHeader = ApiHeader {
+    name: NEXT_HEADER,
+    description: "The `since` of the next page, which can so be requested before this one was read",
+    pattern: "^[A-Za-z0-9:,._-]+$",
 };
 
 /// The same operation, for one collection.
@@ -169,7 +176,7 @@ where
     )
     .content(JSON, ApiSchema::of::<FeedPage<I>>().with_named::<I>())
     .content(EVENT_STREAM, text())
-    .may_have(&[VARY])
+    .may_have(&[VARY, NEXT])
     .with(headers);
     operation
         .describe(
