@@ -92,6 +92,12 @@ async fn length(Body(body): Body) -> HttpResponse {
     HttpResponse::Ok().body(body.len().to_string())
 }
 
+/// An answer that begins after the time that an idle connection has.
+async fn late() -> HttpResponse {
+    tokio::time::sleep(short().idle + short().head).await;
+    HttpResponse::Ok().body("late")
+}
+
 async fn ok() -> HttpResponse {
     HttpResponse::Ok().body("fine")
 }
@@ -104,6 +110,7 @@ fn table() -> Vec<ApiRoute> {
         ApiRoute::new(RouteAccess::open("GET", "/endless"), endless, described),
         ApiRoute::new(RouteAccess::open("GET", "/silent"), silent, described),
         ApiRoute::new(RouteAccess::open("GET", "/large"), large, described),
+        ApiRoute::new(RouteAccess::open("GET", "/late"), late, described),
         ApiRoute::new(RouteAccess::open("PUT", "/length"), length, described).body_limit(8_192),
         ApiRoute::new(RouteAccess::open("PUT", "/streamed"), streamed, described).body_limit(8_192),
     ]
@@ -296,6 +303,11 @@ async fn a_connection_without_a_request_ends() {
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     let mut used = send(&server, "GET /ok HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert!(rest(&mut used).await.ends_with("fine"));
+    // The timer that was set before an answer ends while the answer is awaited.
+    let requests = "GET /ok HTTP/1.1\r\nHost: x\r\n\r\nGET /late HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut patient = send(&server, requests).await;
+    assert!(rest(&mut patient).await.ends_with("late"));
+    until("each has ended", || server.connections.count() == 0).await;
 }
 
 /// On every route, also where no handler reads the body and where there is no route.
