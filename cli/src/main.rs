@@ -5,6 +5,7 @@
 //! are in the same folder. Results go to standard output, everything else to standard error.
 
 mod author;
+mod backup_file;
 mod commands;
 mod credentials;
 #[cfg(test)]

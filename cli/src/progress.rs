@@ -70,6 +70,12 @@ impl ProgressLine {
         self.bar.inc_length(count);
     }
 
+    /// So many documents more are as in the backup.
+    pub(crate) fn restored(&self, count: u64) {
+        self.bar.inc(count);
+        self.report(format!("{} documents restored", self.bar.position()));
+    }
+
     /// So many of the replicas have applied the write.
     pub(crate) fn applied(&self, applied: u64, replicas: u64) {
         self.bar.set_length(replicas);

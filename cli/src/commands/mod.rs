@@ -4,6 +4,7 @@
 
 mod audit;
 mod auth;
+mod backup;
 mod confirmation;
 mod dead_letters;
 mod delete;
@@ -19,6 +20,7 @@ mod point;
 mod put;
 mod reap;
 mod repair;
+mod restore;
 mod restore_epoch;
 mod rollback;
 mod schemas;
@@ -53,12 +55,14 @@ enum Command {
     List(list::List),
     Export(export::Export),
     Import(import::Import),
+    Backup(backup::BackupCommand),
+    Restore(restore::Restore),
     Status(status::Status),
     Tail(tail::Tail),
     #[command(alias = "log")]
     History(history::History),
     Diff(diff::DiffCommand),
-    #[command(aliases = ["undo", "revert", "restore"])]
+    #[command(aliases = ["undo", "revert"])]
     Rollback(rollback::RollbackCommand),
     Snapshot(snapshot::SnapshotCommand),
     Verify(verify::Verify),
@@ -86,6 +90,8 @@ impl Confcast {
             Command::List(command) => command.run().await,
             Command::Export(command) => command.run().await,
             Command::Import(command) => command.run().await,
+            Command::Backup(command) => command.run().await,
+            Command::Restore(command) => command.run().await,
             Command::Status(command) => command.run().await,
             Command::Tail(command) => command.run().await,
             Command::History(command) => command.run().await,
@@ -208,6 +214,11 @@ mod tests {
             "export",
             "export ChannelConfiguration SkillConfiguration -o all.ndjson",
             "import all.ndjson",
+            "backup create monday.backup",
+            "backup create - --recipients-file keys.txt --snapshot monday",
+            "backup verify monday.backup --identity key.txt --json",
+            "restore monday.backup --identity key.txt --yes",
+            "restore monday.backup ChannelConfiguration SkillConfiguration --dry-run --json",
             "status --subscriber http://127.0.0.1:8081 --subscriber http://127.0.0.1:8082 --json",
             "status --strict",
             "status --collections",
@@ -283,6 +294,12 @@ mod tests {
             ("tail --op upsert", "create, update or delete"),
             ("restore-epoch --renew --adopt", "--adopt"),
             ("repair --discard", "--yes"),
+            ("backup create f --recipient age1", "an X25519 key, age1"),
+            (
+                "backup create f --recipient AGE-SECRET-KEY-hunter2",
+                "stays secret",
+            ),
+            ("restore f --yes --dry-run", "--dry-run"),
             ("history --from yesterday", "2h 30m ago"),
             ("show A a --revision 1 --at 15m", "cannot be used with"),
             ("diff A@yesterday", "snapshot:NAME"),

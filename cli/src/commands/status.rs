@@ -13,12 +13,14 @@ use client::{Endpoint, dead_letters::LetterSelection};
 use contract::{
     Head, Heads,
     fleet::{EventBacklog, MAX_BACKLOG, ReplicaList},
+    named_snapshot::NamedSnapshot,
     status::ReplicaStatus,
 };
 use futures_util::future::join_all;
 use serde::Serialize;
 
 use self::{reasons::IntakeRemedy, replica::ReplicaView, reply::Reply};
+use super::restore;
 use crate::{
     output,
     target::{Subscribers, Target},
@@ -48,7 +50,7 @@ const LATE_EVENT_MS: u64 = 2_000;
 ///
 /// The exit code is 0 only if the publisher and all replicas answer, every collection of every
 /// replica is `current`, no digest differs, no service refuses a value or has a failing handler, and
-/// the last load or check-in of each replica succeeded; what failed is printed below the table with
+/// the last load or check-in of each replica succeeded, and no `confcast restore` was left unfinished; what failed is printed below the table with
 /// the place and the error. A replica that is gone (silent for more than three check-in intervals,
 /// for instance because it was scaled away) and one that events do not reach (disconnected,
 /// not-receiving, unverified, shared-consumer-group: changes arrive with its check-ins) are shown, and
@@ -82,6 +84,9 @@ struct Report {
     /// Absent when the publisher keeps no dead letters, or did not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     open_dead_letters: Option<u64>,
+    /// The marks of restores that were not finished.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unfinished_restores: Vec<NamedSnapshot>,
 }
 
 impl Status {
@@ -133,6 +138,12 @@ impl Report {
         } else {
             None
         };
+        let unfinished_restores = if heads.is_ok() {
+            // What cannot list them has none that are known.
+            restore::unfinished(publisher).await.unwrap_or_default()
+        } else {
+            Vec::new()
+        };
         let replicas = asked
             .iter()
             .map(async |replica| Reply::new(replica, replica.status().await));
@@ -141,6 +152,7 @@ impl Report {
             replica_list: replica_list.map(|list| Reply::new(publisher, list)),
             replicas: join_all(replicas).await,
             open_dead_letters,
+            unfinished_restores,
         })
     }
 
@@ -222,6 +234,12 @@ impl Report {
             failures.push("the publisher does not answer".to_owned());
         } else if let Some(error) = self.replica_list.as_ref().and_then(Reply::error) {
             failures.push(format!("the publisher does not list its replicas: {error}"));
+        }
+        for mark in &self.unfinished_restores {
+            failures.push(format!(
+                "a restore was not finished ({}): run `confcast restore` with the same backup again",
+                restore::described(mark)
+            ));
         }
         let rows = self.replica_rows();
         failures.extend(rows.iter().flat_map(ReplicaView::failures));

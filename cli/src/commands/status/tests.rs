@@ -60,6 +60,7 @@ fn report(state: ReplicaState, revision: u64, digest: u64) -> Report {
         },
         replica_list: None,
         open_dead_letters: None,
+        unfinished_restores: Vec::new(),
         replicas: vec![Reply {
             url: "http://s".to_owned(),
             result: ReplyResult::Answer(status),
