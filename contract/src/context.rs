@@ -4,7 +4,7 @@
 //! It is for people and audits. Nothing is decided by it, a missing part stays missing, and a replica
 //! ignores it.
 
-use std::sync::Arc;
+use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
@@ -149,18 +149,11 @@ impl Context {
     /// # Errors
     /// When it has another form.
     pub fn with_traceparent(self, text: &str) -> Result<Self, FormatError> {
-        if is_traceparent(text) {
-            Ok(Self {
-                traceparent: Some(text.into()),
-                ..self
-            })
-        } else {
-            Err(FormatError::new(
-                "traceparent",
-                text,
-                "00-<32 hex>-<16 hex>-<2 hex>",
-            ))
-        }
+        text.parse::<TraceParent>()?;
+        Ok(Self {
+            traceparent: Some(text.into()),
+            ..self
+        })
     }
 
     /// The same context without the trace context, which the envelope of an event has as an attribute.
@@ -252,20 +245,57 @@ fn is_reason(text: &str) -> bool {
 }
 
 fn is_traceparent(text: &str) -> bool {
-    let lower_hex = |part: &str| {
-        part.bytes()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let not_zero = |part: &str| part.bytes().any(|byte| byte != b'0');
-    let parts: Vec<_> = text.split('-').collect();
-    let [version, trace, parent, flags] = parts[..] else {
-        return false;
-    };
-    version == "00"
-        && (trace.len(), parent.len(), flags.len()) == (32, 16, 2)
-        && [trace, parent, flags].iter().all(|part| lower_hex(part))
-        && not_zero(trace)
-        && not_zero(parent)
+    text.parse::<TraceParent>().is_ok()
+}
+
+/// A trace context (W3C Trace Context section 3.2): the trace, and the span in it that is the parent of
+/// what follows. Both are not zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TraceParent {
+    /// The trace.
+    pub trace_id: u128,
+    /// The span.
+    pub parent_id: u64,
+    /// Flags; the lowest bit says that the trace is recorded.
+    pub flags: u8,
+}
+
+impl FromStr for TraceParent {
+    type Err = FormatError;
+
+    fn from_str(text: &str) -> Result<Self, FormatError> {
+        let read = || {
+            let (version, rest) = text.split_once('-')?;
+            let (trace, rest) = rest.split_once('-')?;
+            let (parent, flags) = rest.split_once('-')?;
+            let is_hex = |part: &str, digits| {
+                part.len() == digits
+                    && part
+                        .bytes()
+                        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+            };
+            let is_form =
+                version == "00" && is_hex(trace, 32) && is_hex(parent, 16) && is_hex(flags, 2);
+            let read = Self {
+                trace_id: u128::from_str_radix(trace, 16).ok()?,
+                parent_id: u64::from_str_radix(parent, 16).ok()?,
+                flags: u8::from_str_radix(flags, 16).ok()?,
+            };
+            (is_form && read.trace_id != 0 && read.parent_id != 0).then_some(read)
+        };
+        read().ok_or_else(|| FormatError::new("traceparent", text, "00-<32 hex>-<16 hex>-<2 hex>"))
+    }
+}
+
+impl fmt::Display for TraceParent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            trace_id,
+            parent_id,
+            flags,
+        } = self;
+        write!(f, "00-{trace_id:032x}-{parent_id:016x}-{flags:02x}")
+    }
 }
 
 fn valid<'de, D: Deserializer<'de>>(
@@ -361,6 +391,8 @@ mod tests {
     #[test]
     fn only_valid_trace_contexts_are_accepted() {
         assert!(Context::default().with_traceparent(TRACE).is_ok());
+        let read = TRACE.parse::<TraceParent>().map(|read| read.to_string());
+        assert_eq!(read.as_deref().ok(), Some(TRACE));
         for bad in [
             "",
             "00-0-0-0",

@@ -12,6 +12,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    apply_delays::ApplyDelays,
     head::Head,
     ids::{CollectionName, Digest, Epoch, FormatError, Revision},
     proof::Proof,
@@ -90,6 +91,10 @@ pub struct CheckIn {
     )]
     #[cfg_attr(feature = "utoipa", schema(value_type = Option<serde_json::Value>))]
     pub transport: Option<Transport>,
+    /// How long the changes took that the replica applied since its last check-in that was answered.
+    /// It is counted by the publisher that answers, and kept nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apply_delays: Option<ApplyDelays>,
 }
 
 impl CheckIn {
@@ -277,6 +282,16 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// The name of what carries the events, as `messaging.system` of a span (OpenTelemetry semantic
+    /// conventions): a sidecar does not say which broker it uses.
+    pub fn messaging_system(self) -> &'static str {
+        match self {
+            Self::Local | Self::Feed => "confcast",
+            Self::Dapr => "dapr",
+            Self::Redis => "redis",
+        }
+    }
+
     /// What follows from topics that a replica named too late, and the remedy, in words. `None` for a
     /// transport that no sidecar posts: a publisher asks for the topics again before it posts.
     pub fn late_topics(transport: Option<Self>) -> Option<&'static str> {

@@ -23,6 +23,7 @@
 
 pub mod access;
 pub mod applied;
+pub mod apply_delays;
 pub mod audit;
 pub mod canonical;
 pub mod change;
@@ -63,7 +64,7 @@ pub mod token;
 
 pub use canonical::{CanonicalJson, JsonError};
 pub use change::{Change, ChangeSet, FeedPage, Operation, SetPart};
-pub use context::Context;
+pub use context::{Context, TraceParent};
 pub use document::{Document, Written};
 pub use event::EventData;
 pub use expected::{Expected, Version};

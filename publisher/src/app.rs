@@ -9,7 +9,7 @@
 //! 2. The store. A MongoDB that does not answer at once is waited for by a task; the process is not
 //!    ready meanwhile.
 //! 3. The tasks: the store, the feed watcher, the relay and the writer that feeds it, retention, the
-//!    scrub, the fleet, the schemas and the connections.
+//!    scrub, the probe, the fleet, the schemas and the connections.
 //! 4. The port, last: a replica that connects finds everything running.
 //!
 //! # Order of the end
@@ -58,6 +58,7 @@ use crate::{
     fleet::Fleet,
     metrics::Metrics,
     outbox::{relay, relay::Relay, retention::Retention},
+    probe::Probe,
     repair::{Scrub, repairs},
     schema_folder::SchemaWatch,
     secret_rotation::SecretRotation,
@@ -243,6 +244,11 @@ impl Publisher {
 
         let (repairs, repair_task) = repairs(store.clone(), fleet.clone());
         supervisor.spawn("repair", repair_task.run(stop.clone()));
+
+        if let Some(probe) = settings.probe {
+            let probe = Probe::new(probe, store.clone(), writer.clone(), metrics.clone());
+            supervisor.spawn("probe", probe.run(stop.clone()));
+        }
 
         let schema_watch = SchemaWatch::new(settings.schemas_dir, store.clone());
         supervisor.spawn("schemas", schema_watch.run(stop.clone()));

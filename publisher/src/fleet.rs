@@ -163,6 +163,10 @@ impl Fleet {
         let mut answer = self.answer(&check_in, &snapshot, &unproven, is_known);
         let may_follow =
             |name: &CollectionName| caller.may(Right::Follow, Target::Collection(name));
+        // Once, with the answer: a replica reports again what was not answered.
+        if is_own && let Some(delays) = &check_in.apply_delays {
+            self.metrics.applied(delays);
+        }
         answer.served.retain(may_follow);
         answer.without_topic.retain(may_follow);
         if let Some(id_only) = &mut answer.id_only {

@@ -31,6 +31,7 @@ mod fleet;
 mod metrics;
 mod outbox;
 mod policy;
+mod probe;
 mod repair;
 mod rollback;
 mod schema_folder;

@@ -1,19 +1,27 @@
 //! The metrics of a publisher, and their text for Prometheus. Labels come from short fixed lists,
 //! never from a request. Nothing is stored: counters begin at 0 when the process starts.
 
+use std::{
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
 use contract::{
+    Head,
+    apply_delays::ApplyDelays,
     dead_letter::DeadLetterReason,
-    fleet::{CheckIn, EventBacklog, IntakeFault, ReplicaRecord},
-    status::ReplicaState,
+    fleet::{EventBacklog, ReplicaRecord},
 };
 use prometheus_client::{
     encoding::text::encode,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
-use service::http::refusals::Refusals;
+use service::http::{histograms::DelayHistogram, refusals::Refusals, stream_slots::StreamSlots};
 
-use crate::store::{damage::DamageSummary, dead_letters::LetterCounts};
+use crate::store::{Store, damage::DamageSummary, dead_letters::LetterCounts};
+
+mod fleet;
 
 type Label = [(&'static str, &'static str); 1];
 type StatusLabel = [(&'static str, u16); 1];
@@ -31,8 +39,8 @@ pub struct Metrics {
     pub snapshots_refused: Counter,
     /// Lists that were refused because the limit of lists was reached.
     pub lists_refused: Counter,
-    /// Feed streams that were refused because the limit of streams was reached.
-    pub streams_refused: Counter,
+    /// Snapshots that were sent, or are being sent.
+    pub snapshots: Counter,
     /// Dead letters that had to go for newer ones.
     pub dead_letters_evicted: Counter,
     /// Dead letters whose event was sent again.
@@ -45,6 +53,38 @@ pub struct Metrics {
     dead_letters_unproven: Family<Label, Counter>,
     events: Family<Label, Counter>,
     writes: Family<StatusLabel, Counter>,
+    probe_writes: Family<Label, Counter>,
+    /// The sum over all replicas that checked in here.
+    apply_delays: Mutex<ApplyDelays>,
+}
+
+/// What became of the turn of a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbeWrite {
+    /// The document was written.
+    Written,
+    /// Another publisher writes it, or may.
+    Elsewhere,
+    /// It could not be written.
+    Failed,
+}
+
+/// What is read at the time of the scrape. `None` where the store does not answer: those metrics are
+/// then omitted.
+#[derive(Debug, Clone, Copy)]
+pub struct Scrape<'a> {
+    /// The store, for the times of its calls and for damaged rows.
+    pub store: &'a Store,
+    /// The slots of streams.
+    pub streams: &'a StreamSlots,
+    /// The replicas of the store.
+    pub replicas: Option<&'a [ReplicaRecord]>,
+    /// The heads of all collections.
+    pub heads: Option<&'a [Head]>,
+    /// The dead letters of the store.
+    pub letters: Option<LetterCounts>,
+    /// The changes whose events are not published yet.
+    pub backlog: Option<EventBacklog>,
 }
 
 impl Metrics {
@@ -74,18 +114,33 @@ impl Metrics {
         self.writes.get_or_create(&[("status", status)]).inc();
     }
 
-    /// The text in the OpenMetrics format, with the replicas by state. `replicas`, `letters` and
-    /// `backlog` are `None` when the store does not answer; their metrics are then omitted.
+    /// Counts a turn of the probe.
+    pub fn probe(&self, write: ProbeWrite) {
+        let result = match write {
+            ProbeWrite::Written => "written",
+            ProbeWrite::Elsewhere => "elsewhere",
+            ProbeWrite::Failed => "failed",
+        };
+        self.probe_writes.get_or_create(&[("result", result)]).inc();
+    }
+
+    /// Adds the delays that a replica reports.
+    pub fn applied(&self, delays: &ApplyDelays) {
+        self.delays().add(delays);
+    }
+
+    fn delays(&self) -> MutexGuard<'_, ApplyDelays> {
+        // Numbers are whole at any time.
+        self.apply_delays
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The text in the OpenMetrics format.
     ///
     /// # Errors
     /// Never in practice: writing to a string does not fail.
-    pub fn text(
-        &self,
-        replicas: Option<&[ReplicaRecord]>,
-        damage: &DamageSummary,
-        letters: Option<LetterCounts>,
-        backlog: Option<EventBacklog>,
-    ) -> Result<String, std::fmt::Error> {
+    pub fn text(&self, scrape: Scrape<'_>) -> Result<String, fmt::Error> {
         let mut registry = Registry::with_prefix("confcast");
         registry.register(
             "replicas_diverged",
@@ -113,10 +168,11 @@ impl Metrics {
             self.lists_refused.clone(),
         );
         registry.register(
-            "streams_refused",
-            "Feed streams refused because the limit of concurrent streams was reached",
-            self.streams_refused.clone(),
+            "snapshots",
+            "Snapshots that were sent or are being sent: loads of replicas",
+            self.snapshots.clone(),
         );
+        DelayHistogram(self.delays().clone()).register(&mut registry);
         self.refusals.register(&mut registry);
         registry.register(
             "events",
@@ -129,9 +185,20 @@ impl Metrics {
             self.writes.clone(),
         );
         registry.register(
+            "probe_writes",
+            "Turns of the probe document, by result: written, elsewhere or failed",
+            self.probe_writes.clone(),
+        );
+        registry.register(
             "damaged_rows",
             "Damaged rows of the store that this publisher knows of, by what readers get",
-            by_outcome(damage),
+            by_outcome(&scrape.store.damage().summary()),
+        );
+        scrape.streams.register(&mut registry);
+        scrape.store.times().register(
+            &mut registry,
+            "store_call_seconds",
+            "Seconds that a call of the store took, by operation and result",
         );
         registry.register(
             "secrets_to_rewrap",
@@ -158,14 +225,14 @@ impl Metrics {
             "Dead letters whose event was sent again",
             self.dead_letters_replayed.clone(),
         );
-        if let Some(letters) = letters {
+        if let Some(letters) = scrape.letters {
             registry.register(
                 "dead_letters",
                 "Dead letters that the store keeps, by state: open or replayed",
                 by_letter_state(letters),
             );
         }
-        if let Some(EventBacklog { pending, oldest_ms }) = backlog {
+        if let Some(EventBacklog { pending, oldest_ms }) = scrape.backlog {
             registry.register(
                 "events_pending",
                 "Changes whose events are not published yet, counted up to 10,000",
@@ -177,34 +244,11 @@ impl Metrics {
                 gauge(oldest_ms / 1_000),
             );
         }
-        if let Some(replicas) = replicas {
-            registry.register(
-                "replicas",
-                "Replicas by the worst state of their collections, or gone",
-                by_state(replicas),
-            );
-            registry.register(
-                "replicas_intake_fault",
-                "Live replicas that report a fault in the delivery of events, by fault",
-                by_intake_fault(replicas),
-            );
-            registry.register(
-                "replicas_refused_values",
-                "Values that do not fit the type of a service, over all live replicas",
-                over_live(replicas, CheckIn::refused_values),
-            );
-            registry.register(
-                "replicas_failing_handlers",
-                "Failing handlers of services, over all live replicas",
-                over_live(replicas, CheckIn::failing_handlers),
-            );
-            registry.register(
-                "replicas_last_error",
-                "Live replicas whose last load or check-in failed",
-                over_live(replicas, |check_in| {
-                    u64::from(check_in.last_error.is_some())
-                }),
-            );
+        if let Some(replicas) = scrape.replicas {
+            fleet::register(&mut registry, replicas);
+        }
+        if let Some(heads) = scrape.heads {
+            fleet::register_lag(&mut registry, heads, scrape.replicas.unwrap_or_default());
         }
         let mut text = String::new();
         encode(&mut text, &registry)?;
@@ -239,88 +283,4 @@ fn by_letter_state(letters: LetterCounts) -> Family<Label, Gauge> {
         family.get_or_create(&[("state", state)]).set(count);
     }
     family
-}
-
-fn by_state(replicas: &[ReplicaRecord]) -> Family<Label, Gauge> {
-    let family = Family::<Label, Gauge>::default();
-    // A state without a replica is 0 and not absent, so that an alert can compare it.
-    let states = ReplicaState::ALL.map(ReplicaState::as_str);
-    for state in states.into_iter().chain(["gone"]) {
-        family.get_or_create(&[("state", state)]).set(0);
-    }
-    for replica in replicas {
-        let worst = replica
-            .check_in
-            .collections
-            .values()
-            .map(|report| report.state)
-            .min();
-        let state = match worst {
-            _ if replica.gone => "gone",
-            Some(state) => state.as_str(),
-            // A replica without collections misses nothing.
-            None => "current",
-        };
-        family.get_or_create(&[("state", state)]).inc();
-    }
-    family
-}
-
-/// The sum of a number that live replicas report.
-fn over_live(replicas: &[ReplicaRecord], number: impl Fn(&CheckIn) -> u64) -> Gauge {
-    let live = replicas.iter().filter(|replica| !replica.gone);
-    let sum = live
-        .map(|replica| number(&replica.check_in))
-        .fold(0, u64::saturating_add);
-    let gauge = Gauge::default();
-    gauge.set(i64::try_from(sum).unwrap_or(i64::MAX));
-    gauge
-}
-
-fn by_intake_fault(replicas: &[ReplicaRecord]) -> Family<Label, Gauge> {
-    let family = Family::<Label, Gauge>::default();
-    for fault in IntakeFault::ALL {
-        family.get_or_create(&[("fault", fault.as_str())]).set(0);
-    }
-    for replica in replicas.iter().filter(|replica| !replica.gone) {
-        if let Some(fault) = replica.check_in.intake {
-            family.get_or_create(&[("fault", fault.as_str())]).inc();
-        }
-    }
-    family
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_services_cannot_use_is_summed_over_live_replicas() {
-        let replica = |extra: &str, gone: bool| -> ReplicaRecord {
-            let refusal = r#"{"id":"x","revision":1,"pointer":"","error":"e"}"#;
-            let text = format!(
-                r#"{{"instance":"a","bootId":"b","intervalMs":1,"seen":"2026-01-01T00:00:00Z","gone":{gone},
-                "collections":{{"A":{{"revision":1,"known":1,"state":"partial","refusals":[{refusal}]{extra}}}}},
-                "handlers":[{{"name":"A","collection":"A","state":"failing","revision":1}}],"lastError":"e"}}"#
-            );
-            serde_json::from_str(&text).expect("a record")
-        };
-        // The first one is of an older version, which has no exact numbers.
-        let replicas = [
-            replica("", false),
-            replica(r#","refusedValues":1002"#, false),
-            replica("", true),
-        ];
-        let text = Metrics::default()
-            .text(Some(&replicas), &DamageSummary::default(), None, None)
-            .expect("text");
-        for line in [
-            "confcast_replicas_refused_values 1003\n",
-            "confcast_replicas_failing_handlers 2\n",
-            "confcast_replicas_last_error 2\n",
-            "confcast_replicas{state=\"partial\"} 2\n",
-        ] {
-            assert!(text.contains(line), "{line} {text}");
-        }
-    }
 }

@@ -23,6 +23,7 @@ use crate::{
     decide::schemas::SchemaMap,
     outbox::retention::RetentionPolicy,
     policy::Broadcast,
+    probe::ProbeSettings,
     store::StoreUrl,
     transport::{direct::trust::SubscriberToken, signer::EventSigner},
 };
@@ -70,6 +71,8 @@ pub struct Settings {
     pub log_keep: RetentionPolicy,
     /// Whether an audit log is kept, and for how long.
     pub audit: AuditSettings,
+    /// The probe, if one is written.
+    pub probe: Option<ProbeSettings>,
     /// How events are sent; `None` when no events are sent.
     pub events: Option<Events>,
 }

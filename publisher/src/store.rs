@@ -16,7 +16,7 @@ use contract::{
     Change, CollectionName, Document, DocumentId, Head, Revision, access::Identity,
     fleet::EventBacklog, references::Referrer,
 };
-use service::http::feed::FeedLimits;
+use service::http::{feed::FeedLimits, histograms::CallTimes};
 
 use crate::decide::{
     Command, DocumentKey, WriteResult,
@@ -154,13 +154,16 @@ impl Store {
     /// # Errors
     /// `CommitError`: nothing was written, or it is unknown whether the group was written.
     pub async fn commit(&self, group: Arc<[Command]>) -> Result<Committed, CommitError> {
-        match self {
-            Self::Embedded(store) => store.commit(group).await,
-            Self::Mongo(store) => {
-                let store = store.opened().map_err(CommitError::NotCommitted)?;
-                store.commit(&group).await
+        let commit = async {
+            match self {
+                Self::Embedded(store) => store.commit(group).await,
+                Self::Mongo(store) => {
+                    let store = store.opened().map_err(CommitError::NotCommitted)?;
+                    store.commit(&group).await
+                }
             }
-        }
+        };
+        self.times().of("commit", commit).await
     }
 
     /// What a commit of a command would answer now. Nothing is written.
@@ -179,10 +182,13 @@ impl Store {
     /// # Errors
     /// When the store cannot be read.
     pub async fn heads(&self, collections: &BTreeSet<CollectionName>) -> anyhow::Result<Vec<Head>> {
-        match self {
-            Self::Embedded(store) => store.heads(collections).await,
-            Self::Mongo(store) => store.opened()?.heads(collections).await,
-        }
+        let read = async {
+            match self {
+                Self::Embedded(store) => store.heads(collections).await,
+                Self::Mongo(store) => store.opened()?.heads(collections).await,
+            }
+        };
+        self.times().of("heads", read).await
     }
 
     /// One document; `None` when it does not exist.
@@ -194,10 +200,13 @@ impl Store {
         collection: &CollectionName,
         id: &DocumentId,
     ) -> anyhow::Result<Option<Document>> {
-        match self {
-            Self::Embedded(store) => store.document(collection, id).await,
-            Self::Mongo(store) => store.opened()?.document(collection, id).await,
-        }
+        let read = async {
+            match self {
+                Self::Embedded(store) => store.document(collection, id).await,
+                Self::Mongo(store) => store.opened()?.document(collection, id).await,
+            }
+        };
+        self.times().of("document", read).await
     }
 
     /// All documents and heads of some collections, from one snapshot.
@@ -208,10 +217,13 @@ impl Store {
         &self,
         collections: &BTreeSet<CollectionName>,
     ) -> anyhow::Result<DocumentCursor> {
-        match self {
-            Self::Embedded(store) => store.documents(collections).await,
-            Self::Mongo(store) => store.opened()?.documents(collections).await,
-        }
+        let read = async {
+            match self {
+                Self::Embedded(store) => store.documents(collections).await,
+                Self::Mongo(store) => store.opened()?.documents(collections).await,
+            }
+        };
+        self.times().of("documents", read).await
     }
 
     /// What refers to some documents at one moment, as [`Self::referrers`], and what a later transaction
@@ -297,15 +309,16 @@ impl Store {
         limit: usize,
         bytes: usize,
     ) -> anyhow::Result<Vec<T>> {
-        match self {
-            Self::Embedded(store) => store.records(collection, since, limit, bytes).await,
-            Self::Mongo(store) => {
-                store
-                    .opened()?
-                    .records(collection, since, limit, bytes)
-                    .await
+        let read = async {
+            match self {
+                Self::Embedded(store) => store.records(collection, since, limit, bytes).await,
+                Self::Mongo(store) => {
+                    let store = store.opened()?;
+                    store.records(collection, since, limit, bytes).await
+                }
             }
-        }
+        };
+        self.times().of("changes", read).await
     }
 
     /// The pending changes of a collection after the revision `since` whose commit time is outside
@@ -323,15 +336,16 @@ impl Store {
         recent: Range<DateTime<Utc>>,
         limit: usize,
     ) -> anyhow::Result<PendingPage> {
-        let page = match self {
-            Self::Embedded(store) => store.pending(collection, since, recent, limit).await?,
-            Self::Mongo(store) => {
-                store
-                    .opened()?
-                    .pending(collection, since, recent, limit)
-                    .await?
+        let read = async {
+            match self {
+                Self::Embedded(store) => store.pending(collection, since, recent, limit).await,
+                Self::Mongo(store) => {
+                    let store = store.opened()?;
+                    store.pending(collection, since, recent, limit).await
+                }
             }
         };
+        let page = self.times().of("pending", read).await?;
         if !page.damaged.is_empty() {
             // A repair lets the log begin after damaged records: then nobody reads them.
             let oldest = match self.stored_head(collection).await? {
@@ -381,10 +395,13 @@ impl Store {
         &self,
         published: &[(CollectionName, Revision)],
     ) -> anyhow::Result<()> {
-        match self {
-            Self::Embedded(store) => store.mark_published(published).await,
-            Self::Mongo(store) => store.opened()?.mark_published(published).await,
-        }
+        let mark = async {
+            match self {
+                Self::Embedded(store) => store.mark_published(published).await,
+                Self::Mongo(store) => store.opened()?.mark_published(published).await,
+            }
+        };
+        self.times().of("mark_published", mark).await
     }
 
     /// Removes the oldest changes of a collection from the log, at most `limit`.
@@ -411,10 +428,13 @@ impl Store {
             covered => covered?,
         }
         self.sweep(collection).await?;
-        match self {
-            Self::Embedded(store) => store.trim(collection, keep, before, limit).await,
-            Self::Mongo(store) => store.opened()?.trim(collection, keep, before, limit).await,
-        }
+        let trim = async {
+            match self {
+                Self::Embedded(store) => store.trim(collection, keep, before, limit).await,
+                Self::Mongo(store) => store.opened()?.trim(collection, keep, before, limit).await,
+            }
+        };
+        self.times().of("trim", trim).await
     }
 
     /// Why this process can no longer write and has to be restarted, if that is so.
@@ -440,6 +460,14 @@ impl Store {
         match self {
             Self::Embedded(_) => None,
             Self::Mongo(store) => Some(store.committed_heads()),
+        }
+    }
+
+    /// How long its calls took.
+    pub fn times(&self) -> &CallTimes {
+        match self {
+            Self::Embedded(store) => store.times(),
+            Self::Mongo(store) => store.times(),
         }
     }
 

@@ -13,6 +13,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use contract::{
     CollectionName, DocumentId, EventData, Revision,
+    apply_delays::ApplyDelays,
     status::{CollectionStatus, MAX_REFUSALS, ReplicaState, ReplicaStatus},
 };
 use serde_json::Value;
@@ -160,6 +161,7 @@ impl Replica {
             typed: Arc::clone(&typed),
             loader: Arc::clone(&loader),
             intake_monitor: Mutex::new(IntakeMonitor::default()),
+            reported_delays: Mutex::default(),
         });
         let catch_up = CatchUp {
             cache: Arc::clone(&cache),
@@ -461,6 +463,13 @@ impl Replica {
             last_error: view.last_error(last_error),
             handlers: parts.typed.handler_statuses(),
         }
+    }
+
+    /// How long changes took from their commit until readers saw them, since the start of the
+    /// replica: for the metrics of a service. Changes that were committed before the start, or came
+    /// without their time, do not count.
+    pub fn apply_delays(&self) -> ApplyDelays {
+        self.0.cache.delays()
     }
 
     /// The intake, for routes that are mounted in a service.

@@ -19,7 +19,7 @@
 //! | [`frames`] | lists and snapshots, document by document |
 //! | [`stream_slots`], [`snapshot_slots`] | limits for streams and snapshots |
 //! | [`limits`], [`rate`], [`source`] | limits as settings; how often one caller may send requests |
-//! | [`health`] | `/healthz`, `/openapi.json`, `/metrics` |
+//! | [`health`], [`histograms`] | `/healthz`, `/openapi.json`, `/metrics` |
 //! | [`openapi`] | OpenAPI 3.1 documents |
 //!
 //! Nothing in this module reads configuration: handlers of the services do, and hand it over.
@@ -40,6 +40,7 @@ pub mod framing;
 pub mod freshness;
 pub mod guard;
 pub mod health;
+pub mod histograms;
 pub mod limits;
 pub mod methods;
 pub mod openapi;

@@ -104,6 +104,7 @@ fn change(revision: Revision, documents: u64) -> ReceivedChange {
         last_set: 0,
         change_set: None,
         proof: None,
+        origin: Default::default(),
     }
 }
 

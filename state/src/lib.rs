@@ -30,7 +30,7 @@ pub use collection::CollectionState;
 pub use id_map::{HasId, IdMap};
 pub use image::{Image, ImageError};
 pub use machine::{LoadId, Machine, VisibleChange};
-pub use received::{Decision, ReceivedChange, SignedChange};
+pub use received::{Decision, Origin, ReceivedChange, SignedChange};
 pub use root::{Difference, Root};
 pub use snapshot::{InstallError, InstallKind, Installed, Snapshot, SnapshotBuilder};
 

@@ -4,9 +4,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use chrono::{DateTime, Utc};
 use contract::{
     CanonicalJson, Change, ChangeSet, CollectionName, Crc, Document, DocumentId, Epoch, EventData,
-    Operation, Proof, Revision,
+    Operation, Proof, Revision, TraceParent,
     event::Confirm,
     signature::{EventSignature, Statement, ValueHash},
 };
@@ -35,7 +36,27 @@ pub struct ReceivedChange {
     pub change_set: Option<Arc<ChangeSet>>,
     /// See [`Change::proof`]. Nothing here checks it.
     pub proof: Option<Proof>,
+    /// For measures alone.
+    pub origin: Origin,
 }
+
+/// What is known of the origin of a change, for measures and traces. Nothing is decided by it and no
+/// signature is of it: changes that differ in it alone are equal.
+#[derive(Debug, Clone, Default)]
+pub struct Origin {
+    /// See [`Change::time`].
+    pub committed: Option<DateTime<Utc>>,
+    /// The span that sent the event, or the one that made the request of the write.
+    pub trace: Option<TraceParent>,
+}
+
+impl PartialEq for Origin {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Origin {}
 
 /// A change as an event brings it, with what says that a publisher made it.
 ///
@@ -103,6 +124,12 @@ struct RawChange {
     // A member that decides nothing: another form of it must not cost the change.
     #[serde(default, deserialize_with = "contract::lenient::text")]
     proof: Option<Proof>,
+    /// In records of the feed, and in events without an envelope.
+    #[serde(default, deserialize_with = "contract::lenient::text")]
+    time: Option<DateTime<Utc>>,
+    /// In records of the feed.
+    #[serde(default, deserialize_with = "contract::lenient::text")]
+    traceparent: Option<TraceParent>,
     #[serde(default, deserialize_with = "contract::lenient::text")]
     config_data_hash: Option<ValueHash>,
     #[serde(default, deserialize_with = "contract::lenient::text")]
@@ -146,6 +173,10 @@ impl TryFrom<RawChange> for ReceivedChange {
             config: intact(raw.config_data, raw.crc),
             last_set: raw.last_set.unwrap_or(0),
             proof: raw.proof,
+            origin: Origin {
+                committed: raw.time,
+                trace: raw.traceparent,
+            },
         })
     }
 }
@@ -215,6 +246,8 @@ impl ReceivedChange {
             last_set: data.last_set.unwrap_or(0),
             change_set: membership(data.change_set.clone(), &data.collection, revision),
             proof: data.proof,
+            // The envelope has it.
+            origin: Origin::default(),
         })
     }
 
@@ -230,6 +263,13 @@ impl ReceivedChange {
             config: intact(change.config_data, change.crc),
             last_set: change.last_set,
             proof: change.proof,
+            origin: Origin {
+                committed: Some(change.time),
+                trace: change
+                    .context
+                    .traceparent()
+                    .and_then(|text| text.parse().ok()),
+            },
         }
     }
 

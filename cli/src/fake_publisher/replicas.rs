@@ -74,6 +74,7 @@ pub(crate) fn record(instance: &str, url: Option<&str>, revision: u64) -> Replic
             events_behind: 0,
             last_error: None,
             transport: None,
+            apply_delays: None,
         },
         seen: std::time::SystemTime::now().into(),
         gone: false,

@@ -1,6 +1,8 @@
-//! `GET /metrics` of both services keeps the conventions of Prometheus: its own tool finds nothing.
+//! `GET /metrics` of both services keeps the conventions of Prometheus: its own tool finds nothing. The
+//! reference names every metric and its type.
 
 use std::{
+    collections::BTreeSet,
     io::Write,
     process::{Command, Stdio},
 };
@@ -22,12 +24,78 @@ async fn promtool_accepts_the_metrics_of_both_services() -> Outcome {
         let metrics = service.api().get("/metrics").await?.expect(200)?.body;
         ensure!(metrics.contains("# TYPE confcast_"), "{metrics}");
         lint(&metrics)?;
+        let undocumented = &described(&metrics) - &documented()?;
+        ensure!(undocumented.is_empty(), "{undocumented:?}");
     }
     ensure!(
         lint("# TYPE Bad counter\nBad 1\n").is_err(),
         "the tool finds what is wrong"
     );
     Ok(())
+}
+
+/// A metric that the reference names is served, besides those that have a condition.
+#[tokio::test]
+async fn the_reference_names_no_metric_that_is_not_there() -> Outcome {
+    let testbed = Testbed::start(StoreKind::Embedded, Transport::Local).await?;
+    let api = testbed.publisher.api();
+    api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
+    testbed.until_same(FREE, "a").await?;
+    let mut served = BTreeSet::new();
+    for service in [&testbed.publisher, &testbed.subscribers[0]] {
+        let metrics = service.api().get("/metrics").await?.expect(200)?.body;
+        served.extend(described(&metrics));
+    }
+    let has_condition = |name: &str| {
+        CONDITIONAL.contains(&name) || name.starts_with("confcast_subscriber_projection_")
+    };
+    let documented = documented()?;
+    let missing: Vec<_> = (&documented - &served)
+        .into_iter()
+        .filter(|(name, _kind)| !has_condition(name))
+        .collect();
+    ensure!(missing.is_empty(), "{missing:?}");
+    for name in CONDITIONAL {
+        ensure!(
+            documented.iter().any(|(known, _kind)| known == name),
+            "{name}"
+        );
+    }
+    Ok(())
+}
+
+/// Metrics that have no sample before something went wrong, or was set up.
+const CONDITIONAL: &[&str] = &[
+    "confcast_dead_letters_added_total",
+    "confcast_dead_letters_unproven_total",
+    "confcast_probe_writes_total",
+    "confcast_refusals_total",
+    "confcast_subscriber_confirmed_age_seconds",
+    "confcast_subscriber_refusals_total",
+];
+
+/// Names and types of the metrics in an answer in the text format.
+fn described(metrics: &str) -> BTreeSet<(String, String)> {
+    let lines = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "));
+    let described = lines.filter_map(|line| line.split_once(' '));
+    described
+        .map(|(name, kind)| (name.to_owned(), kind.to_owned()))
+        .collect()
+}
+
+/// Names and types of the metrics in the reference.
+fn documented() -> anyhow::Result<BTreeSet<(String, String)>> {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/metrics.md");
+    let page = std::fs::read_to_string(page)?;
+    let rows = page.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| `confcast_")?.split(" | ");
+        let name = cells.next()?.trim_end_matches('`');
+        let name = name.split('{').next()?;
+        Some((format!("confcast_{name}"), cells.next()?.to_owned()))
+    });
+    Ok(rows.collect())
 }
 
 /// # Errors

@@ -141,6 +141,7 @@ pub(super) async fn snapshot(
     let join = |heads: &Vec<Head>| {
         let coding = Coding::of_joining(&request);
         let shared = api.shared_snapshots.join(heads, coding)?;
+        api.metrics.snapshots.inc();
         Some(shared.answer(ndjson()))
     };
     let heads = api.load_heads(&selected).await?;
@@ -166,6 +167,7 @@ pub(super) async fn snapshot(
     let shared = api
         .shared_snapshots
         .begin(heads, pieces, Coding::of_first(&request));
+    api.metrics.snapshots.inc();
     Ok(shared.answer(ndjson()))
 }
 

@@ -18,6 +18,7 @@ use service::http::{
         self, FeedError, FeedItem, FeedLimits, FeedPosition, FeedRequest, FeedView, ReadChanges,
         live::{self, FeedViews, LiveStart},
     },
+    stream_slots::SlotUse,
 };
 use tokio::sync::watch;
 
@@ -79,10 +80,7 @@ async fn stream(
 ) -> Result<HttpResponse, ApiError> {
     let slot = api
         .streams
-        .open(feed_request.source.clone())
-        .inspect_err(|_full| {
-            api.metrics.streams_refused.inc();
-        })?;
+        .open(feed_request.source.clone(), SlotUse::Stream)?;
     let (heads_receiver, first) = api.feed.follow().await;
     let heads = first.heads.ok_or_else(ApiError::store_unavailable)?;
     let of_scope: Vec<_> = heads

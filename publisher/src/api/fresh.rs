@@ -18,6 +18,7 @@ use service::http::{
     freshness::{Extracting, MinRevision, PARAMETER, extract, not_fresh, stopping},
     problem::{ProblemError, respond},
     source::Source,
+    stream_slots::SlotUse,
 };
 use tokio::time::timeout;
 
@@ -61,7 +62,7 @@ async fn until_fresh(request: HttpRequest, asked: MinRevision) -> Outcome {
     {
         return Ok(Fresh);
     }
-    let slot = api.streams.open(Source::of(&request))?;
+    let slot = api.streams.open(Source::of(&request), SlotUse::Wait)?;
     let arrives = async {
         let (mut readings, _first) = api.feed.follow().await;
         let arrived = |heads: &[Head]| heads.iter().any(has_it);

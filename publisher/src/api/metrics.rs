@@ -3,7 +3,7 @@
 use actix_web::{HttpRequest, HttpResponse, web};
 use service::http::{health, problem::ProblemError};
 
-use crate::api::Api;
+use crate::{api::Api, metrics::Scrape};
 
 /// The counters of this process, and the replicas. Without an answer of the store, the numbers of
 /// replicas, dead letters and pending events are left out.
@@ -13,11 +13,14 @@ pub(super) async fn metrics(
 ) -> Result<HttpResponse, ProblemError> {
     let fleet = api.fleet.list().await.ok();
     let replicas = fleet.as_ref().map(|fleet| fleet.replicas.as_slice());
-    let damage = api.store.damage().summary();
-    let letters = api.dead_letters.counts().await;
-    let backlog = api.store.backlog().await.ok();
-    health::metrics(
-        &request,
-        api.metrics.text(replicas, &damage, letters, backlog),
-    )
+    let heads = api.store.heads(&api.policy.collections.all()).await.ok();
+    let scrape = Scrape {
+        store: &api.store,
+        streams: &api.streams,
+        replicas,
+        heads: heads.as_deref(),
+        letters: api.dead_letters.counts().await,
+        backlog: api.store.backlog().await.ok(),
+    };
+    health::metrics(&request, api.metrics.text(scrape))
 }

@@ -21,7 +21,10 @@ use contract::{
 };
 use serde::Deserialize;
 use service::http::{
-    caller::Caller, problem::ProblemError, source::Source, stream_slots::StreamSlot,
+    caller::Caller,
+    problem::ProblemError,
+    source::Source,
+    stream_slots::{SlotUse, StreamSlot},
 };
 use tokio::time::Instant;
 
@@ -126,7 +129,7 @@ impl Asked {
         let wait = wait.map_err(|error| ProblemError::bad_request("wait", error))?;
         let timeout = timeout.as_deref().map(applied::timeout).transpose();
         let timeout = timeout.map_err(|error| ProblemError::bad_request("timeout", error))?;
-        let slot = api.streams.open(Source::of(request))?;
+        let slot = api.streams.open(Source::of(request), SlotUse::Wait)?;
         let identity = api.store.identity().await.map_err(store_failed)?;
         Ok(Self {
             wait: wait.unwrap_or(WaitFor::All),

@@ -8,9 +8,12 @@ use contract::{
 };
 use serde_json::{Value, json};
 
+use service::http::{limits::StreamLimits, stream_slots::StreamSlots};
+
 use super::*;
 use crate::{
     decide::{Rules, schemas::Schemas},
+    metrics::Scrape,
     store::{PublisherPolicy, ServedCollections, StoreUrl, dead_letters as bounds},
 };
 
@@ -109,9 +112,20 @@ async fn where_events_are_signed_only_those_are_kept() {
     }
     assert_eq!(letters.counts().await.map(|counts| counts.kept), Some(2));
     letters.get(kept).await.expect("kept");
-    let text = metrics
-        .text(None, &Default::default(), None, None)
-        .expect("text");
+    let limits = StreamLimits {
+        max: 0,
+        per_credential: 0,
+        per_address: 0,
+    };
+    let scrape = Scrape {
+        store: &store,
+        streams: &StreamSlots::new(limits, Default::default()),
+        replicas: None,
+        heads: None,
+        letters: None,
+        backlog: None,
+    };
+    let text = metrics.text(scrape).expect("text");
     for (cause, count) in [("unsigned", 6), ("unknown-key", 2), ("wrong-signature", 2)] {
         let line = format!("dead_letters_unproven_total{{cause=\"{cause}\"}} {count}\n");
         assert!(text.contains(&line), "{line}{text}");

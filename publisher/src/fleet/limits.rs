@@ -21,6 +21,8 @@ const MAX_BASE_URL: usize = 256;
 const MAX_HANDLERS: usize = 64;
 /// Bytes of a check-in up to which all of it is kept.
 const MAX_KEPT: usize = 16 << 10;
+/// Changes whose delays one check-in reports, at most, and their sum in milliseconds.
+const MAX_DELAYS: u64 = 1 << 40;
 /// Longest name, pointer or error of a refused value or a handler, in bytes.
 const MAX_TEXT: usize = 1_024;
 
@@ -77,6 +79,15 @@ pub(super) fn read(instance: &str, body: &[u8]) -> Result<CheckIn, FleetError> {
         let reason = format_args!("expected at most {}", i64::MAX);
         return Err(invalid("/failingHandlers", reason));
     }
+    if let Some(delays) = &check_in.apply_delays
+        && (delays.changes().max(delays.sum_ms) > MAX_DELAYS
+            || delays.clock_ahead > delays.changes())
+    {
+        let reason = format_args!(
+            "expected at most {MAX_DELAYS} changes and milliseconds, and no more clockAhead than changes"
+        );
+        return Err(invalid("/applyDelays", reason));
+    }
     if !check_in.last_error.as_deref().is_none_or(is_short) {
         let reason = format_args!("expected at most {MAX_TEXT} bytes");
         return Err(invalid("/lastError", reason));
@@ -88,6 +99,8 @@ pub(super) fn read(instance: &str, body: &[u8]) -> Result<CheckIn, FleetError> {
 /// large one are left out. The replica itself shows them in its status.
 pub(super) fn kept(check_in: &CheckIn, bytes: usize) -> (CheckIn, usize) {
     let mut check_in = check_in.clone();
+    // They are counted when the check-in is answered.
+    check_in.apply_delays = None;
     if bytes <= MAX_KEPT {
         return (check_in, bytes);
     }

@@ -34,6 +34,8 @@ pub(super) const REDIS_DOCUMENT_CHANNELS: &str = "AgentConfiguration";
 pub(super) const FORGET_REPLICAS_SECONDS: &str = "3600";
 pub(super) const SCRUB_ROWS_PER_SECOND: &str = "200";
 pub(super) const LOADS: &str = "8";
+pub(super) const PROBE: &str = "AURA_CONFIGURATION_PROBE";
+pub(super) const PROBE_SECONDS: &str = "60";
 pub(super) const LOCAL_SUBSCRIBERS: &str = "AURA_CONFIGURATION_LOCAL_SUBSCRIBERS";
 pub(super) const ALLOW_PLAINTEXT_TOKEN: &str = "AURA_CONFIGURATION_ALLOW_PLAINTEXT_TOKEN";
 pub(super) const ALLOW_PLAINTEXT: &str = "false";
@@ -283,6 +285,28 @@ pub struct Args {
     /// not busy.
     #[arg(long, env = "AURA_CONFIGURATION_LOADS", default_value = LOADS)]
     pub(super) loads: String,
+
+    /// Document that is written again and again, as `COLLECTION/ID`, so that the way of a change to the
+    /// replicas is measured also when nobody writes.
+    ///
+    /// The publisher makes the document; one that exists and is no probe is not replaced. Take a
+    /// collection of its own without a schema, because every write is a change of the collection. Set it
+    /// alike for all publishers of a store: one of them writes. When it is not set, nothing is
+    /// written.
+    #[arg(
+        long,
+        env = PROBE,
+        value_name = "COLLECTION/ID",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(super) probe: String,
+
+    /// Time between two writes of the probe, in seconds, from 1 to 86400.
+    ///
+    /// Lower it for more values in an hour; each takes a record of the change log.
+    #[arg(long, env = "AURA_CONFIGURATION_PROBE_SECONDS", default_value = PROBE_SECONDS)]
+    pub(super) probe_seconds: String,
 
     /// DAPR: name of the pub/sub component.
     ///

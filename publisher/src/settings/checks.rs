@@ -21,16 +21,17 @@ use super::{
         COLLECTIONS, DAPR_DEAD_LETTERS, DAPR_GRPC_PORT, DAPR_PUBSUB_NAME, DOCUMENT_LIMIT_BYTES,
         EVENT_DATA_LIMIT_BYTES, EVENT_TTL_SECONDS, EVENTS_ENABLED, EVENTS_MANAGER,
         FORGET_REPLICAS_SECONDS, ID_ONLY_COLLECTIONS, LISTEN, LOADS, LOCAL_SUBSCRIBERS,
-        LOG_KEEP_CHANGES, LOG_KEEP_HOURS, LOG_TRIM_SECONDS, NO_TOPIC_COLLECTIONS,
-        REDIS_DOCUMENT_CHANNELS, REDIS_STREAM_MAX_LENGTH, SCHEMAS_DIR, SCRUB_ROWS_PER_SECOND,
-        SECRET_KEYS, SECRET_KEYS_FILE, SIGNING_KEY_FILE, STORE_URL,
+        LOG_KEEP_CHANGES, LOG_KEEP_HOURS, LOG_TRIM_SECONDS, NO_TOPIC_COLLECTIONS, PROBE,
+        PROBE_SECONDS, REDIS_DOCUMENT_CHANNELS, REDIS_STREAM_MAX_LENGTH, SCHEMAS_DIR,
+        SCRUB_ROWS_PER_SECOND, SECRET_KEYS, SECRET_KEYS_FILE, SIGNING_KEY_FILE, STORE_URL,
     },
 };
 use crate::{
     audit::{AuditMode, AuditSettings},
-    decide::schemas::SchemaMap,
+    decide::{DocumentKey, schemas::SchemaMap},
     outbox::retention::RetentionPolicy,
     policy::{Broadcast, IdOnly},
+    probe::ProbeSettings,
     schema_folder,
     store::StoreUrl,
     transport::{
@@ -51,6 +52,8 @@ const MAX_AUDIT_DAYS: u32 = 36_500;
 const MAX_AUDIT_MEGABYTES: u32 = 1 << 20;
 /// Most rows that the scrub may read in a second.
 const MAX_SCRUB_ROWS: u32 = 1_000_000;
+/// Longest time between two writes of the probe: a day.
+const MAX_PROBE_SECONDS: u64 = 86_400;
 /// Most snapshots at the same time: each holds a session of the store and a part of its answer.
 const MAX_SNAPSHOTS: u64 = 1_000;
 
@@ -130,6 +133,7 @@ impl Args {
             or(&self.loads, LOADS),
             MAX_SNAPSHOTS,
         );
+        let probe = self.probe(checks);
         let limits = self.limits.check(checks);
         let publisher_limits = self.publisher_limits.check(checks);
         let events = self.events(checks);
@@ -144,6 +148,12 @@ impl Args {
         if let (Some(collections), Some(events)) = (&collections, &events) {
             let served = collections.iter().chain(schemas.keys()).cloned().collect();
             check_served(checks, &events.broadcast, &served);
+            if let Some(Some(probe)) = &probe
+                && !served.contains(&probe.key.0)
+            {
+                let reason = unknown_collection(probe.key.0.as_str(), &served);
+                checks.error(PROBE, format_args!("{:?}: {reason}", self.probe));
+            }
         }
         Some(Settings {
             store: store?,
@@ -164,6 +174,7 @@ impl Args {
             scrub_rows_per_second: scrub_rows_per_second?,
             log_keep: log_keep?,
             audit: audit?,
+            probe: probe?,
             events: if enabled? { Some(events?) } else { None },
         })
     }
@@ -255,6 +266,32 @@ impl Args {
                 None
             }
         }
+    }
+
+    fn probe(&self, checks: &mut SettingChecks) -> Option<Option<ProbeSettings>> {
+        let seconds: Option<u64> = number(
+            checks,
+            "AURA_CONFIGURATION_PROBE_SECONDS",
+            or(&self.probe_seconds, PROBE_SECONDS),
+            MAX_PROBE_SECONDS,
+        );
+        if self.probe.is_empty() {
+            return seconds.map(|_unused| None);
+        }
+        let key = self
+            .probe
+            .split_once('/')
+            .ok_or_else(|| "expected COLLECTION/ID".to_owned())
+            .and_then(|(collection, id)| {
+                let collection = collection.parse().map_err(|error| format!("{error}"))?;
+                let id = id.parse().map_err(|error| format!("{error}"))?;
+                Ok((collection, id))
+            });
+        let key: Option<DocumentKey> = checks.check(PROBE, &self.probe, key);
+        Some(Some(ProbeSettings {
+            key: key?,
+            interval: Duration::from_secs(seconds?),
+        }))
     }
 
     fn log_keep(&self, checks: &mut SettingChecks) -> Option<RetentionPolicy> {

@@ -51,6 +51,32 @@ fn settings_are_shown_without_a_secret() {
 }
 
 #[test]
+fn a_probe_is_off_unless_it_names_a_document_of_a_served_collection() {
+    let read = Settings::read(&[]).expect("valid settings");
+    assert_eq!(read.probe, None);
+    let options = ["--collections=A,P", "--probe=P/probe", "--probe-seconds=5"];
+    let probe = Settings::read(&options).expect("valid settings").probe;
+    let probe = probe.expect("a probe");
+    assert_eq!((probe.key.0.as_str(), probe.key.1.as_str()), ("P", "probe"));
+    assert_eq!(probe.interval, Duration::from_secs(5));
+    for wrong in ["P", "P/", "/x", "P/a b", "Q/probe"] {
+        let mistakes = mistakes(&["--collections=A,P", "--probe", wrong]);
+        let [mistake] = &mistakes[..] else {
+            panic!("{mistakes:?}");
+        };
+        assert!(
+            mistake.starts_with("AURA_CONFIGURATION_PROBE="),
+            "{mistake}"
+        );
+    }
+    let mistakes = mistakes(&["--probe-seconds=0"]);
+    assert!(
+        mistakes[0].starts_with("AURA_CONFIGURATION_PROBE_SECONDS="),
+        "{mistakes:?}"
+    );
+}
+
+#[test]
 fn a_token_is_trimmed_or_refused() {
     let token = |given: &str| {
         let read = Settings::read(&["--app-api-token", given])?;

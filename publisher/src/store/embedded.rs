@@ -15,6 +15,7 @@ use std::{collections::BTreeSet, fmt, path::Path, sync::Arc};
 use anyhow::Context;
 use contract::CollectionName;
 use rusqlite::Transaction;
+use service::http::histograms::CallTimes;
 
 use crate::store::{
     CommitError, PublisherPolicy,
@@ -66,6 +67,7 @@ struct Inner {
     connections: Connections,
     failure: Failure,
     damage: DamageRegister,
+    times: CallTimes,
     absence: Absence,
     whole_log: WholeLog,
     lists: OpenLists,
@@ -94,6 +96,7 @@ impl Embedded {
                 policy,
                 failure: Failure::default(),
                 damage: DamageRegister::default(),
+                times: CallTimes::default(),
                 absence: Absence::default(),
                 whole_log: WholeLog::default(),
                 lists: OpenLists::default(),
@@ -196,6 +199,10 @@ impl Embedded {
 
     pub(super) fn damage(&self) -> &DamageRegister {
         &self.0.damage
+    }
+
+    pub(super) fn times(&self) -> &CallTimes {
+        &self.0.times
     }
 
     pub(super) fn broken(&self) -> Option<String> {

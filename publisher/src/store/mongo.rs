@@ -23,6 +23,7 @@ use mongodb::{
         WriteConcern,
     },
 };
+use service::http::histograms::CallTimes;
 use tokio::{
     runtime::Handle,
     sync::RwLock,
@@ -100,6 +101,7 @@ pub struct Mongo {
     /// The identity that was read last, and when. Another publisher may have declared an epoch since.
     known_identity: Arc<ArcSwapOption<(std::time::Instant, StoreIdentity)>>,
     damage: Arc<DamageRegister>,
+    times: CallTimes,
     opening: Arc<Opening>,
     audit: Arc<audit::AuditState>,
     /// Held shared by each attempt of a group, and alone by a declaration of an epoch: the groups of
@@ -126,6 +128,7 @@ impl Mongo {
             committed_heads: Arc::default(),
             known_identity: Arc::default(),
             damage: Arc::default(),
+            times: CallTimes::default(),
             opening: Arc::default(),
             audit: Arc::default(),
             declaring: Arc::default(),
@@ -145,6 +148,10 @@ impl Mongo {
 
     pub(super) fn damage(&self) -> &DamageRegister {
         &self.damage
+    }
+
+    pub(super) fn times(&self) -> &CallTimes {
+        &self.times
     }
 
     /// A collection of the database, read at majority and written durably ([`server::durable`]).

@@ -19,8 +19,8 @@ use std::{
 };
 
 use contract::{
-    CanonicalJson, CollectionName, DocumentId, Head, Revision, fleet::ResyncReason,
-    status::ReplicaState,
+    CanonicalJson, CollectionName, DocumentId, Head, Revision, apply_delays::ApplyDelays,
+    fleet::ResyncReason, status::ReplicaState,
 };
 use state::{Decision, Image, InstallError, Installed, LoadId, ReceivedChange, Snapshot};
 use tokio::{sync::watch, task::yield_now, time::sleep_until};
@@ -32,7 +32,7 @@ pub(crate) use swap_cell::SwapCell;
 pub(crate) use view::Unserved;
 pub use view::View;
 pub(crate) use view::{GRACE, Gaps, TypedReach};
-use writer::Writer;
+use writer::{Moment, Writer};
 
 /// Owner of the state of a replica.
 #[derive(Debug)]
@@ -58,8 +58,9 @@ pub(crate) struct Cache {
 impl Cache {
     /// A cache that follows these collections and holds nothing.
     pub(crate) fn new(collections: &BTreeSet<CollectionName>, check_in: Duration) -> Self {
-        let mut writer = Writer::new(collections, check_in);
-        let view = SwapCell::new(writer.view(Instant::now()));
+        let now = Moment::now();
+        let mut writer = Writer::new(collections, check_in, now.wall);
+        let view = SwapCell::new(writer.view(now));
         Self {
             writer: Mutex::new(writer),
             arrivals: Arrivals::default(),
@@ -277,6 +278,11 @@ impl Cache {
         self.write(|writer| writer.remove_unversioned(collection, id))
     }
 
+    /// How long changes took from their commit until readers saw them, since the start.
+    pub(crate) fn delays(&self) -> ApplyDelays {
+        self.lock().delays().clone()
+    }
+
     /// Number of edits that events made in unversioned collections.
     pub(crate) fn unversioned_edits(&self) -> u64 {
         self.lock().unversioned_edits()
@@ -333,8 +339,9 @@ impl Cache {
     /// Publishes the view of the writer, under its lock. Returns the views that no reader holds any
     /// more, to be freed without it.
     fn publish(&self, writer: &mut Writer) -> Vec<Arc<View>> {
-        let now = Instant::now();
+        let now = Moment::now();
         let view = writer.view(now);
+        let now = now.monotonic;
         let version = view.buffers.version;
         let state = (view.state(now), view.state_changes_after(now));
         // Readers see the new view from here on; notifications follow it, never the other way.

@@ -8,9 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use contract::{CanonicalJson, CollectionName, DocumentId, Head, Revision, fleet::MAX_SERVED};
+use chrono::{DateTime, Utc};
+use contract::{
+    CanonicalJson, CollectionName, DocumentId, Head, Revision, apply_delays::ApplyDelays,
+    fleet::MAX_SERVED,
+};
 use state::{
     Decision, Image, InstallError, Installed, LoadId, Machine, ReceivedChange, Root, Snapshot,
+    VisibleChange,
 };
 
 use super::{ChangeBuffers, Gap};
@@ -57,12 +62,39 @@ pub(super) struct Writer {
     gaps: BTreeMap<CollectionName, Gap>,
     /// How old the confirmation may be before the state is stale; from the check-in interval.
     stale_after: Duration,
+    /// How long changes took until readers saw them.
+    delays: ApplyDelays,
+    /// The delay of an earlier change would be that of the start of the replica.
+    started_at: DateTime<Utc>,
+}
+
+/// One moment by both clocks of the host.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    /// The clock that nobody sets: for everything that is decided.
+    pub(super) monotonic: Instant,
+    /// The clock that other hosts share, approximately: for measures.
+    pub(super) wall: DateTime<Utc>,
+}
+
+impl Moment {
+    /// Reads the clocks.
+    pub(super) fn now() -> Self {
+        Self {
+            monotonic: Instant::now(),
+            wall: Utc::now(),
+        }
+    }
 }
 
 impl Writer {
     /// A writer that follows these collections, holds nothing, and lets readers see that.
     /// `check_in` is the longest time between two check-ins.
-    pub(super) fn new(collections: &BTreeSet<CollectionName>, check_in: Duration) -> Self {
+    pub(super) fn new(
+        collections: &BTreeSet<CollectionName>,
+        check_in: Duration,
+        started_at: DateTime<Utc>,
+    ) -> Self {
         Self {
             machine: Machine::new(collections),
             unversioned_edits: 0,
@@ -77,7 +109,14 @@ impl Writer {
             confirmed_at: None,
             gaps: BTreeMap::new(),
             stale_after: check_in.mul_f64(STALE_AFTER_INTERVALS),
+            delays: ApplyDelays::default(),
+            started_at,
         }
+    }
+
+    /// How long the changes took that were committed since the start.
+    pub(super) fn delays(&self) -> &ApplyDelays {
+        &self.delays
     }
 
     /// Applies the change of an event, or says why it cannot be applied now.
@@ -309,7 +348,7 @@ impl Writer {
     }
 
     /// The view that readers get from now on.
-    pub(super) fn view(&mut self, now: Instant) -> View {
+    pub(super) fn view(&mut self, now: Moment) -> View {
         // Heads are reached in the order in which they came, so the oldest pending ones are first.
         while self
             .pending_heads
@@ -322,9 +361,10 @@ impl Writer {
         }
         // After the changes above, so that buffers and documents of the view are of one moment.
         let visible = self.machine.take_visible();
+        self.note_delays(&visible, now.wall);
         self.buffers.update(visible, self.machine.root());
         let root = self.machine.root().clone();
-        self.note_gaps(&root, now);
+        self.note_gaps(&root, now.monotonic);
         View {
             root,
             buffers: self.buffers.clone(),
@@ -337,6 +377,20 @@ impl Writer {
             restored: self.restored,
             saved_confirmed_ms: self.saved_confirmed_ms,
             stale_after: self.stale_after,
+        }
+    }
+
+    /// Counts how long changes took that readers see from now on. One that a later change of its
+    /// document has overtaken counts too.
+    fn note_delays(&mut self, visible: &[VisibleChange], now: DateTime<Utc>) {
+        for change in visible {
+            if let VisibleChange::Change(change) = change
+                && let Some(committed) = change.origin.committed
+                && committed >= self.started_at
+            {
+                let delay = now.signed_duration_since(committed);
+                self.delays.note(delay.num_milliseconds());
+            }
         }
     }
 
@@ -398,6 +452,13 @@ mod tests {
         status::ReplicaState,
     };
 
+    impl From<Instant> for Moment {
+        fn from(monotonic: Instant) -> Self {
+            let wall = DateTime::UNIX_EPOCH;
+            Self { monotonic, wall }
+        }
+    }
+
     fn head(revision: Revision) -> Head {
         Head {
             revision,
@@ -428,6 +489,7 @@ mod tests {
             last_set: 0,
             change_set: None,
             proof: None,
+            origin: Default::default(),
         }
     }
 
@@ -436,6 +498,7 @@ mod tests {
         let mut writer = Writer::new(
             &BTreeSet::from([head(7).collection]),
             Duration::from_secs(10),
+            DateTime::UNIX_EPOCH,
         );
         let requested_at = Instant::now();
         let load = writer.machine.begin_load();
@@ -460,7 +523,7 @@ mod tests {
     #[test]
     fn a_confirmed_replica_is_current_for_two_and_a_half_intervals() {
         let (mut writer, requested_at) = loaded();
-        let view = writer.view(requested_at);
+        let view = writer.view(requested_at.into());
         assert_eq!(
             view.state(requested_at + Duration::from_secs(25)),
             ReplicaState::Current
@@ -476,11 +539,11 @@ mod tests {
         let (mut writer, requested_at) = loaded();
         let later = requested_at + Duration::from_secs(20);
         writer.compare_heads(Some(later), vec![head(9)]);
-        assert_eq!(writer.view(later).confirmed_at, Some(requested_at));
+        assert_eq!(writer.view(later.into()).confirmed_at, Some(requested_at));
         writer.machine.apply(&change(9));
-        assert_eq!(writer.view(later).confirmed_at, Some(requested_at));
+        assert_eq!(writer.view(later.into()).confirmed_at, Some(requested_at));
         writer.machine.apply(&change(8));
-        assert_eq!(writer.view(later).confirmed_at, Some(later));
+        assert_eq!(writer.view(later.into()).confirmed_at, Some(later));
     }
 
     #[test]
@@ -488,13 +551,25 @@ mod tests {
         let (mut writer, start) = loaded();
         let at = |ms| start + Duration::from_millis(ms);
         writer.machine.apply(&change(9));
-        assert_eq!(writer.view(at(0)).state(at(200)), ReplicaState::Current);
-        assert_eq!(writer.view(at(150)).state(at(201)), ReplicaState::Behind);
+        assert_eq!(
+            writer.view(at(0).into()).state(at(200)),
+            ReplicaState::Current
+        );
+        assert_eq!(
+            writer.view(at(150).into()).state(at(201)),
+            ReplicaState::Behind
+        );
         // The gap closes and another opens: its own grace begins.
         writer.machine.apply(&change(8));
         writer.machine.apply(&change(11));
-        assert_eq!(writer.view(at(250)).state(at(400)), ReplicaState::Current);
-        assert_eq!(writer.view(at(250)).state(at(451)), ReplicaState::Behind);
+        assert_eq!(
+            writer.view(at(250).into()).state(at(400)),
+            ReplicaState::Current
+        );
+        assert_eq!(
+            writer.view(at(250).into()).state(at(451)),
+            ReplicaState::Behind
+        );
     }
 
     #[test]
@@ -524,7 +599,7 @@ mod tests {
         writer.machine.install(load, snapshot).expect("installed");
         let later = requested_at + Duration::from_secs(20);
         assert!(!writer.compare_heads(Some(later), vec![newer]));
-        assert_eq!(writer.view(later).confirmed_at, Some(later));
+        assert_eq!(writer.view(later.into()).confirmed_at, Some(later));
     }
 
     #[test]
@@ -536,6 +611,30 @@ mod tests {
             ..head(7)
         };
         assert!(writer.compare_heads(Some(later), vec![other]));
-        assert_eq!(writer.view(later).confirmed_at, Some(requested_at));
+        assert_eq!(writer.view(later.into()).confirmed_at, Some(requested_at));
+    }
+
+    /// The commit is older than the start, of unknown time, 40 ms ago, or ahead of the own clock.
+    #[test]
+    fn the_delay_of_a_change_is_from_its_commit_to_the_view_and_never_negative() {
+        let (mut writer, requested_at) = loaded();
+        let at = |ms| DateTime::from_timestamp_millis(ms).expect("a time");
+        for (revision, committed) in [(8, Some(-1)), (9, None), (10, Some(60)), (11, Some(5_000))] {
+            let mut change = change(revision);
+            change.origin.committed = committed.map(at);
+            assert_eq!(writer.apply(&change), Decision::Applied);
+        }
+        assert_eq!(writer.delays().changes(), 0, "no reader sees them");
+        let (monotonic, wall) = (requested_at, at(100));
+        writer.view(Moment { monotonic, wall });
+        let delays = writer.delays();
+        assert_eq!(
+            (delays.changes(), delays.sum_ms, delays.clock_ahead),
+            (2, 40, 1)
+        );
+        // A repetition is no change.
+        assert_eq!(writer.apply(&change(11)), Decision::Duplicate);
+        writer.view(Moment { monotonic, wall });
+        assert_eq!(writer.delays().changes(), 2);
     }
 }

@@ -4,8 +4,8 @@
 //! and every invalid one, becomes one JSON object, which the CloudEvents SDK reads ([`read`]). This
 //! module adds what the SDK does not do: media types in any case, batches are recognised,
 //! percent-encoded headers, and required attributes that are not empty. An attribute that decides
-//! nothing never costs the event: one of another form is left out. It never reads trace context, so
-//! that may be empty or all zeros. Source: CloudEvents 1.0, its JSON format and its HTTP protocol
+//! nothing never costs the event: one of another form is left out, also a trace context, which may be
+//! empty or all zeros. Source: CloudEvents 1.0, its JSON format and its HTTP protocol
 //! binding.
 //!
 //! Data may be an event again, or a text: an event that was published as plain JSON, that was read
@@ -15,14 +15,14 @@ use actix_web::http::header::{CONTENT_TYPE, HeaderMap};
 use chrono::{DateTime, Utc};
 use cloudevents::{AttributesReader, Data, Event};
 use contract::{
-    canonical,
+    TraceParent, canonical,
     document::JSON,
     event::{EXPIRATION, MEDIA_TYPE as STRUCTURED, TOPIC},
 };
 use percent_encoding::percent_decode;
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value};
-use state::SignedChange;
+use state::{Origin, SignedChange};
 
 /// The header that a message in binary mode has.
 pub(super) const SPEC_VERSION: &str = "ce-specversion";
@@ -73,6 +73,11 @@ struct DeliveredEvent<'a> {
     /// Media type of `data`. Sidecars write exactly `application/json`.
     #[serde(rename = "datacontenttype")]
     media_type: &'a str,
+    /// The time of the commit. Nothing is decided by it: another form counts as absent.
+    #[serde(default, deserialize_with = "contract::lenient::text")]
+    time: Option<DateTime<Utc>>,
+    #[serde(default, deserialize_with = "contract::lenient::text")]
+    traceparent: Option<TraceParent>,
     /// The change. An event without a revision is not one, and takes the other path.
     data: SignedChange,
     /// Present only in events of another form.
@@ -96,7 +101,11 @@ pub(super) fn parse_change(headers: &HeaderMap, body: &[u8]) -> Option<SignedCha
 
 /// As [`parse_change`], of a structured event whose media type is known: an entry of a bulk.
 pub(super) fn parse_delivered(event: &[u8]) -> Option<SignedChange> {
-    let event: DeliveredEvent<'_> = contract::objects::from_slice(event).ok()?;
+    let mut event: DeliveredEvent<'_> = contract::objects::from_slice(event).ok()?;
+    event.data.change.origin = Origin {
+        committed: event.time,
+        trace: event.traceparent,
+    };
     // The specification wants these attributes to be present and not empty.
     let required = [event.id, event.source, event.kind]
         .iter()

@@ -6,12 +6,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use contract::{
     CollectionName,
+    apply_delays::ApplyDelays,
     fleet::{
         CheckIn, CheckInAnswer, CollectionReport, IntakeFault, MAX_INTERVAL_MS, MAX_SERVED,
         ResyncReason, Transport,
@@ -62,6 +63,8 @@ pub(crate) struct CheckIns {
     pub(crate) loader: Arc<Loader>,
     /// What was last done about a fault of the intake.
     pub(crate) intake_monitor: Mutex<IntakeMonitor>,
+    /// The delays that publishers know of. One whose answer was lost counts them twice.
+    pub(crate) reported_delays: Mutex<ApplyDelays>,
 }
 
 /// What the loop has to know of a check-in that succeeded.
@@ -118,7 +121,11 @@ impl CheckIns {
         // Claims that come during the request are decided by the next one.
         let claims = self.claims.take();
         let requested_at = Instant::now();
-        let report = self.report(&view, requested_at);
+        let delays = self.cache.delays();
+        let report = CheckIn {
+            apply_delays: self.new_delays(&delays),
+            ..self.report(&view, requested_at)
+        };
         let token = self.config.token_of_check_ins();
         let answer = match self.source.check_in(view.root(), &report, token).await {
             Ok(answer) => answer,
@@ -130,6 +137,7 @@ impl CheckIns {
                 });
             }
         };
+        *self.reported_delays() = delays;
         drop_refuted(claims, &answer.heads, &self.stats);
         for (collection, reason) in &answer.resync {
             self.note_resync(view.root(), collection, *reason);
@@ -290,7 +298,18 @@ impl CheckIns {
         !joins.is_empty()
     }
 
-    /// The body of the check-in.
+    /// The delays that no publisher knows of yet, if there are any.
+    fn new_delays(&self, delays: &ApplyDelays) -> Option<ApplyDelays> {
+        let new = delays.since(&self.reported_delays());
+        (new.changes() > 0).then_some(new)
+    }
+
+    fn reported_delays(&self) -> MutexGuard<'_, ApplyDelays> {
+        let reported = self.reported_delays.lock();
+        reported.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The body of the check-in, without delays.
     fn report(&self, view: &View, now: Instant) -> CheckIn {
         let config = &self.config;
         let mut capacity = MAX_REPORTED;
@@ -341,6 +360,7 @@ impl CheckIns {
                 .last_error(self.stats.last_error())
                 .map(|error| error.chars().take(MAX_ERROR).collect()),
             transport: config.events.transport(),
+            apply_delays: None,
         }
     }
 

@@ -146,6 +146,7 @@ impl World {
                 last_set: last_set[collection],
                 change_set: set.clone(),
                 proof: None,
+                origin: Default::default(),
             };
             let decision = self.machine.apply(&change);
             assert!(

@@ -16,6 +16,10 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::Stream;
+use prometheus_client::{
+    metrics::{counter::Counter, gauge::ConstGauge},
+    registry::Registry,
+};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +47,17 @@ pub struct StreamSlots {
     limits: StreamLimits,
     stop: CancellationToken,
     open: Arc<Mutex<Open>>,
+    streams_refused: Counter,
+    waits_refused: Counter,
+}
+
+/// What a slot is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotUse {
+    /// A live stream.
+    Stream,
+    /// A request that waits: for replicas, or for a revision.
+    Wait,
 }
 
 /// The streams that are open.
@@ -67,15 +82,47 @@ impl StreamSlots {
             limits,
             stop,
             open: Arc::default(),
+            streams_refused: Counter::default(),
+            waits_refused: Counter::default(),
         }
     }
 
-    /// A slot for a stream of a caller.
+    /// Adds the metrics of the slots to a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        let open = i64::try_from(lock(&self.open).all).unwrap_or(i64::MAX);
+        registry.register(
+            "streams_open",
+            "Feed streams that are open, and requests that wait: they share one limit",
+            ConstGauge::new(open),
+        );
+        registry.register(
+            "streams_refused",
+            "Feed streams refused because the limit of concurrent streams was reached",
+            self.streams_refused.clone(),
+        );
+        registry.register(
+            "waits_refused",
+            "Requests that would wait, refused because the limit of concurrent streams was reached",
+            self.waits_refused.clone(),
+        );
+    }
+
+    /// A slot for a stream or a wait of a caller.
     ///
     /// # Errors
     /// 503 `streams-full` when no slot is free, when the caller has as many as one may have, or when
     /// the process stops.
-    pub fn open(&self, source: Source) -> Result<StreamSlot, ProblemError> {
+    pub fn open(&self, source: Source, slot_use: SlotUse) -> Result<StreamSlot, ProblemError> {
+        self.try_open(source).inspect_err(|_full| {
+            let refused = match slot_use {
+                SlotUse::Stream => &self.streams_refused,
+                SlotUse::Wait => &self.waits_refused,
+            };
+            refused.inc();
+        })
+    }
+
+    fn try_open(&self, source: Source) -> Result<StreamSlot, ProblemError> {
         let StreamLimits {
             max,
             per_credential,
@@ -201,48 +248,65 @@ mod tests {
     fn one_caller_has_its_share_and_leaves_the_rest_to_others() {
         let slots = slots(4, 2, CancellationToken::new());
         let named = |name: &str| Source::Named(name.into());
-        let first = slots.open(named("a")).expect("a slot");
-        let _second = slots.open(named("a")).expect("a slot");
-        let refused = slots.open(named("a")).expect_err("the third of one caller");
+        let first = slots.open(named("a"), SlotUse::Stream).expect("a slot");
+        let _second = slots.open(named("a"), SlotUse::Stream).expect("a slot");
+        let refused = slots
+            .open(named("a"), SlotUse::Stream)
+            .expect_err("the third of one caller");
         assert!(
             refused.to_string().contains(STREAMS_PER_CALLER),
             "{refused}"
         );
-        let _others = [named("b"), anyone()].map(|source| slots.open(source).expect("a slot"));
-        let refused = slots.open(anyone()).expect_err("the fifth of all");
+        let _others = [named("b"), anyone()]
+            .map(|source| slots.open(source, SlotUse::Stream).expect("a slot"));
+        let refused = slots
+            .open(anyone(), SlotUse::Stream)
+            .expect_err("the fifth of all");
         assert!(
             refused.to_string().contains("limit of 4") && refused.to_string().contains(STREAMS)
         );
+        let refused = slots.open(anyone(), SlotUse::Wait).expect_err("a wait");
+        assert!(refused.to_string().contains(STREAMS), "{refused}");
+        let counts = [&slots.streams_refused, &slots.waits_refused].map(Counter::get);
+        assert_eq!(counts, [2, 1]);
         drop(first);
-        let _again = slots.open(named("a")).expect("the slot is free again");
+        let _again = slots
+            .open(named("a"), SlotUse::Stream)
+            .expect("the slot is free again");
         assert_eq!(lock(&slots.open).by_source.len(), 3);
     }
 
     #[tokio::test]
     async fn a_stream_sends_the_frames_of_its_source_and_frees_its_slot() {
         let slots = slots(1, 1, CancellationToken::new());
-        let slot = slots.open(anyone()).expect("a slot");
-        assert!(slots.open(anyone()).is_err(), "there is one slot");
+        let slot = slots.open(anyone(), SlotUse::Stream).expect("a slot");
+        assert!(
+            slots.open(anyone(), SlotUse::Stream).is_err(),
+            "there is one slot"
+        );
         let frames: Vec<_> = slot
             .stream(Bytes::from_static(b"!"), Numbers(0))
             .map(|frame| frame.expect("bytes"))
             .collect()
             .await;
         assert_eq!(frames, [&b"!"[..], &[1], &[2]]);
-        assert!(slots.open(anyone()).is_ok(), "the slot is free again");
+        assert!(
+            slots.open(anyone(), SlotUse::Stream).is_ok(),
+            "the slot is free again"
+        );
     }
 
     #[tokio::test]
     async fn a_stream_ends_when_the_process_stops() {
         let stop = CancellationToken::new();
         let slots = slots(1, 1, stop.clone());
-        let slot = slots.open(anyone()).expect("a slot");
+        let slot = slots.open(anyone(), SlotUse::Stream).expect("a slot");
         let mut stream = pin!(slot.stream(Bytes::new(), Silence));
         assert!(stream.next().await.is_some());
         stop.cancel();
         assert!(stream.next().await.is_none());
         assert!(
-            slots.open(anyone()).is_err(),
+            slots.open(anyone(), SlotUse::Stream).is_err(),
             "a process that stops opens no stream"
         );
     }

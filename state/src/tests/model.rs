@@ -222,6 +222,7 @@ impl Model {
             last_set,
             change_set,
             proof: None,
+            origin: Default::default(),
         });
         log.states.push(state);
     }

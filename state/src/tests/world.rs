@@ -264,6 +264,7 @@ impl World {
             last_set: 0,
             change_set: None,
             proof: None,
+            origin: Default::default(),
         };
         match kind {
             0 => forged.revision = far,

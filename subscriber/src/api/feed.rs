@@ -21,6 +21,7 @@ use service::http::{
         value_bytes,
     },
     problem::ProblemError,
+    stream_slots::SlotUse,
 };
 use tokio::sync::watch;
 
@@ -87,7 +88,7 @@ async fn answer(
             scope: asked.scope,
         },
     };
-    let slot = api.streams.open(asked.source)?;
+    let slot = api.streams.open(asked.source, SlotUse::Stream)?;
     let views = MemoryViews {
         caller: caller.clone(),
         moved: api.replica.feed_changed(),

@@ -17,6 +17,7 @@ use service::http::{
     freshness::{Extracting, MinRevision, extract, not_fresh, stopping},
     problem::respond,
     source::Source,
+    stream_slots::SlotUse,
 };
 
 use super::{Api, error, headers};
@@ -52,7 +53,7 @@ async fn until_fresh(request: HttpRequest, asked: MinRevision) -> Outcome {
         }
     }
     let deadline = Instant::now() + asked.timeout;
-    let slot = api.streams.open(Source::of(&request))?;
+    let slot = api.streams.open(Source::of(&request), SlotUse::Wait)?;
     let arrives = (api.replica).wait_for_revision(&name, asked.revision, deadline);
     let is_stopping = tokio::select! {
         _waited = arrives => false,

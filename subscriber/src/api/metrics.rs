@@ -1,6 +1,7 @@
 //! `GET /metrics`: the status of the replica for Prometheus and OpenMetrics scrapers.
 //!
-//! Every number is read from the status at the time of the scrape; nothing is counted here.
+//! Every number is read at the time of the scrape, most of them from the status; nothing is counted
+//! here.
 
 use std::fmt;
 
@@ -15,7 +16,7 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
-use service::http::{health, problem::ProblemError};
+use service::http::{health, histograms::DelayHistogram, problem::ProblemError};
 
 use super::Api;
 
@@ -26,6 +27,8 @@ pub async fn metrics(
 ) -> Result<HttpResponse, ProblemError> {
     let mut registry = Registry::with_prefix("confcast_subscriber");
     api.refusals.register(&mut registry);
+    api.streams.register(&mut registry);
+    DelayHistogram(api.replica.apply_delays()).register(&mut registry);
     registry.register_collector(Box::new(Scrape(api.status())));
     let mut body = String::new();
     let encoded = text::encode(&mut body, &registry);
@@ -62,6 +65,13 @@ impl Collector for Scrape {
             "Highest revision that a message named",
             "collection",
             per_collection(rows, |row| row.known),
+        )?;
+        gauges(
+            &mut out,
+            "lag_revisions",
+            "Revisions that the replica knows of and has not seen",
+            "collection",
+            per_collection(rows, |row| row.known.saturating_sub(row.revision)),
         )?;
         gauges(
             &mut out,

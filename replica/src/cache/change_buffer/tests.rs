@@ -37,6 +37,7 @@ fn change(revision: Revision) -> ReceivedChange {
         last_set: 0,
         change_set: None,
         proof: None,
+        origin: Default::default(),
     }
 }
 
