@@ -3,6 +3,7 @@
 #
 #   provide.sh [PART...]      PART: mongod redis-server openssl daprd kustomize helm kubernetes-schemas dapr-crds node-tools
 #                             openapi-types client-modules schemathesis client-generators etcd wrk peer-modules promtool
+#                             otel-collector
 #                             (default: these)
 #                             etcd-module (only when it is named: `make bench` needs it, `make test` does not)
 #
@@ -28,6 +29,9 @@ clients=$here/../../examples/clients
 
 # The same for the newer etcd of the benchmark.
 [[ $(<"$here/etcd/go.mod") =~ go.etcd.io/etcd/server/v3\ v([0-9.]+) ]] && etcd=${BASH_REMATCH[1]}
+
+# The same for the collector of OpenTelemetry.
+[[ $(<"$here/collector/go.mod") =~ go.opentelemetry.io/collector/otelcol\ v([0-9.]+) ]] && collector=${BASH_REMATCH[1]}
 
 # The lock files pin all packages by version and checksum.
 node=$(sha256sum "$here/node/package-lock.json") node=${node:0:12}
@@ -253,6 +257,16 @@ make_etcd-module() {
   [[ $("$1/etcd-module" --version) == *"etcd Version: $etcd"* ]] || fail "etcd reports another version than $etcd"
 }
 
+# The collector of OpenTelemetry with the parts that the tests need: a receiver of OTLP, and a file.
+make_otel-collector() {
+  need go "Go 1.26 or newer"
+  need timeout "timeout (Debian: coreutils)"
+  say "building an OpenTelemetry collector $collector, about 2 minutes and 1 GB of Go's caches"
+  CGO_ENABLED=0 GOWORK=off GOFLAGS="-mod=readonly -buildvcs=false" timeout 900 go -C "$here/collector" build \
+    -trimpath -ldflags "-s -w" -o "$1/otel-collector" . || fail "otel-collector: the build failed, or took longer than 15 minutes"
+  [[ $("$1/otel-collector" --version) == *"$collector"* ]] || fail "otel-collector reports another version than $collector"
+}
+
 # --- Where each part is searched ---
 
 usable() { [[ -d $1 && -n $folder || -f $1 && -x $1 && -z $folder ]]; }
@@ -299,7 +313,7 @@ make() { # home
   trap - EXIT
 }
 
-[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize helm kubernetes-schemas dapr-crds node-tools openapi-types client-modules schemathesis client-generators etcd wrk peer-modules promtool
+[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize helm kubernetes-schemas dapr-crds node-tools openapi-types client-modules schemathesis client-generators etcd wrk peer-modules promtool otel-collector
 for name; do
   case $name in
     mongod)             provide "$name" MONGOD "mongod-$mongod" mongod ;;
@@ -318,6 +332,7 @@ for name; do
     etcd)               provide "$name" ETCD etcd etcd ;;
     etcd-module)        provide "$name" ETCD_MODULE "etcd-module-$etcd" etcd-module ;;
     wrk)                provide "$name" WRK wrk wrk ;;
+    otel-collector)     provide "$name" OTEL_COLLECTOR "otel-collector-$collector" otel-collector ;;
     promtool)           provide "$name" PROMTOOL promtool promtool ;;
     peer-modules)       provide "$name" PEER_MODULES "peer-modules-$(cksum <"$here/peer/package-lock.json" | tr ' ' -)" ;;
     *) say "there is no part $name; see the top of this file"; exit 64 ;;

@@ -38,6 +38,7 @@ use service::{
         shared_text::SharedTexts,
         snapshot_slots::{Client, SnapshotSlot, SnapshotSlots},
         stream_slots::StreamSlots,
+        trace::trace,
     },
     runtime::log_rate::LogRate,
 };
@@ -151,6 +152,7 @@ pub fn configure(config: &mut ServiceConfig, settings: &GuardSettings, layer: &L
         .wrap(from_fn(move |request, next| {
             count_answers(Rc::clone(&writes), request, next)
         }))
+        .wrap(from_fn(trace))
         .wrap(from_fn(frame_answers));
     let role = Role {
         service: "publisher",

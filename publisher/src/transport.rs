@@ -3,7 +3,7 @@
 //! Every transport carries the same events and may carry one twice. None of them is trusted to
 //! carry all: a replica that misses an event catches up from the change log.
 
-use contract::Change;
+use contract::{Change, fleet};
 use futures_util::future::join_all;
 
 use original::OriginalEvent;
@@ -45,6 +45,15 @@ impl Transport {
             Self::Dapr(dapr) => dapr.publish(change).await.map(|()| Sent::ToBroker),
             Self::Direct(direct) => direct.publish(change).await.map(Sent::ToSubscribers),
             Self::Redis(redis) => redis.publish(change).await.map(|()| Sent::ToBroker),
+        }
+    }
+
+    /// Which one it is.
+    pub fn kind(&self) -> fleet::Transport {
+        match self {
+            Self::Dapr(_) => fleet::Transport::Dapr,
+            Self::Direct(_) => fleet::Transport::Local,
+            Self::Redis(_) => fleet::Transport::Redis,
         }
     }
 

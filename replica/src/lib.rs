@@ -89,6 +89,7 @@
 
 mod builder;
 mod cache;
+mod change_traces;
 mod config;
 #[cfg(feature = "redis")]
 pub mod document;

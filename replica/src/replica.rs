@@ -127,6 +127,7 @@ impl Replica {
             id_only: Arc::clone(&id_only),
             unversioned: Arc::clone(&unversioned),
             reports: Arc::new(DropReports::new(&config, Arc::clone(&source))),
+            traces: Arc::clone(typed.traces()),
             #[cfg(feature = "actix")]
             large_events: tokio::sync::Semaphore::new(crate::actix::LARGE_EVENTS),
         });
@@ -165,6 +166,7 @@ impl Replica {
         });
         let catch_up = CatchUp {
             cache: Arc::clone(&cache),
+            traces: Arc::clone(&intake.traces),
             source,
             stats: Arc::clone(&stats),
             loader,

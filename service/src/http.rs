@@ -20,6 +20,7 @@
 //! | [`stream_slots`], [`snapshot_slots`] | limits for streams and snapshots |
 //! | [`limits`], [`rate`], [`source`] | limits as settings; how often one caller may send requests |
 //! | [`health`], [`histograms`] | `/healthz`, `/openapi.json`, `/metrics` |
+//! | [`trace`] | the span of a request |
 //! | [`openapi`] | OpenAPI 3.1 documents |
 //!
 //! Nothing in this module reads configuration: handlers of the services do, and hand it over.
@@ -55,6 +56,7 @@ pub mod snapshot_slots;
 pub mod source;
 pub mod stream_slots;
 pub mod tls;
+pub mod trace;
 
 pub use contract::document::JSON;
 

@@ -31,6 +31,7 @@ use service::http::{
     shared_text::SharedTexts,
     snapshot_slots::SnapshotSlots,
     stream_slots::StreamSlots,
+    trace::trace,
 };
 
 use crate::settings::Settings;
@@ -181,6 +182,7 @@ pub fn configure(config: &mut ServiceConfig, api: &Api) {
         .wrap(from_fn(move |request, next| {
             guard(Rc::clone(&settings), request, next)
         }))
+        .wrap(from_fn(trace))
         .wrap(from_fn(frame_answers));
     config
         .app_data(web::Data::new(api.clone()))

@@ -19,7 +19,8 @@ fn known(program: &str) -> anyhow::Result<BTreeSet<String>> {
         .split("[env: ")
         .skip(1)
         .filter_map(|rest| Some(rest.split(['=', ']']).next()?.to_owned()));
-    let names: BTreeSet<String> = names.chain(["RUST_LOG".to_owned()]).collect();
+    let without_flag = ["AURA_CONFIGURATION_LOG_FORMAT", "RUST_LOG"].map(str::to_owned);
+    let names: BTreeSet<String> = names.chain(without_flag).collect();
     ensure!(
         names.contains("AURA_CONFIGURATION_LISTEN"),
         "the manual of the {program} has another form: {manual}"

@@ -125,7 +125,9 @@ fn the_helm_chart_knows_the_settings_of_help() -> anyhow::Result<()> {
         let variables = settings(&help(program, &[])?)
             .into_iter()
             .map(|setting| setting.variable);
-        Ok(variables.chain(["RUST_LOG".to_owned()]).collect())
+        // They have no flag. Those of OpenTelemetry are a pattern in the schema.
+        let without_flag = ["AURA_CONFIGURATION_LOG_FORMAT", "RUST_LOG"].map(str::to_owned);
+        Ok(variables.chain(without_flag).collect())
     };
     let (publisher, subscriber) = (names("publisher")?, names("subscriber")?);
     let shared = publisher.union(&subscriber).cloned().collect();

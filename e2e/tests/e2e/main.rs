@@ -36,6 +36,7 @@ mod stalled;
 mod survival;
 mod tail;
 mod tls;
+mod traces;
 mod undo;
 mod up;
 mod wait;

@@ -211,14 +211,18 @@ impl Relay {
         self.gathered.add(TakenChange {
             change,
             span,
+            sending: Span::none(),
             swept,
         });
     }
 
     /// Begins the calls that may begin now.
     fn send(&mut self) {
-        while let Some((collection, changes)) = self.gathered.next_call() {
+        while let Some((collection, mut changes)) = self.gathered.next_call() {
             let transport = self.transport.clone();
+            for taken in &mut changes {
+                taken.begin_sending(transport.kind());
+            }
             // A call of several changes has no span: it belongs to several writes.
             let span = match changes.as_slice() {
                 [only] => only.span.clone(),
@@ -273,9 +277,13 @@ impl Relay {
         taken: TakenChange,
         result: anyhow::Result<()>,
     ) -> anyhow::Result<()> {
+        if result.is_err() {
+            taken.note_failure();
+        }
         let TakenChange {
             change,
             span,
+            sending: _ended,
             swept,
         } = taken;
         self.in_flight -= 1;

@@ -28,7 +28,11 @@ use super::{
     UnversionedIntake,
 };
 use crate::{
-    Config, Follow, SourceError, cache::Cache, failure_log::LogRate, source::PublisherSource,
+    Config, Follow, SourceError,
+    cache::Cache,
+    change_traces::{ChangeTraces, record_decision},
+    failure_log::LogRate,
+    source::PublisherSource,
     sync::SyncSignals,
 };
 
@@ -60,6 +64,8 @@ pub(crate) struct Intake {
     pub(crate) unversioned: Arc<UnversionedIntake>,
     /// Reports dropped events to the publisher.
     pub(crate) reports: Arc<DropReports>,
+    /// Makes the spans of events, where they have a trace.
+    pub(crate) traces: Arc<ChangeTraces>,
     /// Places for large events that are posted: they bound the memory of all bodies together, also
     /// in a service without a limit of its own.
     #[cfg(feature = "actix")]
@@ -302,8 +308,10 @@ impl Intake {
         if let Some(Err(cause)) = self.keys(source).map(|keys| keys.verify(signed)) {
             return self.refuse(&change.collection, &change.id, cause);
         }
-        match self.apply(source, change).await {
+        let span = self.traces.of_event(self.config.events.transport(), change);
+        match self.apply(source, change).instrument(span.clone()).await {
             Ok(decision) => {
+                record_decision(&span, decision);
                 // Anyone may repeat an event, so one that changes nothing asks for nothing.
                 if signed.confirm.is_some() && decision.is_new() {
                     self.signals.confirmation_wanted();

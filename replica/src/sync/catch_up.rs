@@ -13,6 +13,7 @@ use super::{CheckIns, Loader, SyncError, SyncSignals};
 use crate::{
     SourceError,
     cache::Cache,
+    change_traces::ChangeTraces,
     intake::Stats,
     source::{Cursor, Page, PublisherSource},
 };
@@ -20,6 +21,8 @@ use crate::{
 /// Brings missing changes.
 #[derive(Debug)]
 pub(crate) struct CatchUp {
+    /// Makes the spans of pages, where a change has a trace.
+    pub(crate) traces: Arc<ChangeTraces>,
     /// What is held, and where pages are applied.
     pub(crate) cache: Arc<Cache>,
     /// Where pages are read.
@@ -207,7 +210,8 @@ impl CatchUp {
     /// Applies a page. Returns the number of its changes that no event had brought.
     /// Those of the `hinted` collections were announced by one.
     fn apply_page(&self, page: &Page, hinted: &BTreeSet<CollectionName>) -> u64 {
-        let new = self.cache.apply_page(&page.changes);
+        let span = self.traces.of_page(&page.changes);
+        let new = span.in_scope(|| self.cache.apply_page(&page.changes));
         self.stats.page_applied(&page.changes, &new, hinted)
     }
 }

@@ -15,6 +15,8 @@ mod refusals;
 #[cfg(feature = "actix")]
 mod routes;
 mod signed;
+#[cfg(feature = "traces")]
+mod traces;
 mod unversioned;
 mod withdrawn;
 

@@ -9,14 +9,17 @@
 use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc};
 
 use client::{RetryPolicy, error::causes};
+use contract::{DocumentId, Revision};
 use futures_util::{FutureExt, future::join_all};
 use tokio::{sync::watch, time::sleep};
+use tracing::{Instrument, Span};
 
 use super::{
     Handler, HandlerError, Projection, Typed,
     decoder::shortened,
     handlers::{Notification, Progress},
 };
+use crate::change_traces::record_failure;
 
 impl Typed {
     /// Notifies all handlers, until `stopping`. A call is not interrupted by that: each handler
@@ -144,15 +147,30 @@ impl HandlerFlow<'_> {
             if *self.stopping.borrow() {
                 break;
             }
+            let revision = current.as_ref().map_or(watermark, |value| value.revision);
+            let span = self.span(&id, revision);
             let change = Notification::Changed {
                 id,
                 previous,
                 current,
                 watermark,
             };
-            self.call(change).await?;
+            let called = self.call(change).instrument(span.clone()).await;
+            if called.is_err() {
+                record_failure(&span);
+            }
+            called?;
         }
         Ok(())
+    }
+
+    /// The span of a call for a document.
+    fn span(&self, id: &DocumentId, revision: Revision) -> Span {
+        let decoder = self.typed.decoders.get(self.handler.decoder);
+        decoder.map_or_else(Span::none, |decoder| {
+            let (traces, name) = (&self.typed.traces, &self.handler.name);
+            traces.of_handler(name, &decoder.collection, id, revision)
+        })
     }
 
     /// Calls the handler. While it runs, later handlers wait for it no longer than the patience.

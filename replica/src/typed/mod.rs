@@ -39,6 +39,7 @@ pub(crate) use secret_store::StoreCache;
 use crate::{
     BuildError,
     cache::{Cache, SwapCell, TypedReach},
+    change_traces::ChangeTraces,
 };
 
 /// The typed collections and the handlers of a replica.
@@ -56,6 +57,8 @@ pub(crate) struct Typed {
     first_load: FirstLoad,
     /// Opens the secrets of documents.
     opening: Arc<Opening>,
+    /// The spans that handlers continue.
+    traces: Arc<ChangeTraces>,
 }
 
 impl Typed {
@@ -77,7 +80,13 @@ impl Typed {
             projected: watch::Sender::default(),
             first_load,
             opening,
+            traces: Arc::default(),
         }
+    }
+
+    /// The spans of the newest changes, which the intake notes.
+    pub(crate) fn traces(&self) -> &Arc<ChangeTraces> {
+        &self.traces
     }
 
     /// Opens the secrets of documents.

@@ -54,6 +54,8 @@ pub fn run_to_end<O: Parser, S, R>(
         }
     };
     runtime.block_on(run(name, check, start, serve));
+    // While the runtime still drives connections.
+    telemetry::finish();
     let stopped = Instant::now();
     runtime.shutdown_timeout(BLOCKING_GRACE);
     if stopped.elapsed() >= BLOCKING_GRACE {
@@ -83,8 +85,7 @@ async fn run<O: Parser, S, R>(
     // Before the first log line: from then on a stop is orderly.
     let signals = StopSignals::install();
     // Before the settings are checked: their errors are log lines.
-    let wrong_filter = telemetry::init().err();
-    let mut wrong = Vec::from_iter(wrong_filter);
+    let mut wrong = telemetry::init(name);
     let settings = match settings::read(std::env::args_os(), check) {
         Ok(settings) => Some(settings),
         Err(ReadError::CommandLine(error)) => {
@@ -133,6 +134,7 @@ async fn run<O: Parser, S, R>(
                 refuse(name, wrong);
             }
             error!("the {name} has failed: {error:#}");
+            telemetry::finish();
             std::process::exit(EXIT_FAILURE);
         }
     }
@@ -164,6 +166,8 @@ fn report_unread_names<O: Parser>(program: &str) {
         let is_read = command
             .get_arguments()
             .any(|argument| argument.get_env() == Some(&variable));
+        // It is read before the settings, by both services.
+        let is_read = is_read || variable == telemetry::FORMAT_VARIABLE;
         let is_known = variable
             .to_str()
             .is_some_and(|variable| environment::NAMES.contains(&variable));

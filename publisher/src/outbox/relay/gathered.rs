@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use contract::{Change, CollectionName, event};
-use tracing::Span;
+use contract::{Change, CollectionName, TraceParent, event, fleet::Transport};
+use tracing::{Span, field::Empty, trace_span};
 
 use crate::transport::CallLimits;
 
@@ -23,8 +23,66 @@ pub(super) struct TakenChange {
     pub(super) change: Change,
     /// The span of the write.
     pub(super) span: Span,
+    /// The span of the attempt to send its event, in the trace of the write.
+    pub(super) sending: Span,
     /// Whether it comes from the sweep.
     pub(super) swept: bool,
+}
+
+impl TakenChange {
+    /// An attempt to send the event begins. Its span, if there is one, is the parent of what the event
+    /// causes: the event names it, and not the request of the write.
+    pub(super) fn begin_sending(&mut self, transport: Transport) {
+        if !traces::enabled!() {
+            return;
+        }
+        let of_request = self.change.context.traceparent().map(str::parse);
+        let of_request: Option<TraceParent> = of_request.and_then(Result::ok);
+        // A change of the log has the trace of its request alone, or none.
+        if self.span.is_none() && of_request.is_none() {
+            return;
+        }
+        let Change {
+            collection,
+            id,
+            revision,
+            ..
+        } = &self.change;
+        let span = trace_span!(
+            target: traces::TARGET,
+            parent: &self.span,
+            "send",
+            otel.name = %format_args!("send {collection}"),
+            otel.kind = "producer",
+            otel.status_code = Empty,
+            error.r#type = Empty,
+            messaging.system = transport.messaging_system(),
+            messaging.operation.name = "send",
+            messaging.operation.r#type = "send",
+            messaging.destination.name = %collection,
+            messaging.message.id = event::event_id(&self.change),
+            confcast.document.id = %id,
+            confcast.revision = revision,
+        );
+        if self.span.is_none()
+            && let Some(of_request) = of_request
+        {
+            traces::continue_from(&span, of_request);
+        }
+        if let Some(own) = traces::traceparent(&span) {
+            let context = std::mem::take(&mut self.change.context);
+            // It has the form, so the context is never lost.
+            let sent = context.clone().with_traceparent(&own.to_string());
+            self.change.context = sent.unwrap_or(context);
+        }
+        self.sending = span;
+    }
+
+    /// The attempt failed.
+    pub(super) fn note_failure(&self) {
+        self.sending.record("otel.status_code", "ERROR");
+        self.sending.record("error.type", "transport");
+    }
 }
 
 /// See the module. The relay bounds their number.
@@ -148,6 +206,7 @@ mod tests {
                 context: contract::Context::default(),
             },
             span: Span::none(),
+            sending: Span::none(),
             swept: false,
         }
     }

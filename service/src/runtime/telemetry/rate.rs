@@ -3,15 +3,17 @@
 //!
 //! Each place in the code that logs has a number of lines at once, and then one in every
 //! [`REFILL`]. The next line says how many were left out. Lines below INFO are never left out: they
-//! were asked for. Nothing here decides what a line says.
+//! were asked for. Where the line is part of a trace, the ids of the trace and of the span end it.
+//! Nothing else here decides what a line says.
 
 use std::{
     collections::HashMap,
-    fmt,
+    fmt::{self, Write},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use contract::text::Escaper;
 use tracing::{Event, Level, Subscriber, callsite::Identifier};
 use tracing_subscriber::{
     fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
@@ -27,8 +29,18 @@ const REFILL: Duration = Duration::from_secs(2);
 /// Writes events by another format, as far as the rate of their place allows it.
 pub(super) struct Rated<F> {
     format: F,
+    end: LineEnd,
     /// One entry for each place that has logged, so the program bounds its size.
     places: Mutex<HashMap<Identifier, Place>>,
+}
+
+/// How a line ends, and what is added to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LineEnd {
+    /// In words, and as `name=value`.
+    Text,
+    /// As further members of the object.
+    Json,
 }
 
 /// What one place in the code has written.
@@ -42,9 +54,10 @@ struct Place {
 }
 
 impl<F> Rated<F> {
-    pub(super) fn new(format: F) -> Self {
+    pub(super) fn new(format: F, end: LineEnd) -> Self {
         Self {
             format,
+            end,
             places: Mutex::default(),
         }
     }
@@ -93,24 +106,53 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let metadata = event.metadata();
-        if *metadata.level() > Level::INFO {
+        let left_out = if *metadata.level() > Level::INFO {
+            0
+        } else {
+            match self.due(metadata.callsite(), Instant::now()) {
+                // Nothing is written, not even the end of a line.
+                None => return Ok(()),
+                Some(left_out) => left_out,
+            }
+        };
+        let trace = traces::current();
+        if self.end == LineEnd::Text && left_out == 0 && trace.is_none() {
             return self.format.format_event(context, writer, event);
         }
-        match self.due(metadata.callsite(), Instant::now()) {
-            // Nothing is written, not even the end of a line.
-            None => Ok(()),
-            Some(0) => self.format.format_event(context, writer, event),
-            Some(left_out) => {
-                let mut line = String::new();
-                self.format
-                    .format_event(context, Writer::new(&mut line), event)?;
-                let line = line.trim_end();
-                writeln!(
-                    writer,
-                    "{line} ({left_out} such lines were left out since the last one)"
-                )
+        let mut line = String::new();
+        self.format
+            .format_event(context, Writer::new(&mut line), event)?;
+        let line = line.trim_end();
+        match self.end {
+            LineEnd::Text => {
+                write!(writer, "{line}")?;
+                if let Some((trace, span)) = trace {
+                    write!(writer, " trace_id={trace} span_id={span}")?;
+                }
+                if left_out > 0 {
+                    write!(
+                        writer,
+                        " ({left_out} such lines were left out since the last one)"
+                    )?;
+                }
+            }
+            LineEnd::Json => {
+                // Inside of strings an escaped character stays the same, and elsewhere there is none.
+                write!(
+                    Escaper(&mut writer),
+                    "{}",
+                    line.strip_suffix('}').unwrap_or(line)
+                )?;
+                if let Some((trace, span)) = trace {
+                    write!(writer, ",\"trace_id\":\"{trace}\",\"span_id\":\"{span}\"")?;
+                }
+                if left_out > 0 {
+                    write!(writer, ",\"left_out\":{left_out}")?;
+                }
+                writer.write_char('}')?;
             }
         }
+        writeln!(writer)
     }
 }
 

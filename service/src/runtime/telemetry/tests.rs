@@ -55,7 +55,10 @@ fn a_line_that_is_repeated_without_end_is_written_a_few_times() {
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(Level::DEBUG)
         .with_writer(move || writer.clone())
-        .event_format(rate::Rated::new(Format::default().with_ansi(false)))
+        .event_format(rate::Rated::new(
+            Format::default().with_ansi(false),
+            LineEnd::Text,
+        ))
         .fmt_fields(EscapedFields)
         .finish();
     tracing::subscriber::with_default(subscriber, || {
@@ -94,4 +97,33 @@ fn a_misspelt_level_is_refused_and_filters_are_taken() {
     ] {
         assert!(filter(right).is_ok(), "{right:?}");
     }
+}
+
+#[test]
+fn a_json_line_is_one_object_with_all_its_fields_whatever_they_say() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let format = Format::default().json().flatten_event(true);
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
+        .fmt_fields(JsonFields::new())
+        .event_format(rate::Rated::new(format, LineEnd::Json))
+        .finish();
+    let foreign = "x\n}{\"\u{1b}[2J\u{9b}\u{202e}";
+    tracing::subscriber::with_default(subscriber, || {
+        tracing::info!(of = foreign, "refused: {foreign}");
+        for _line in 0..1_000 {
+            tracing::warn!("again");
+        }
+    });
+    let text = String::from_utf8(lines.0.lock().expect("lines").clone()).expect("UTF-8");
+    let hidden = |line: &str| line.contains(contract::text::is_hidden);
+    assert!(!text.lines().any(hidden), "{text:?}");
+    let read = |line| serde_json::from_str::<serde_json::Value>(line).expect(line);
+    let first = read(text.lines().next().expect("a line"));
+    assert_eq!(first["of"], foreign);
+    assert_eq!(first["message"], format!("refused: {foreign}"));
+    assert_eq!(first["level"], "INFO");
+    let all: Vec<_> = text.lines().map(read).collect();
+    assert!(all.len() < 100, "{text}");
 }
