@@ -5,10 +5,12 @@ use std::{
     collections::BTreeSet,
     io::Write,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context, ensure};
 use e2e::testbed::{FREE, StoreKind, Testbed, Transport, dependencies};
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 type Outcome = anyhow::Result<()>;
@@ -60,6 +62,28 @@ async fn the_reference_names_no_metric_that_is_not_there() -> Outcome {
             documented.iter().any(|(known, _kind)| known == name),
             "{name}"
         );
+    }
+    Ok(())
+}
+
+/// Prometheus waits for 10 s by default: also when the store neither answers nor refuses.
+#[tokio::test]
+async fn a_store_that_hangs_leaves_its_numbers_out_in_time() -> Outcome {
+    let mut testbed = Testbed::start(StoreKind::Mongo, Transport::Local).await?;
+    let mongod = testbed.store.0.as_mut().context("a mongod")?;
+    mongod
+        .process()
+        .context("a process")?
+        .signal(Signal::SIGSTOP)?;
+    let api = testbed.publisher.api();
+    let metrics = tokio::time::timeout(Duration::from_secs(6), api.get("/metrics")).await;
+    let metrics = metrics.context("too late for Prometheus")??.body;
+    for (name, is_there) in [
+        ("confcast_claims_unproven_total", true),
+        ("confcast_replicas_last_error", false),
+        ("confcast_events_pending", false),
+    ] {
+        ensure!(metrics.contains(name) == is_there, "{name}: {metrics}");
     }
     Ok(())
 }
