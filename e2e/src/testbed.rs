@@ -7,6 +7,7 @@
 pub mod dependencies;
 pub mod environment;
 pub mod feed_reader;
+pub mod metric_reference;
 pub mod mongod;
 pub mod ports;
 pub mod process;

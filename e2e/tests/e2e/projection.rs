@@ -3,8 +3,8 @@
 use anyhow::{Context, ensure};
 use contract::status::{ProjectionState, ReplicaStatus};
 use e2e::testbed::{
-    FREE, StoreKind, Testbed, Transport, mongod::Mongod, numbered, services::Service,
-    wait::eventually,
+    FREE, StoreKind, Testbed, Transport, metric_reference::MetricReference, mongod::Mongod,
+    numbered, services::Service, wait::eventually,
 };
 use mongodb::bson::{Document, doc};
 use serde_json::json;
@@ -104,6 +104,7 @@ async fn a_projection_outlives_its_writer_and_its_database_and_readiness_ignores
     .await?;
     ensure!(other.api().status_of("/readyz").await? == 204);
     let metrics = other.api().get("/metrics").await?.body;
+    MetricReference::read()?.check(&metrics)?;
     for line in [
         "confcast_subscriber_projection_state{state=\"unavailable\"} 1",
         "confcast_subscriber_projection_revision{collection=\"FreeForm\"} 40",
