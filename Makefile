@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run run-dapr test chaos check latency bench scale fuzz style format lint commits docs reference dependencies advisories
+.PHONY: help run run-dapr prometheus picture test chaos check latency bench scale fuzz style format lint commits docs reference dependencies advisories
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Tools and servers that are fetched or built once, and shared by all clones.
@@ -23,6 +23,14 @@ run-dapr: ## The same with MongoDB, Redis and Dapr sidecars; missing servers are
 	cargo build --locked --profile $(DAPR_PROFILE) $(SERVICES) --package cli --package run-dapr
 	servers=$$(e2e/dependencies/provide.sh mongod redis-server daprd) && set -a && eval "$$servers" && \
 	exec $(TARGET)/$(DAPR_PROFILE:dev=debug)/run-dapr
+
+prometheus: ## Prometheus with the alerts, beside `make run`: http://127.0.0.1:9090
+	part=$$(e2e/dependencies/provide.sh prometheus) && eval "$$part" && exec "$$PROMETHEUS" --web.listen-address=127.0.0.1:9090 \
+	  --config.file=deploy/prometheus/prometheus.yaml --storage.tsdb.path=$(TARGET)/prometheus
+
+picture: ## docs/images/dashboard.svg from what `make prometheus` has seen in the last minutes: MINUTES=12
+	python3 tools/dashboard/picture.py http://127.0.0.1:9090 $(or $(MINUTES),12) >$(TARGET)/dashboard.svg
+	mv $(TARGET)/dashboard.svg docs/images/dashboard.svg
 
 # The tests need no network. ALONE is a command that runs them without one: .ci/loopback.
 test: check ## The checks, then every test; MongoDB, Redis and Dapr are provided, no test is skipped
@@ -73,7 +81,7 @@ docs:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
 
 # The test of the documents writes the pages instead of comparing them. `make test` compares them.
-reference: ## Write docs/reference/settings.md and cli.md, and the names in the Helm chart, from the --help of the programs
+reference: ## Write docs/reference/settings.md and cli.md, the names in the Helm chart, and the Grafana dashboard
 	cargo build --locked --package publisher --package subscriber --package cli
 	UPDATE_DOCS=1 cargo test --locked --package e2e --test docs
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Provides the real servers and tools of the tests, so that no test is skipped because one is missing.
 #
-#   provide.sh [PART...]      PART: mongod redis-server openssl daprd kustomize helm kubernetes-schemas dapr-crds node-tools
-#                             openapi-types client-modules schemathesis client-generators etcd wrk peer-modules promtool
-#                             otel-collector
-#                             (default: these)
-#                             etcd-module (only when it is named: `make bench` needs it, `make test` does not)
+#   provide.sh [PART...]      PART: mongod redis-server openssl daprd kustomize helm kubernetes-schemas dapr-crds monitoring-crds
+#                             node-tools openapi-types client-modules schemathesis client-generators etcd wrk peer-modules
+#                             promtool otel-collector (default: these)
+#                             etcd-module, prometheus (only when they are named: `make bench` and `make prometheus` need
+#                             them, `make test` does not)
 #
 # Prints one NAME=path line per part, fit for `eval`, and nothing else on stdout. A part is taken from the variable
 # NAME in the environment, else from PATH (daprd also from ~/.dapr/bin, the folder of `dapr init`), else it is
@@ -22,6 +22,7 @@ cache=${CONFCAST_PARTS:-${XDG_CACHE_HOME:-${HOME:?}/.cache}/confcast/parts}
 mongod=6.0.5
 kustomize=5.8.2 # newer versions need a Go newer than 1.26
 helm=4.3.1
+operator=0.85.0 # of Prometheus
 kubernetes=1.37.0
 clients=$here/../../examples/clients
 # The version of the sidecar is defined in one place: the module that builds it.
@@ -140,6 +141,16 @@ make_dapr-crds() {
   install -m 644 "$module"/charts/dapr/crds/*.yaml "$1"
 }
 
+# The objects of the Prometheus operator that the Helm chart makes. The checksum database of Go pins the module.
+make_monitoring-crds() {
+  need go "Go 1.22 or newer"
+  local module=github.com/prometheus-operator/prometheus-operator kind
+  module=$(GOWORK=off go mod download -json "$module@v$operator" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+  for kind in podmonitors prometheusrules; do
+    install -m 644 "$module/example/prometheus-operator-crd/monitoring.coreos.com_$kind.yaml" "$1"
+  done
+}
+
 # The schema of AsyncAPI, the generator of TypeScript types of a JSON Schema, and the compiler that checks them.
 make_node-tools() {
   need npm "Node.js 20 or newer with npm (Debian: nodejs npm)"
@@ -207,18 +218,21 @@ make_schemathesis() {
   PYTHONPATH=$1 python3 -m schemathesis.cli --version >/dev/null || fail "schemathesis: the packages do not run"
 }
 
-# promtool checks the metrics of both services. It is in the package of the server, of which only this program is kept.
-make_promtool() {
-  type -P apt-get >/dev/null && type -P dpkg-deb >/dev/null || fail "promtool: install it, or set PROMTOOL (Debian: apt-get install prometheus)"
+# promtool checks metrics, alerts and queries. It is in the package of the server; each part keeps its own program.
+make_promtool() { prometheus_program "$1" promtool; }
+make_prometheus() { prometheus_program "$1" prometheus; }
+
+prometheus_program() { # folder program
+  type -P apt-get >/dev/null && type -P dpkg-deb >/dev/null || fail "$2: install it, or set $variable (Debian: apt-get install prometheus)"
   (
     cd "$1"
     apt-get download -q prometheus || { [[ $EUID == 0 ]] && apt-get update && apt-get download -q prometheus; } ||
-      fail "promtool: apt-get has no package prometheus; install promtool or set PROMTOOL"
+      fail "$2: apt-get has no package prometheus; install $2 or set $variable"
     dpkg-deb -x prometheus_*.deb unpacked
-    mv unpacked/usr/bin/promtool promtool
+    mv "unpacked/usr/bin/$2" "$2"
     rm -rf unpacked prometheus_*.deb
   )
-  "$1/promtool" --version >/dev/null || fail "promtool does not run here; install another one or set PROMTOOL"
+  "$1/$2" --version >/dev/null || fail "$2 does not run here; install another one or set $variable"
 }
 
 # Two generators of API clients, a Java runtime for one of them, and what the generated clients import.
@@ -313,7 +327,7 @@ make() { # home
   trap - EXIT
 }
 
-[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize helm kubernetes-schemas dapr-crds node-tools openapi-types client-modules schemathesis client-generators etcd wrk peer-modules promtool otel-collector
+[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize helm kubernetes-schemas dapr-crds monitoring-crds node-tools openapi-types client-modules schemathesis client-generators etcd wrk peer-modules promtool otel-collector
 for name; do
   case $name in
     mongod)             provide "$name" MONGOD "mongod-$mongod" mongod ;;
@@ -323,6 +337,7 @@ for name; do
     kustomize)          provide "$name" KUSTOMIZE "kustomize-$kustomize" kustomize ;;
     helm)               provide "$name" HELM "helm-$helm" helm ;;
     kubernetes-schemas) provide "$name" KUBERNETES_SCHEMAS "kubernetes-schemas-$kubernetes" ;;
+    monitoring-crds)    provide "$name" MONITORING_CRDS "monitoring-crds-$operator" ;;
     dapr-crds)          provide "$name" DAPR_CRDS "dapr-crds-$dapr" ;;
     node-tools)         provide "$name" NODE_TOOLS "node-tools-$node" ;;
     openapi-types)      provide "$name" OPENAPI_TYPES "openapi-types-$openapi" ;;
@@ -334,6 +349,7 @@ for name; do
     wrk)                provide "$name" WRK wrk wrk ;;
     otel-collector)     provide "$name" OTEL_COLLECTOR "otel-collector-$collector" otel-collector ;;
     promtool)           provide "$name" PROMTOOL promtool promtool ;;
+    prometheus)         provide "$name" PROMETHEUS prometheus prometheus ;;
     peer-modules)       provide "$name" PEER_MODULES "peer-modules-$(cksum <"$here/peer/package-lock.json" | tr ' ' -)" ;;
     *) say "there is no part $name; see the top of this file"; exit 64 ;;
   esac

@@ -9,6 +9,7 @@ mod dapr;
 mod docker;
 mod helm;
 mod kubernetes;
+mod monitoring;
 mod pods;
 mod settings;
 mod valid;

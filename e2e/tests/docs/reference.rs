@@ -1,4 +1,5 @@
-//! The references of settings and commands are what `--help` says, and so are the names in the Helm chart.
+//! The references of settings and commands are what `--help` says, and so are the names in the Helm chart. The dashboard
+//! is what its program prints.
 //!
 //! Each test makes its part of a page from the programs and compares it with the file. With
 //! `UPDATE_DOCS=1` in the environment it writes the file instead.
@@ -157,6 +158,29 @@ fn the_helm_chart_knows_the_settings_of_help() -> anyhow::Result<()> {
             );
         }
     }
+    Ok(())
+}
+
+#[test]
+fn the_dashboard_is_what_its_program_prints() -> anyhow::Result<()> {
+    const PROGRAM: &str = "tools/dashboard/dashboard.py";
+    const DASHBOARD: &str = "deploy/grafana/confcast.json";
+    let output = std::process::Command::new("python3")
+        .arg(root().join(PROGRAM))
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "{PROGRAM}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let generated = String::from_utf8(output.stdout)?;
+    if std::env::var_os(UPDATE).is_some_and(|value| value == "1") {
+        return Ok(std::fs::write(root().join(DASHBOARD), generated)?);
+    }
+    ensure!(
+        read(DASHBOARD)? == generated,
+        "{DASHBOARD} is not what {PROGRAM} prints; {UPDATE}=1 cargo test --package e2e --test docs writes it"
+    );
     Ok(())
 }
 
