@@ -3,6 +3,7 @@
 
 mod base;
 mod guarantees;
+mod monitoring;
 mod refused;
 
 use std::collections::BTreeSet;

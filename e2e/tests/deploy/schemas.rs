@@ -28,7 +28,8 @@ impl Schemas {
             serde_json::from_slice(&fs::read(kubernetes.join("_definitions.json"))?)?;
         let registry = Registry::new().add(DEFINITIONS, definitions)?.prepare()?;
         let mut custom = BTreeMap::new();
-        for entry in path_of("DAPR_CRDS")?.read_dir()? {
+        let dapr = path_of("DAPR_CRDS")?.read_dir()?;
+        for entry in dapr.chain(path_of("MONITORING_CRDS")?.read_dir()?) {
             let path = entry?.path();
             for definition in documents(&fs::read_to_string(&path)?)
                 .with_context(|| path.display().to_string())?

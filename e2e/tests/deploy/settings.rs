@@ -7,7 +7,7 @@ use anyhow::{Context, bail, ensure};
 use e2e::testbed::dependencies::own_program;
 use serde_json::Value;
 
-use crate::manifests::{at, file, identity, items, kustomized, read, renderings, secured, the};
+use crate::manifests::{at, file, identity, items, kustomized, read, renderings, secured};
 
 const CONTAINER: &str = "/spec/template/spec/containers/0";
 
@@ -58,7 +58,11 @@ fn the_manifests_set_only_known_settings() -> anyhow::Result<()> {
     let charted = renderings()?.into_iter().map(|(_values, objects)| objects);
     for objects in [kustomized()?, secured()?].into_iter().chain(charted) {
         // Each program takes its own settings from one common map.
-        let shared = names(&the(&objects, "ConfigMap", None)?["data"]);
+        let shared = objects
+            .iter()
+            .find(|object| identity(object).starts_with("ConfigMap/confcast-settings"))
+            .context("no settings")?;
+        let shared = names(&shared["data"]);
         for name in shared.iter().filter(|name| is_ours(name)) {
             ensure!(
                 publisher.contains(name) || subscriber.contains(name),

@@ -34,6 +34,12 @@ fn wrong_values_are_refused_by_name() -> anyhow::Result<()> {
         ("subscriber.lastKnownGood.size=big", "size"),
         ("existing.tokens=Confcast Tokens", "tokens"),
         ("collections={_own}", "collections"),
+        ("monitoring.podMonitor.interval=60s", "interval"),
+        ("monitoring.rules.runbookUrl=wiki", "runbookUrl"),
+        (
+            "monitoring.dashboard.labels.app\\.kubernetes\\.io/name=x",
+            "labels",
+        ),
         (
             "publisher.podLabels.app\\.kubernetes\\.io/name=x",
             "podLabels",
