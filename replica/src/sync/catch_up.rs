@@ -68,7 +68,8 @@ impl CatchUp {
         if cursor.is_empty() {
             return Ok(());
         }
-        match self.read_feed(epoch, cursor, &mut changed).await {
+        // Two requests at once are much state, which the task of the loop would have on its stack.
+        match Box::pin(self.read_feed(epoch, cursor, &mut changed)).await {
             Err(SourceError::Client(error)) => self.without_feed(error).await,
             result => {
                 // An event that came twice, or before its change: the heads tell which.

@@ -103,6 +103,9 @@ impl Mongo {
         let meta = call(self.table(META).find_one(doc! { "_id": STORE }))
             .await
             .context("reading _meta")?;
+        if meta.is_none() {
+            self.known_identity.store(None);
+        }
         rows::identity(&meta.ok_or(StoreGone(META_IS_EMPTY))?)
     }
 
@@ -115,9 +118,10 @@ impl Mongo {
             .table_at_snapshot(META)
             .find_one(doc! { "_id": STORE })
             .session(session)
-            .await?
-            .ok_or(StoreGone(META_IS_EMPTY))?;
-        let identity = rows::identity(&meta)?;
+            .await?;
+        // What is gone is no longer known, so that writes are refused from now on.
+        self.known_identity.store(None);
+        let identity = rows::identity(&meta.ok_or(StoreGone(META_IS_EMPTY))?)?;
         self.known_identity
             .store(Some(Arc::new((Instant::now(), identity.clone()))));
         Ok(identity)
