@@ -122,8 +122,7 @@ pub(super) fn value_of(
         }
         (Action::Put(value), Some(stored)) => Some(merge_metadata(stored, value)?),
         (Action::Patch(patch), stored) => {
-            let mut value =
-                stored.map_or(Ok(Value::Null), |stored| parse(stored.config_data()))?;
+            let mut value = stored.map_or(Ok(Value::Null), |stored| parse(stored.config_data()))?;
             json_patch::merge(&mut value, &parse(patch.as_str().as_bytes())?);
             Some(canonical_of(&value)?)
         }
