@@ -108,7 +108,7 @@ impl Load {
                 Some(document) => {
                     let (revision, crc) = (document.revision(), document.crc());
                     let config = document.config_data();
-                    of_collection.put_document(&id, revision, crc, &config)?;
+                    of_collection.put_document(&id, revision, crc, config)?;
                     bytes += document.json().len();
                 }
                 None => of_collection.remove(id.as_str()),

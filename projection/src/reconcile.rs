@@ -102,7 +102,7 @@ pub(crate) async fn compare(
         if !row.is_some_and(|(_id, row)| is_row_of(&row, document)) {
             let (revision, crc) = (document.revision(), document.crc());
             let config = document.config_data();
-            writes.put_document(document.id(), revision, crc, &config)?;
+            writes.put_document(document.id(), revision, crc, config)?;
         }
     }
     rows.for_each(|(foreign, _row)| writes.remove(&foreign));

@@ -145,7 +145,7 @@ impl Probe {
 
 /// Whether a document was written by a probe.
 fn is_probe(document: &Document) -> bool {
-    let value = canonical::value(&document.config_data());
+    let value = canonical::value(document.config_data());
     value.is_ok_and(|value| {
         let members = value.as_object();
         members.is_some_and(|members| members.len() == 1 && members.contains_key(MEMBER))

@@ -64,10 +64,10 @@ impl Found {
             for document in chunk.documents {
                 let json = document.config_data();
                 // Most documents have no secret, and are not parsed.
-                if memchr::memmem::find(&json, SEALED_MEMBER.as_bytes()).is_none() {
+                if memchr::memmem::find(json, SEALED_MEMBER.as_bytes()).is_none() {
                     continue;
                 }
-                if let Ok(value) = canonical::value(&json) {
+                if let Ok(value) = canonical::value(json) {
                     let key = (collection.clone(), document.id().clone());
                     self.note(key, NotActive::of(&value, keys), after, limit);
                 }

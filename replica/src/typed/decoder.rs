@@ -120,7 +120,7 @@ impl TypedDecoder {
             .map_err(|unopened| refused(&unopened.pointer, &unopened.reason))?;
         let config = document.config_data();
         let (json, secrets) = match &opened {
-            Opened::AsIs => (&*config, &[][..]),
+            Opened::AsIs => (config, &[][..]),
             Opened::Plain { json, secrets } => (json.expose().as_bytes(), &secrets[..]),
         };
         // Code of the embedding service runs here, and one value must not stop the replica.

@@ -253,8 +253,8 @@ async fn reload(keys: &Arc<SecretKeys>) -> bool {
 fn with_secrets(document: &Document) -> Option<Value> {
     let json = document.config_data();
     // Most documents have none, and are not parsed here.
-    memchr::memmem::find(&json, SEALED_MEMBER.as_bytes())?;
-    serde_json::from_slice(&json).ok()
+    memchr::memmem::find(json, SEALED_MEMBER.as_bytes())?;
+    serde_json::from_slice(json).ok()
 }
 
 /// Whether a pointer leads to or into a sealed value of a document.

@@ -119,7 +119,7 @@ impl Plan {
         let mut snapshot = publisher.snapshot(selection).await?.proven();
         while let Some(record) = snapshot.next_record().await? {
             let item = record.item;
-            let fingerprint = Fingerprint::of(&item.document.config_data());
+            let fingerprint = Fingerprint::of(item.document.config_data());
             if let Some(counts) = collections.get_mut(&item.collection) {
                 // Until the backup turns out to have it.
                 counts.delete += 1;
@@ -132,7 +132,7 @@ impl Plan {
             let Some(counts) = collections.get_mut(&item.collection) else {
                 return Ok(());
             };
-            let value = Fingerprint::of(&item.document.config_data());
+            let value = Fingerprint::of(item.document.config_data());
             let key = (item.collection, item.document.id().clone());
             let Some(now) = stored.get(&key) else {
                 counts.create += 1;

@@ -108,14 +108,14 @@ pub(super) async fn write_all(
         let op = match stored.get(&key) {
             Some(now) => {
                 kept.insert((collection.as_str(), key.1.clone()));
-                if *now == Fingerprint::of(&value) {
+                if *now == Fingerprint::of(value) {
                     continue;
                 }
                 RequestOperation::Replace
             }
             None => RequestOperation::Create,
         };
-        let change = change(key, op, Some(CanonicalJson::parse(&value)?));
+        let change = change(key, op, Some(CanonicalJson::parse(value)?));
         if let Some(full) = batch.add(change) {
             writing.send(full).await?;
         }

@@ -94,7 +94,7 @@ impl Embedded {
             match &verdict {
                 Verdict::FromLog(document, _damage) => {
                     let value = document.config_data();
-                    let value = std::str::from_utf8(&value)?;
+                    let value = std::str::from_utf8(value)?;
                     rows::put_document(transaction, &name, &id, document.revision(), value)?;
                 }
                 Verdict::DeletedByLog(_damage) => rows::remove_document(transaction, &name, &id)?,
