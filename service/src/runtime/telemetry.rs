@@ -1,5 +1,5 @@
 //! Logging: one line per event on standard error, filtered by `RUST_LOG`, as text or as JSON; and spans of
-//! traces, where an endpoint of OpenTelemetry is set ([`export`]).
+//! traces, where an endpoint of OpenTelemetry is set (`export`).
 //!
 //! Nothing is logged to standard output: it stays free for results. A value of others cannot end a
 //! line or reach the terminal as a control, and no peer can fill the disk with lines: every message
