@@ -59,6 +59,15 @@ impl ApplyDelays {
         since
     }
 
+    /// Makes each number at most `most`, and no more clocks ahead than changes.
+    pub fn limit(&mut self, most: u64) {
+        for count in &mut self.counts {
+            *count = most.min(*count);
+        }
+        self.sum_ms = self.sum_ms.min(most);
+        self.clock_ahead = self.clock_ahead.min(self.changes());
+    }
+
     /// The number of changes.
     pub fn changes(&self) -> u64 {
         self.counts.iter().copied().fold(0, u64::saturating_add)
@@ -85,5 +94,17 @@ mod tests {
         let mut both = before;
         both.add(&new);
         assert_eq!(both, delays);
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_are_cut_off() {
+        let mut delays = ApplyDelays {
+            counts: [3; BOUNDS_MS.len() + 1],
+            sum_ms: u64::MAX,
+            clock_ahead: u64::MAX,
+        };
+        delays.limit(2);
+        assert_eq!((delays.changes(), delays.sum_ms), (34, 2));
+        assert_eq!(delays.clock_ahead, 34);
     }
 }

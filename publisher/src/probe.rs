@@ -126,7 +126,8 @@ impl Probe {
     }
 
     fn write(&self, revision: Revision) -> anyhow::Result<Write> {
-        let now = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
+        // An equal value would be no change.
+        let now = Utc::now().to_rfc3339_opts(SecondsFormat::Nanos, true);
         let value = serde_json::json!({MEMBER: now}).to_string();
         let value = CanonicalJson::parse(value.as_bytes()).context("the value of the probe")?;
         let mut write = Write::new(

@@ -273,7 +273,12 @@ async fn is_as_before(publisher: &Service, replica: &Service, backup: &Value) ->
     )
     .await?;
     confcast(publisher, &["verify", "--wait", "30"]).await?;
-    confcast(publisher, &["status"]).await?;
+    // The publisher knows it from the next check-in.
+    let told = "the publisher lists the replica as current";
+    within(Duration::from_secs(60), told, async || {
+        confcast(publisher, &["status"]).await.map(drop)
+    })
+    .await?;
     let epoch = publisher.api().head(FREE).await?.epoch;
     let of_backup = backup["epoch"].as_str().context("an epoch")?;
     ensure!(
