@@ -104,12 +104,18 @@ make_openssl() {
   ln -s "$(type -P openssl)" "$1/openssl"
 }
 
+# Builds the Go module of a folder beside this script. Readonly: go.sum defines the build. Without cgo the program runs on
+# any Linux, like a published one. A build that takes longer than 15 minutes hangs, most likely in a download.
+go_program() { # program folder ldflags [argument of go build...]
+  need timeout "timeout (Debian: coreutils)"
+  CGO_ENABLED=0 GOWORK=off GOFLAGS="-mod=readonly -buildvcs=false" timeout 900 go -C "$here/$2" build \
+    -trimpath -ldflags "-s -w $3" "${@:4}" -o "$1" . || fail "$(basename "$1"): the build failed, or took longer than 15 minutes"
+}
+
 make_daprd() {
   need go "Go 1.22 or newer"
   say "building daprd $dapr, about 3 minutes and 2 GB of Go's caches"
-  # Readonly: go.sum defines the build. Without cgo the program runs on any Linux, like the published one.
-  CGO_ENABLED=0 GOWORK=off GOFLAGS="-mod=readonly -buildvcs=false" go -C "$here/daprd" build \
-    -tags stablecomponents -trimpath -ldflags "-s -w -X github.com/dapr/dapr/pkg/buildinfo.version=$dapr" -o "$1/daprd" .
+  go_program "$1/daprd" daprd "-X github.com/dapr/dapr/pkg/buildinfo.version=$dapr" -tags stablecomponents
   [[ $("$1/daprd" --version) == "$dapr" ]] || fail "daprd reports another version than $dapr"
 }
 
@@ -263,21 +269,16 @@ make_etcd() {
 # The same peer in its newest version, which no package of the operating system has yet.
 make_etcd-module() {
   need go "Go 1.26 or newer"
-  need timeout "timeout (Debian: coreutils)"
   say "building etcd $etcd, about 1 minute and 0.5 GB of Go's caches"
-  # Readonly: go.sum defines the build. A build that takes longer than this hangs, most likely in a download.
-  CGO_ENABLED=0 GOWORK=off GOFLAGS="-mod=readonly -buildvcs=false" timeout 900 go -C "$here/etcd" build \
-    -trimpath -ldflags "-s -w" -o "$1/etcd-module" . || fail "etcd $etcd: the build failed, or took longer than 15 minutes"
+  go_program "$1/etcd-module" etcd ""
   [[ $("$1/etcd-module" --version) == *"etcd Version: $etcd"* ]] || fail "etcd reports another version than $etcd"
 }
 
 # The collector of OpenTelemetry with the parts that the tests need: a receiver of OTLP, and a file.
 make_otel-collector() {
   need go "Go 1.26 or newer"
-  need timeout "timeout (Debian: coreutils)"
   say "building an OpenTelemetry collector $collector, about 2 minutes and 1 GB of Go's caches"
-  CGO_ENABLED=0 GOWORK=off GOFLAGS="-mod=readonly -buildvcs=false" timeout 900 go -C "$here/collector" build \
-    -trimpath -ldflags "-s -w" -o "$1/otel-collector" . || fail "otel-collector: the build failed, or took longer than 15 minutes"
+  go_program "$1/otel-collector" collector ""
   [[ $("$1/otel-collector" --version) == *"$collector"* ]] || fail "otel-collector reports another version than $collector"
 }
 
