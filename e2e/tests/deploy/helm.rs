@@ -13,7 +13,9 @@ use contract::sidecar::{BulkSubscribe, Subscription};
 use serde_json::Value;
 
 use crate::{
-    manifests::{CHART, at, chart_values, charted, file, helm, identity, renderings, text, the},
+    manifests::{
+        CHART, HELM, at, chart_values, charted, file, identity, renderings, text, the, tool,
+    },
     schemas::Schemas,
 };
 
@@ -36,13 +38,7 @@ fn helm_finds_nothing_to_improve() -> anyhow::Result<()> {
         .iter()
         .map(|file| [defaults.as_slice(), &["--values", file.as_str()]].concat());
     for arguments in std::iter::once(defaults.clone()).chain(others) {
-        let output = helm(&arguments)?;
-        ensure!(
-            output.status.success(),
-            "{arguments:?}: {}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
+        tool(HELM, &arguments)?;
     }
     Ok(())
 }

@@ -43,16 +43,7 @@ pub(crate) fn secured() -> anyhow::Result<Vec<Value>> {
 
 /// The objects of a folder with a kustomization, as a path within the repository.
 pub(crate) fn built(folder: &str) -> anyhow::Result<Vec<Value>> {
-    let output = Command::new(path_of("KUSTOMIZE")?)
-        .args(["build", folder])
-        .current_dir(repository_root())
-        .output()?;
-    ensure!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    documents(std::str::from_utf8(&output.stdout)?)
+    documents(&tool("KUSTOMIZE", &["build", folder])?)
 }
 
 /// The Helm chart.
@@ -69,13 +60,7 @@ pub(crate) fn chart_values() -> anyhow::Result<BTreeSet<String>> {
 pub(crate) fn charted(values: Option<&str>) -> anyhow::Result<Vec<Value>> {
     let mut arguments = vec!["template", "confcast", CHART, "--namespace", "confcast"];
     arguments.extend(values.iter().flat_map(|file| ["--values", *file]));
-    let output = helm(&arguments)?;
-    ensure!(
-        output.status.success(),
-        "{values:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    documents(std::str::from_utf8(&output.stdout)?).with_context(|| format!("with {values:?}"))
+    documents(&tool(HELM, &arguments)?).with_context(|| format!("with {values:?}"))
 }
 
 /// All renderings of the chart: with its defaults, and with each of the files.
@@ -88,12 +73,30 @@ pub(crate) fn renderings() -> anyhow::Result<Vec<(String, Vec<Value>)>> {
     Ok(all)
 }
 
-/// Runs Helm in the root of the repository. It asks no cluster and no registry.
-pub(crate) fn helm(arguments: &[&str]) -> anyhow::Result<Output> {
-    Ok(Command::new(path_of("HELM")?)
+/// The part of `provide.sh` with Helm. It asks no cluster and no registry.
+pub(crate) const HELM: &str = "HELM";
+
+/// Runs a program that `provide.sh` names in the root of the repository.
+pub(crate) fn run_tool(part: &str, arguments: &[&str]) -> anyhow::Result<Output> {
+    Ok(Command::new(path_of(part)?)
         .args(arguments)
         .current_dir(repository_root())
         .output()?)
+}
+
+/// The same; gives what it prints.
+///
+/// # Errors
+/// With all that it says, when it fails.
+pub(crate) fn tool(part: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    let output = run_tool(part, arguments)?;
+    ensure!(
+        output.status.success(),
+        "{part} {arguments:?}: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// The only object of a kind, or of a kind and a name.

@@ -1,40 +1,21 @@
 //! Alerts and dashboard: promtool accepts rules, their unit tests and every query; they name metrics
 //! that docs/reference/metrics.md has; and every alert has its section in the runbook.
 
-use std::{collections::BTreeSet, process::Command};
+use std::collections::BTreeSet;
 
 use anyhow::{Context, ensure};
-use e2e::testbed::{
-    dependencies::{path_of, repository_root},
-    metric_reference::MetricReference,
-    process::folder,
-};
+use e2e::testbed::{metric_reference::MetricReference, process::folder};
 use serde_json::{Value, json};
 
-use crate::manifests::{file, items, read, text};
+use crate::manifests::{file, items, read, text, tool};
 
 pub(crate) const RULES: &str = "deploy/prometheus/rules.yaml";
 pub(crate) const DASHBOARD: &str = "deploy/grafana/confcast.json";
+const PROMTOOL: &str = "PROMTOOL";
 const TESTS: &str = "deploy/prometheus/rules_test.yaml";
 const RUNBOOK: &str = "docs/operations/alerts.md";
 /// What each section of the runbook answers.
 const POINTS: [&str; 5] = ["Seen", "Why", "First look", "Remedy", "Escalate"];
-
-/// # Errors
-/// With what promtool says.
-fn promtool(arguments: &[&str]) -> anyhow::Result<()> {
-    let output = Command::new(path_of("PROMTOOL")?)
-        .args(arguments)
-        .current_dir(repository_root())
-        .output()?;
-    ensure!(
-        output.status.success(),
-        "{arguments:?}: {}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
-}
 
 fn alerts() -> anyhow::Result<Vec<Value>> {
     let rules = file(RULES)?;
@@ -50,8 +31,12 @@ fn alerts() -> anyhow::Result<Vec<Value>> {
 #[test]
 fn promtool_accepts_the_rules_and_their_tests() -> anyhow::Result<()> {
     // It reads the rules that the configuration names, too.
-    promtool(&["check", "config", "deploy/prometheus/prometheus.yaml"])?;
-    promtool(&["test", "rules", TESTS])
+    tool(
+        PROMTOOL,
+        &["check", "config", "deploy/prometheus/prometheus.yaml"],
+    )?;
+    tool(PROMTOOL, &["test", "rules", TESTS])?;
+    Ok(())
 }
 
 /// A rule that nobody tests may never fire, or always.
@@ -188,11 +173,18 @@ fn every_panel_asks_for_metrics_that_exist() -> anyhow::Result<()> {
     // YAML has all of JSON.
     let queries = json!({ "groups": [{ "name": "queries", "rules": rules }] });
     std::fs::write(&path, queries.to_string())?;
-    promtool(&["check", "rules", path.to_str().context("a path in UTF-8")?])?;
+    tool(
+        PROMTOOL,
+        &["check", "rules", path.to_str().context("a path in UTF-8")?],
+    )?;
     let broken = queries.to_string().replacen("sum", "sun", 1);
     std::fs::write(&path, broken)?;
     ensure!(
-        promtool(&["check", "rules", path.to_str().context("a path in UTF-8")?]).is_err(),
+        tool(
+            PROMTOOL,
+            &["check", "rules", path.to_str().context("a path in UTF-8")?]
+        )
+        .is_err(),
         "promtool parses the queries"
     );
     Ok(())

@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 
-use crate::manifests::{CHART, helm};
+use crate::manifests::{CHART, HELM, run_tool};
 
 #[test]
 fn wrong_values_are_refused_by_name() -> anyhow::Result<()> {
@@ -88,7 +88,7 @@ fn wrong_values_are_refused_by_name() -> anyhow::Result<()> {
             "may hold a secret",
         ),
     ] {
-        let output = helm(&["template", "confcast", CHART, "--set", set])?;
+        let output = run_tool(HELM, &["template", "confcast", CHART, "--set", set])?;
         let message = String::from_utf8_lossy(&output.stderr);
         ensure!(
             !output.status.success() && message.contains(expected),
