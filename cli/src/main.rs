@@ -13,6 +13,7 @@ mod fake_publisher;
 mod input;
 mod output;
 mod progress;
+mod stop_signals;
 mod target;
 mod whole_file;
 

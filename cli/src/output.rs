@@ -6,6 +6,7 @@
 
 use std::{fmt::Display, io};
 
+use anyhow::anyhow;
 use client::ClientError;
 use comfy_table::{CellAlignment, Color, ContentArrangement, presets};
 use contract::{
@@ -115,6 +116,15 @@ pub(crate) fn wrapping_table<const N: usize>(header: [&str; N]) -> Table {
     let Table(mut table) = table(header);
     table.set_content_arrangement(ContentArrangement::Dynamic);
     Table(table)
+}
+
+/// What has to be read before a command writes: `nothing` says what did not happen otherwise. A pipe
+/// without a reader is no failure of a command that only reads; here it is one.
+///
+/// # Errors
+/// As `shown`.
+pub(crate) fn required(shown: anyhow::Result<()>, nothing: &str) -> anyhow::Result<()> {
+    shown.map_err(|error| anyhow!("{nothing}: {error:#}"))
 }
 
 /// Prints the error, if there is one, with its causes, and gives the exit code. A reader that has

@@ -32,13 +32,8 @@ impl ProgressLine {
         }
     }
 
-    /// Counts documents; their number is announced while the command runs.
-    pub(crate) fn documents() -> Self {
-        Self::new(ProgressBar::new(0), "{bar:40} {msg}")
-    }
-
-    /// Counts the replicas that have applied a write; their number is announced while it waits.
-    pub(crate) fn replicas() -> Self {
+    /// Counts documents or replicas; their number is announced while the command runs.
+    pub(crate) fn counted() -> Self {
         Self::new(ProgressBar::new(0), "{bar:40} {msg}")
     }
 
@@ -70,13 +65,13 @@ impl ProgressLine {
         self.bar.inc_length(count);
     }
 
-    /// So many documents more are as in the backup.
+    /// `count` more documents are as in the backup.
     pub(crate) fn restored(&self, count: u64) {
         self.bar.inc(count);
         self.report(format!("{} documents restored", self.bar.position()));
     }
 
-    /// So many of the replicas have applied the write.
+    /// `applied` of `replicas` have applied the write.
     pub(crate) fn applied(&self, applied: u64, replicas: u64) {
         self.bar.set_length(replicas);
         self.bar.set_position(applied);

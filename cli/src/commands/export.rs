@@ -8,9 +8,8 @@ use std::{
 use anyhow::{Context, ensure};
 use client::Endpoint;
 use contract::{CollectionName, text::Escaped};
-use tempfile::NamedTempFile;
 
-use crate::{output, target::Target};
+use crate::{output, target::Target, whole_file};
 
 /// Write collections as newline-delimited JSON, all of one moment
 ///
@@ -78,12 +77,8 @@ async fn to_file(
         "{} is not a regular file: redirect standard output with > instead",
         path.display()
     );
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
     let writing = || format!("cannot write {}", path.display());
-    let file = NamedTempFile::new_in(folder).with_context(writing)?;
+    let file = whole_file::empty_beside(path, 0o600).with_context(writing)?;
     let count = copy(publisher, collections, &file, Form::Bytes).await?;
     file.as_file().sync_all().with_context(writing)?;
     file.persist(path).with_context(writing)?;

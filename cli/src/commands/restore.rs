@@ -11,7 +11,7 @@ mod write;
 
 use std::{collections::BTreeSet, path::PathBuf};
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use client::Endpoint;
 use contract::{
     CollectionName, Head,
@@ -79,7 +79,7 @@ pub(crate) struct Restore {
 struct Report<'a> {
     backup: &'a Backup,
     /// What changed, or would change.
-    collections: Vec<&'a Counts>,
+    collections: Vec<Counts>,
     /// Absent where no epoch was declared.
     #[serde(skip_serializing_if = "Option::is_none")]
     epoch: Option<contract::Epoch>,
@@ -105,41 +105,36 @@ impl Restore {
         let epoch = NewEpoch::of(&publisher, &backup, &heads).await?;
         let mut report = Report {
             backup: &backup,
-            collections: plan.counts(),
+            collections: plan.counts().into_iter().cloned().collect(),
             epoch: None,
             before: None,
         };
         let is_done = plan.is_empty() && !marker.is_unfinished() && !epoch.is_adoption();
-        if !self.json {
-            output::result(format_args!("backup: {}", backup::described(&backup)))?;
-            output::result_table(&table(&plan))?;
-            let effects = if is_done {
-                Vec::new()
-            } else {
-                marker.remarks()
-            };
-            for line in untouched(&heads, &selection)
-                .into_iter()
-                .chain(effects)
-                .chain(epoch.remarks())
-            {
-                output::result(line)?;
-            }
+        let mut remarks: Vec<String> = untouched(&heads, &selection).into_iter().collect();
+        if !is_done {
+            remarks.extend(marker.remarks());
         }
+        remarks.extend(epoch.remarks());
+        if is_done {
+            let done = "nothing to restore: the store has the documents of the backup";
+            remarks.push(done.to_owned());
+        }
+        let shown = match self.json {
+            true => Ok(()),
+            false => show(&backup, &plan, remarks),
+        };
         if self.dry_run || is_done {
-            if self.json {
-                return output::json(&report);
-            }
-            if is_done {
-                output::result("nothing to restore: the store has the documents of the backup")?;
-            }
-            return Ok(());
+            return match self.json {
+                true => output::json(&report),
+                false => shown,
+            };
         }
+        output::required(shown, "nothing was restored")?;
         if !self.yes {
             confirmation::ask(&plan.question())?;
         }
         report.before = marker.begin(&publisher).await?;
-        let written = write_until_equal(&publisher, &file, &selection, &plan).await;
+        let written = write_until_equal(&publisher, &file, &selection, plan).await;
         if let Err(error) = written {
             return Err(error.context(format!(
                 "the restore is not finished: remove the cause and run the same command again. Until then \
@@ -148,7 +143,13 @@ impl Restore {
             )));
         }
         let declared = epoch.declare(&publisher).await?;
-        marker.end(&publisher).await?;
+        marker.end(&publisher).await.with_context(|| {
+            format!(
+                "the documents are restored and the epoch is {declared}, but the mark {} stays: run the \
+                 same command again",
+                marker.name()
+            )
+        })?;
         report.epoch = Some(declared);
         if self.json {
             return output::json(&report);
@@ -164,6 +165,16 @@ impl Restore {
         }
         Ok(())
     }
+}
+
+/// Shows what a restore does, before it does it.
+fn show(backup: &Backup, plan: &Plan, remarks: Vec<String>) -> anyhow::Result<()> {
+    output::result(format_args!("backup: {}", backup::described(backup)))?;
+    output::result_table(&table(plan))?;
+    for line in remarks {
+        output::result(line)?;
+    }
+    Ok(())
 }
 
 /// The collections that are restored.
@@ -215,19 +226,18 @@ async fn check(publisher: &Endpoint, selection: &Selection, heads: &[Head]) -> a
 }
 
 /// Writes what is different until nothing is: the comparison is the proof. A round that has to wait for
-/// documents of a later one (references) makes progress; two rounds without any end it.
+/// documents of a later one (references) makes progress. One without progress is repeated in halves, and one
+/// in halves without progress ends it.
 async fn write_until_equal(
     publisher: &Endpoint,
     file: &BackupFile,
     selection: &Selection,
-    plan: &Plan,
+    mut plan: Plan,
 ) -> anyhow::Result<()> {
-    let progress = ProgressLine::documents();
+    let progress = ProgressLine::counted();
     progress.announce(plan.changes());
-    let mut plan = plan.clone();
     let mut accepted = BTreeSet::new();
     let mut in_halves = false;
-    let mut is_stuck = false;
     while !plan.is_empty() {
         let round = write_all(
             publisher,
@@ -242,16 +252,13 @@ async fn write_until_equal(
         accepted.append(&mut round.accepted);
         let before = plan.changes();
         plan = Plan::new(publisher, file, selection, &accepted).await?;
-        if plan.changes() < before {
-            is_stuck = false;
-            continue;
+        if plan.changes() >= before {
+            if in_halves {
+                progress.finish();
+                bail!("{}", round.reason(&plan));
+            }
+            in_halves = true;
         }
-        if is_stuck {
-            progress.finish();
-            bail!("{}", round.reason(&plan));
-        }
-        is_stuck = true;
-        in_halves = !in_halves;
     }
     progress.finish();
     Ok(())

@@ -133,16 +133,14 @@ impl RollbackCommand {
         if self.json && is_over {
             return print_json(previews.iter().map(|preview| &preview.rollback));
         }
-        if !self.json && documents == 0 {
-            output::result("nothing to roll back: the documents have these values now")?;
-        } else if !self.json {
-            for preview in &previews {
-                output::result_table(&table(&preview.rollback.items))?;
+        let shown = match (self.json, documents) {
+            (true, _) => Ok(()),
+            (false, 0) => {
+                output::result("nothing to roll back: the documents have these values now")
+                    .map_err(Into::into)
             }
-            for line in undone::changes(&publisher, &previews).await? {
-                output::result(line)?;
-            }
-        }
+            (false, _) => show(&previews, undone::changes(&publisher, &previews).await?),
+        };
         if previews.len() > 1 {
             output::note(format_args!(
                 "{documents} documents change in {} parts, because a change set has at most 256 \
@@ -151,8 +149,9 @@ impl RollbackCommand {
             ));
         }
         if is_over {
-            return Ok(());
+            return shown;
         }
+        output::required(shown, "nothing was rolled back")?;
         if !self.yes && documents > 0 {
             let items = previews.iter().flat_map(|preview| &preview.rollback.items);
             confirmation::ask(&effects(items))?;
@@ -282,6 +281,17 @@ fn print_json<'a>(answers: impl IntoIterator<Item = &'a Rollback>) -> anyhow::Re
 }
 
 /// The documents that change, with a row for each place that is different.
+/// Shows what a rollback changes, before it does.
+fn show(previews: &[Preview], undone: Vec<String>) -> anyhow::Result<()> {
+    for preview in previews {
+        output::result_table(&table(&preview.rollback.items))?;
+    }
+    for line in undone {
+        output::result(line)?;
+    }
+    Ok(())
+}
+
 fn table(items: &[RollbackItem]) -> output::Table {
     let mut table = output::wrapping_table(["document", "effect", "at", "now", "then"]);
     for item in items {

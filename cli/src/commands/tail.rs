@@ -19,16 +19,14 @@ use contract::{
     CollectionName, DocumentId, EventData, Operation, SecretUrl,
     feed::{self, FeedScope, Since, StreamEnd},
 };
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    time::sleep,
-};
+use tokio::time::sleep;
 
 use self::{documents::Documents, lines::LinePrinter};
 use super::operation;
 use crate::{
     credentials::CredentialArgs,
     output,
+    stop_signals::StopSignals,
     target::{Unshown, endpoint, first_url},
 };
 
@@ -85,12 +83,10 @@ struct Progress {
 
 impl Tail {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut signals = StopSignals::install()?;
         tokio::select! {
             followed = self.follow() => followed,
-            _ = terminate.recv() => Ok(()),
-            _ = interrupt.recv() => Ok(()),
+            () = signals.received() => Ok(()),
         }
     }
 

@@ -14,10 +14,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use client::{ClientError, Endpoint, RetryPolicy};
 use futures_util::future::try_join_all;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::children::Children;
-use crate::{credentials::CredentialArgs, output, target::endpoint};
+use crate::{credentials::CredentialArgs, output, stop_signals::StopSignals, target::endpoint};
 
 /// A sample that the printed examples use.
 const SAMPLE: &str = "/v1/collections/ChannelConfiguration/documents/whatsapp-es";
@@ -208,29 +207,6 @@ async fn ready(service: &Endpoint) -> anyhow::Result<()> {
         .run(is_worth_retrying, || service.ready())
         .await
         .with_context(|| format!("{} did not become ready", service.base()))
-}
-
-/// The requests to stop: SIGTERM and SIGINT (Ctrl-C). Neither ends the process by itself any more.
-struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl StopSignals {
-    fn install() -> anyhow::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    /// Resolves at the next signal, also when it came between two calls.
-    async fn received(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }
 
 fn url(port: u16) -> String {

@@ -89,7 +89,7 @@ async fn check(
         rest,
     } = Selection::of(publisher, subscribers).await?;
     if !replicas.is_empty() {
-        let progress = ProgressLine::documents();
+        let progress = ProgressLine::counted();
         let verified = verify(publisher, &mut replicas, wait, &progress).await;
         progress.finish();
         verified?;

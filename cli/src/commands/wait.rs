@@ -134,11 +134,12 @@ impl WaitArgs {
                 ..*self
             };
             let applied = left.poll(wait, publisher, of, None).await?;
-            if let Err(error) = report(&applied, &format!("{collection}: ")) {
-                late.push(error.to_string());
+            match report(&applied, &format!("{collection}: ")) {
+                Err(error) if error.is::<NotApplied>() => late.push(error.to_string()),
+                reported => reported?,
             }
         }
-        ensure!(late.is_empty(), NotApplied(late.join("\n")));
+        ensure!(late.is_empty(), NotApplied(late.join("; ")));
         Ok(())
     }
 
@@ -181,7 +182,7 @@ impl WaitArgs {
         of: Awaited<'_>,
         first: Option<Applied>,
     ) -> anyhow::Result<Applied> {
-        let progress = ProgressLine::replicas();
+        let progress = ProgressLine::counted();
         let applied = self.steps(wait, publisher, of, first, &progress).await;
         progress.finish();
         applied.with_context(|| {
@@ -218,7 +219,7 @@ impl WaitArgs {
             let timeout = left.min(STEP);
             let next = Instant::now() + timeout.min(MIN_PAUSE);
             let wait = WaitOptions { wait, timeout };
-            // A publisher that is away for a moment loses nothing: the write is committed.
+            // A publisher that is unavailable for a moment loses nothing: the write is committed.
             let policy = RetryPolicy {
                 deadline: Some(left),
                 ..RetryPolicy::COMMAND

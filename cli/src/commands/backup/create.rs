@@ -7,7 +7,7 @@ use std::{
 };
 
 use age::x25519::Recipient;
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use client::{Endpoint, documents::StoredDocument};
 use contract::{
     CollectionName, Document, Head,
@@ -16,7 +16,6 @@ use contract::{
     snapshot::{SnapshotEnd, SnapshotItem, SnapshotProof, SnapshotStart},
     text::paths::ShownPath,
 };
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::{described, table};
 use crate::{
@@ -24,6 +23,7 @@ use crate::{
     commands::restore::unfinished,
     output,
     progress::ProgressLine,
+    stop_signals::StopSignals,
     target::Target,
     whole_file,
 };
@@ -62,10 +62,13 @@ impl Create {
                 !stdout.is_terminal(),
                 "a backup is no text for a terminal: name a file, or redirect standard output"
             );
-            let (mut stdout, backup) = source.copy(stdout.lock()).await?;
-            stdout.flush()?;
-            output::note(described(&backup));
-            return Ok(());
+            let copied = async {
+                let (mut stdout, backup) = source.copy(stdout.lock()).await?;
+                stdout.flush()?;
+                output::note(described(&backup));
+                Ok(())
+            };
+            return output::required(copied.await, "no whole backup was written");
         }
         let backup = source.to_file(&self.file).await?;
         if self.json {
@@ -96,11 +99,12 @@ impl Source {
             ShownPath(path)
         );
         let writing = || format!("cannot write {}", ShownPath(path));
-        let file = whole_file::empty_beside(path, 0o600).with_context(writing)?;
         // A file that has no name yet is removed when a signal ends the command.
+        let mut signals = StopSignals::install()?;
+        let file = whole_file::empty_beside(path, 0o600).with_context(writing)?;
         let copied = tokio::select! {
             copied = self.copy(&file) => copied,
-            stopped = stop_signal() => stopped.and_then(|()| bail!("stopped by a signal")),
+            () = signals.received() => Err(anyhow!("stopped by a signal")),
         };
         let (_file, backup) =
             copied.with_context(|| format!("no backup was made in {}", ShownPath(path)))?;
@@ -119,18 +123,25 @@ impl Source {
         Ok((to, backup))
     }
 
-    async fn present<W: Write>(&self, to: W) -> anyhow::Result<(W, Backup)> {
-        // A mix of two states is no state to go back to.
+    /// A mix of two states is no state to go back to.
+    async fn ensure_restored(&self) -> anyhow::Result<()> {
         if let Some(restore) = unfinished(&self.publisher).await?.first() {
             bail!(
                 "a restore into this store was not finished ({}): finish it by the same command first",
                 restore.name
             );
         }
+        Ok(())
+    }
+
+    async fn present<W: Write>(&self, to: W) -> anyhow::Result<(W, Backup)> {
+        self.ensure_restored().await?;
         let heads = self.publisher.heads().await?;
         let names: Vec<CollectionName> = heads.into_iter().map(|head| head.collection).collect();
         ensure!(!names.is_empty(), "there is no collection to read");
         let snapshot = self.publisher.snapshot(&names).await?;
+        // Also of a restore that began before the snapshot did.
+        self.ensure_restored().await?;
         ensure!(
             snapshot.settled != Some(false),
             "the subscriber has changes beyond a gap, so its documents are of no single moment: try again, or \
@@ -140,7 +151,7 @@ impl Source {
         let header = Header::now(epoch, heads, None);
         let mut writer = BackupWriter::begin(to, &self.recipients, header)?;
         let mut snapshot = snapshot.proven();
-        let progress = ProgressLine::documents();
+        let progress = ProgressLine::counted();
         progress.announce(snapshot.announced());
         while let Some(record) = snapshot.next_record().await? {
             writer.document(&record.line)?;
@@ -158,7 +169,7 @@ impl Source {
         let header = Header::now(start.epoch, start.heads.clone(), Some(name.clone()));
         let mut writer = BackupWriter::begin(to, &self.recipients, header)?;
         let mut proof = SnapshotProof::begin(start);
-        let progress = ProgressLine::documents();
+        let progress = ProgressLine::counted();
         progress.announce(proof.announced());
         let point = Point::Snapshot(name.clone());
         for each in &snapshot.collections {
@@ -208,15 +219,4 @@ fn item(collection: &CollectionName, line: &[u8]) -> anyhow::Result<SnapshotItem
         crc,
         document: Document::new(id, revision, &config_data),
     })
-}
-
-/// Resolves when the command is asked to stop.
-async fn stop_signal() -> anyhow::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _signal = interrupt.recv() => {}
-        _signal = terminate.recv() => {}
-    }
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! The named snapshots of a restore: one marks the store until the restore is finished, one keeps the
 //! state before.
 
-use anyhow::{bail, ensure};
+use anyhow::bail;
 use client::Endpoint;
 use contract::{Head, history::SnapshotName, named_snapshot::NamedSnapshot, sha256::Sha256};
 
@@ -122,7 +122,10 @@ impl Marker {
     /// When there is no answer, or no further snapshot may be made. Then nothing was written.
     pub(super) async fn begin(&self, publisher: &Endpoint) -> anyhow::Result<Option<String>> {
         let created = |error| explained(publisher, error, "PUT /v1/snapshots/NAME");
-        if !self.continues() {
+        let kept = if self.continues() {
+            let kept = publisher.snapshots().await?;
+            kept.iter().any(|snapshot| snapshot.name == self.before)
+        } else {
             if self.has_documents {
                 // Of an earlier restore of the same backup.
                 delete(publisher, &self.before).await?;
@@ -131,14 +134,8 @@ impl Marker {
             }
             let marked = publisher.create_snapshot(&self.unfinished).await;
             marked.map_err(created)?;
-        }
-        let kept = publisher.snapshots().await?;
-        let kept = kept.iter().any(|snapshot| snapshot.name == self.before);
-        ensure!(
-            kept || self.continues() || !self.has_documents,
-            "the snapshot {} was deleted meanwhile",
-            self.before
-        );
+            self.has_documents
+        };
         Ok(kept.then(|| self.before.to_string()))
     }
 

@@ -71,8 +71,16 @@ fn without_secrets(value: &[u8]) -> Option<Sha256> {
     Some(Sha256::of(&[value.to_string().as_bytes()]))
 }
 
+/// A document of the store beside that of the backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    OnlyInStore,
+    Same,
+    Different,
+}
+
 /// The documents of the store.
-pub(super) type Stored = HashMap<Key, Fingerprint>;
+pub(super) type Stored = HashMap<Key, (Fingerprint, Found)>;
 
 /// What a restore does to a collection.
 #[derive(Debug, Clone, Serialize)]
@@ -91,7 +99,7 @@ impl Counts {
 }
 
 /// What is different, and the documents of the store that it was compared with.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Plan {
     collections: BTreeMap<CollectionName, Counts>,
     stored: Stored,
@@ -124,7 +132,8 @@ impl Plan {
                 // Until the backup turns out to have it.
                 counts.delete += 1;
             }
-            stored.insert((item.collection, item.document.id().clone()), fingerprint);
+            let key = (item.collection, item.document.id().clone());
+            stored.insert(key, (fingerprint, Found::OnlyInStore));
         }
         snapshot.finish()?;
         let mut example = None;
@@ -134,21 +143,23 @@ impl Plan {
             };
             let value = Fingerprint::of(item.document.config_data());
             let key = (item.collection, item.document.id().clone());
-            let Some(now) = stored.get(&key) else {
+            let Some((now, found)) = stored.get_mut(&key) else {
                 counts.create += 1;
                 example.get_or_insert(key);
                 return Ok(());
             };
             ensure!(
-                counts.delete > 0,
+                *found == Found::OnlyInStore,
                 "the backup has {}/{} twice",
                 key.0,
                 key.1
             );
             counts.delete -= 1;
             if *now == value || accepted.contains(&key) && now.is_alike(&value) {
+                *found = Found::Same;
                 counts.unchanged += 1;
             } else {
+                *found = Found::Different;
                 counts.update += 1;
                 example.get_or_insert(key);
             }
@@ -175,7 +186,7 @@ impl Plan {
         self.changes() == 0
     }
 
-    /// The documents of the store.
+    /// The documents of the store, each beside that of the backup.
     pub(super) fn stored(&self) -> &Stored {
         &self.stored
     }

@@ -4,11 +4,11 @@ use std::collections::{BTreeSet, VecDeque};
 
 use client::{ClientError, Endpoint, RetryPolicy, retry};
 use contract::{
-    CanonicalJson, DocumentId, Expected, ProblemKind,
+    CanonicalJson, Expected, ProblemKind,
     set::{ChangeRequest, ChangeSetRequest, MAX_BYTES, MAX_OPERATIONS, RequestOperation},
 };
 
-use super::state::{Fingerprint, Key, Plan, Selection, Stored};
+use super::state::{Fingerprint, Found, Key, Plan, Selection, Stored};
 use crate::{
     backup_file::{BackupFile, Next},
     output,
@@ -97,33 +97,27 @@ pub(super) async fn write_all(
         round: Round::default(),
     };
     let mut batch = Batch::default();
-    let mut kept = BTreeSet::<(&str, DocumentId)>::new();
     let mut documents = file.documents()?;
     while let Next::Document(item) = documents.next()? {
-        let Some(collection) = selection.get(&item.collection) else {
+        if !selection.contains(&item.collection) {
             continue;
-        };
+        }
         let value = item.document.config_data();
         let key = (item.collection, item.document.id().clone());
         let op = match stored.get(&key) {
-            Some(now) => {
-                kept.insert((collection.as_str(), key.1.clone()));
-                if *now == Fingerprint::of(value) {
-                    continue;
-                }
-                RequestOperation::Replace
-            }
             None => RequestOperation::Create,
+            Some((_now, Found::Same)) => continue,
+            Some(_different) => RequestOperation::Replace,
         };
         let change = change(key, op, Some(CanonicalJson::parse(value)?));
         if let Some(full) = batch.add(change) {
             writing.send(full).await?;
         }
     }
-    let mut gone: Vec<&Key> = stored
-        .keys()
-        .filter(|(collection, id)| !kept.contains(&(collection.as_str(), id.clone())))
-        .collect();
+    let gone = stored
+        .iter()
+        .filter(|(_key, (_now, found))| *found == Found::OnlyInStore);
+    let mut gone: Vec<&Key> = gone.map(|(key, _of_store)| key).collect();
     gone.sort();
     for key in gone {
         let change = change(key.clone(), RequestOperation::Delete, None);

@@ -54,7 +54,7 @@ pub(super) async fn apply(
     previews: Vec<Preview>,
     wait: &WaitArgs,
 ) -> anyhow::Result<Vec<Rollback>> {
-    let progress = ProgressLine::documents();
+    let progress = ProgressLine::counted();
     for preview in &previews {
         progress.announce(preview.rollback.items.len() as u64);
     }

@@ -176,7 +176,7 @@ async fn check(publisher: &Endpoint, contracts: &[Contract]) -> anyhow::Result<R
     }
     // Without a name it would be a snapshot of everything.
     if !rules.is_empty() {
-        let progress = ProgressLine::documents();
+        let progress = ProgressLine::counted();
         let read = report.read(publisher, &served, &rules, &progress).await;
         progress.finish();
         read?;

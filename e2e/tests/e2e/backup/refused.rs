@@ -107,6 +107,34 @@ async fn a_full_disk_leaves_no_backup_and_no_part_of_one() -> Outcome {
     Ok(())
 }
 
+/// A reader that ends early has no whole backup, and one of the plan of a restore has not read it.
+#[tokio::test]
+async fn a_pipe_without_a_reader_is_a_failure() -> Outcome {
+    let publisher = publisher(FREE).await?;
+    change(&publisher.api(), &[created(FREE, "a", &json!({"n": 1}))]).await?;
+    let files = folder()?;
+    let file = files.path().join("a.backup").display().to_string();
+    confcast(&publisher, &["backup", "create", &file]).await?;
+    change(&publisher.api(), &[created(FREE, "b", &json!({"n": 1}))]).await?;
+    for arguments in [
+        &["backup", "create", "-"][..],
+        &["restore", "--yes", &file],
+        &["rollback", FREE, "--to-revision", "1", "--yes"],
+    ] {
+        let (reader, writer) = std::io::pipe()?;
+        drop(reader);
+        let output = command(&publisher, arguments)?
+            .stdout(writer)
+            .output()
+            .await?;
+        let (succeeded, text) = printed(&output);
+        let is_named = text.contains(": nothing was ") || text.contains(": no whole backup was ");
+        ensure!(!succeeded && is_named, "{arguments:?}: {text}");
+    }
+    ensure!(value(&publisher, FREE, "b").await? == json!({"n": 1}));
+    Ok(())
+}
+
 /// References from one change set into later ones, and in a circle; secrets that another store seals again.
 #[tokio::test]
 async fn references_and_secrets_come_back_and_schemas_of_today_decide() -> Outcome {
