@@ -59,9 +59,18 @@ struct Shared {
     /// Whether the rows of the store were read: before, replicas may be missing here.
     is_complete: AtomicBool,
     changed: watch::Sender<()>,
-    /// The newest arranged reports, and when they were read.
-    look: Mutex<Option<(Instant, Arc<Look>)>>,
+    arranged: Mutex<Option<Arranged>>,
     waiting: AtomicUsize,
+}
+
+/// The newest arranged reports.
+#[derive(Debug, Clone)]
+struct Arranged {
+    look: Arc<Look>,
+    /// When they were read.
+    at: Instant,
+    /// Whether no replica is missing among them.
+    is_complete: bool,
 }
 
 /// One wait, until this is dropped.
@@ -145,10 +154,18 @@ impl Progress {
         loop {
             changed.borrow_and_update();
             let is_over = Instant::now() >= deadline;
-            let look = self.look();
+            let (
+                Arranged {
+                    look, is_complete, ..
+                },
+                is_shared,
+            ) = self.look();
+            if is_shared {
+                // A report that came since it was read has woken nobody who begins now.
+                changed.mark_changed();
+            }
             let standing = look.standing(write, names && is_over);
-            let reached = self.0.is_complete.load(Acquire)
-                && standing.applied >= wait.needed(standing.replicas);
+            let reached = is_complete && standing.applied >= wait.needed(standing.replicas);
             if reached || is_over {
                 let waited_ms = u64::try_from(begun.elapsed().as_millis());
                 return Applied {
@@ -162,25 +179,38 @@ impl Progress {
                 };
             }
             let pause = waiting.pause(&look, write);
-            // A look after the deadline gives the answer, whatever came until then.
+            // A look after the deadline gives the answer; a shared one is 20 µs old for each replica at
+            // most.
             drop(timeout_at(deadline, changed.changed()).await);
             sleep_until(deadline.min(Instant::now() + pause)).await;
         }
     }
 
-    /// The reports of now, from memory where they were arranged a moment ago: all that wait share them.
-    fn look(&self) -> Arc<Look> {
+    /// The reports of now, and whether they were arranged a moment ago: all that wait share those.
+    fn look(&self) -> (Arranged, bool) {
         // Nothing that holds this lock or the other one waits or leaves anything half changed.
-        let mut last = self.0.look.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked = Instant::now();
-        if let Some((at, look)) = &*last
-            && asked < *at + per_replica(look.replicas())
+        let mut last = self
+            .0
+            .arranged
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let at = Instant::now();
+        if let Some(arranged) = &*last
+            && at < arranged.at + per_replica(arranged.look.replicas())
         {
-            return look.clone();
+            return (arranged.clone(), true);
         }
-        let look = Arc::new(Look::new(self.newest().values().cloned(), Utc::now()));
-        *last = Some((asked, look.clone()));
-        look
+        // Before the reports: rows that are read meanwhile complete only a later look.
+        let is_complete = self.0.is_complete.load(Acquire);
+        // Check-ins wait for the copy alone.
+        let records: Vec<_> = self.newest().values().cloned().collect();
+        let arranged = Arranged {
+            look: Arc::new(Look::new(records.into_iter(), Utc::now())),
+            at,
+            is_complete,
+        };
+        *last = Some(arranged.clone());
+        (arranged, false)
     }
 
     fn newest(&self) -> MutexGuard<'_, HashMap<String, Arc<ReplicaRecord>>> {

@@ -99,6 +99,21 @@ async fn live_replicas_that_follow_the_collection_count() {
     assert!(!now(&progress_of(&[]), &write(5), "1").await.reached);
 }
 
+/// Of so many replicas the reports stay arranged for 40 ms, so the second wait begins with those of the
+/// first one.
+#[tokio::test]
+async fn a_report_that_came_before_a_wait_began_ends_it() {
+    let others = (0..2_000).map(|number| record(&number.to_string(), 5, 0));
+    let records: Vec<_> = others.chain([record("a", 4, 0)]).collect();
+    let progress = progress_of(&records);
+    assert!(!now(&progress, &write(5), "all").await.reached);
+    progress.note(&record("a", 5, 0));
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let all = "all".parse().expect("a wait");
+    let applied = progress.until_applied(&write(5), all, deadline, true).await;
+    assert!(applied.reached && applied.waited_ms < 4_000, "{applied:?}");
+}
+
 #[tokio::test]
 async fn a_replica_says_why_it_has_not_applied_a_write() {
     let refusal = json!({ "id": "d", "revision": 5, "pointer": "/n", "error": "no number" });
