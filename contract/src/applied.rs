@@ -8,7 +8,10 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::ids::{FormatError, Revision};
+use crate::{
+    ids::{FormatError, Revision},
+    status::is_zero,
+};
 
 /// How long a request waits that names no time.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -134,11 +137,6 @@ pub struct Applied {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "utoipa", schema(max_items = 100))]
     pub missing: Vec<NotApplied>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
 }
 
 /// A live replica that has not applied a write.

@@ -316,7 +316,7 @@ async fn count_answers(
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let is_write = !request.method().is_safe()
-        && routes::pattern(&request)
+        && routes::pattern(request.request())
             .and_then(|pattern| writes.get(&*pattern))
             .is_some_and(|methods| methods.contains(request.method()));
     let metrics = request.app_data::<web::Data<Api>>();

@@ -1,8 +1,6 @@
 //! The audit log: its pages, and the newest record of each chain. And what handlers add to it.
 
-use actix_web::{
-    HttpMessage, HttpRequest, HttpResponse, body::BoxBody, dev::ServiceResponse, http::Method, web,
-};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, body::BoxBody, dev::ServiceResponse, web};
 use contract::{
     access::Identity,
     audit::{AuditEvent, AuditedOperation, Entry, PAGE, Tips},
@@ -10,7 +8,9 @@ use contract::{
 use serde::Deserialize;
 use service::http::{
     caller::Caller,
+    methods::known_method,
     problem::{Answered, ProblemError},
+    routes::pattern,
     source,
 };
 
@@ -152,8 +152,10 @@ pub(super) fn record_refusal(answer: &ServiceResponse<BoxBody>) {
         let answered = answer.response().extensions().get::<Answered>().copied();
         let reason = answered.map_or("refused", |answered| answered.kind.as_str());
         let right = answered.and_then(|answered| answered.right);
-        let pattern = request.match_pattern().unwrap_or_default();
-        let target = format!("{} {pattern}", known_method(request.method()));
+        let pattern = pattern(request);
+        let pattern = pattern.as_deref().unwrap_or_default();
+        let method = known_method(request.method()).unwrap_or("other");
+        let target = format!("{method} {pattern}");
         let identity = request.extensions().get::<Identity>().cloned();
         let actor = match identity {
             Some(identity) => identity.name,
@@ -161,23 +163,5 @@ pub(super) fn record_refusal(answer: &ServiceResponse<BoxBody>) {
             None => format!("{UNKNOWN} {}", source::address(request)).into(),
         };
         api.audit.refused(&actor, reason, right, &target);
-    }
-}
-
-/// The method as a record has it: any other one is a text of the peer, of any length.
-fn known_method(method: &Method) -> &str {
-    const KNOWN: [Method; 7] = [
-        Method::GET,
-        Method::HEAD,
-        Method::POST,
-        Method::PUT,
-        Method::PATCH,
-        Method::DELETE,
-        Method::OPTIONS,
-    ];
-    if KNOWN.contains(method) {
-        method.as_str()
-    } else {
-        "other"
     }
 }

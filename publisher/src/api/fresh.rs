@@ -34,7 +34,8 @@ impl FromRequest for Fresh {
     type Future = Extracting<Self>;
 
     /// # Errors
-    /// 400 `bad-request`, 503 `store-unavailable`, 503 `streams-full`, 504 `not-fresh`.
+    /// 400 `bad-request`, 503 `store-unavailable`, 503 `streams-full`, 503 `stopping`,
+    /// 504 `not-fresh`.
     fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
         extract(request, Self, until_fresh)
     }

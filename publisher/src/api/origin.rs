@@ -10,9 +10,9 @@ use actix_web::HttpRequest;
 use contract::{
     Context, FormatError,
     access::{Right, Target},
-    context, event,
+    context,
 };
-use service::http::{caller::Caller, header_text, problem::ProblemError};
+use service::http::{caller::Caller, header_text, problem::ProblemError, trace::traceparent};
 
 use crate::{api::error::ApiError, decide::DocumentKey};
 
@@ -126,11 +126,7 @@ pub(super) fn context(request: &HttpRequest) -> Result<Context, ApiError> {
         context = context.with_reason(&text).map_err(refused)?;
     }
     // W3C Trace Context: a receiver ignores a malformed header.
-    let traceparent = request
-        .headers()
-        .get(event::TRACEPARENT)
-        .and_then(|value| value.to_str().ok());
-    Ok(match traceparent {
+    Ok(match traceparent(request.headers()) {
         Some(text) => context.clone().with_traceparent(text).unwrap_or(context),
         None => context,
     })

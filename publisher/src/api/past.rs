@@ -45,14 +45,7 @@ impl PointQuery {
         } = self;
         Ok(match (revision, at, snapshot) {
             (None, None, None) => None,
-            (Some(revision), None, None) => {
-                let number = revision.parse().ok();
-                let number = number.filter(|number| *number <= MAX_REVISION);
-                Some(Point::Revision(number.ok_or_else(|| {
-                    let detail = format!("expected a number from 0 to {MAX_REVISION}");
-                    ProblemError::bad_request("revision", detail)
-                })?))
-            }
+            (Some(text), None, None) => Some(Point::Revision(revision_of(text)?)),
             (None, Some(time), None) => Some(Point::Time(instant("at", time)?)),
             (None, None, Some(name)) => {
                 Some(Point::Snapshot(name.parse().map_err(|error| {
@@ -63,6 +56,20 @@ impl PointQuery {
             (Some(_), None, Some(_)) => return Err(several("snapshot")),
         })
     }
+}
+
+/// The revision of a request.
+///
+/// # Errors
+/// 400 `bad-request`.
+pub(super) fn revision_of(text: &str) -> Result<Revision, ProblemError> {
+    let number = text.parse().ok();
+    number
+        .filter(|number| *number <= MAX_REVISION)
+        .ok_or_else(|| {
+            let detail = format!("expected a number from 0 to {MAX_REVISION}");
+            ProblemError::bad_request("revision", detail)
+        })
 }
 
 fn several(field: &str) -> ApiError {

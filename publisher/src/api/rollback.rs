@@ -64,8 +64,7 @@ pub(super) async fn of_document(
     };
     let point = point(&rollback)?;
     let author = or_reason(author, &format!("rollback to {point}"));
-    let wait = Wait::of(&api, &author.caller, &request).await?;
-    let wait = wait.unless(rollback.dry_run);
+    let wait = Wait::of_run(&api, &author.caller, &request, rollback.dry_run).await?;
     let slot = api.history_slot(&request).await?;
     let collection = key.0.clone();
     let plan = api.rollbacks().of_document(key, &point, &expected).await;
@@ -121,8 +120,7 @@ pub(super) async fn of_collection(
         ids: ids.map(|ids| ids.iter().cloned().collect()),
         partial: rollback.partial,
     };
-    let wait = Wait::of(&api, &author.caller, &request).await?;
-    let wait = wait.unless(rollback.dry_run);
+    let wait = Wait::of_run(&api, &author.caller, &request, rollback.dry_run).await?;
     let slot = api.history_slot(&request).await?;
     let plan = api
         .rollbacks()
@@ -149,8 +147,7 @@ pub(super) async fn of_set(
     let SetRollbackRequest { dry_run } = optional_request(&body, r#""dryRun": true|false"#)?;
     let reason = format!("undo of change set {}", *set);
     let author = or_reason(Author::of(caller, &request)?, &reason);
-    let wait = Wait::of(&api, &author.caller, &request).await?;
-    let wait = wait.unless(dry_run);
+    let wait = Wait::of_run(&api, &author.caller, &request, dry_run).await?;
     let slot = api.history_slot(&request).await?;
     let changes = api.store.set(&set).await.map_err(RollbackError::from)?;
     require_undo(&author, &set, &changes)?;

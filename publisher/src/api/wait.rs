@@ -15,7 +15,7 @@ use actix_web::{
     web::{self, Query},
 };
 use contract::{
-    CollectionName, DocumentId, Epoch, FormatError, Revision,
+    CollectionName, DocumentId, Epoch, Revision,
     access::{Right, Target},
     applied::{self, Applied, WaitFor},
 };
@@ -29,7 +29,12 @@ use service::http::{
 use tokio::time::Instant;
 
 use crate::{
-    api::{Api, error::ApiError, past, store_failed},
+    api::{
+        Api,
+        error::ApiError,
+        past::{self, revision_of},
+        store_failed,
+    },
     fleet::progress::AppliedWrite,
     store::past::PastError,
     transport::confirm::ConfirmationWanted,
@@ -40,6 +45,25 @@ use crate::{
 struct WaitQuery {
     wait: Option<String>,
     timeout: Option<String>,
+}
+
+impl WaitQuery {
+    fn of(request: &HttpRequest) -> Result<Self, ProblemError> {
+        let query = Query::<Self>::from_query(request.query_string());
+        Ok(query.map_err(ProblemError::unreadable)?.into_inner())
+    }
+
+    /// How many replicas, and for how long.
+    fn limits(&self) -> Result<(WaitFor, Duration), ProblemError> {
+        let wait = self.wait.as_deref().map(str::parse).transpose();
+        let wait = wait.map_err(|error| ProblemError::bad_request("wait", error))?;
+        let timeout = self.timeout.as_deref().map(applied::timeout).transpose();
+        let timeout = timeout.map_err(|error| ProblemError::bad_request("timeout", error))?;
+        Ok((
+            wait.unwrap_or(WaitFor::All),
+            timeout.unwrap_or(applied::DEFAULT_TIMEOUT),
+        ))
+    }
 }
 
 /// What a request waits for; nothing, for most.
@@ -69,18 +93,26 @@ impl Wait {
         caller: &Caller,
         request: &HttpRequest,
     ) -> Result<Self, ApiError> {
-        let query = Query::<WaitQuery>::from_query(request.query_string());
-        let query = query.map_err(ProblemError::unreadable)?.into_inner();
-        if query.wait.is_none() && query.timeout.is_none() {
-            return Ok(Self(None));
-        }
-        let asked = Asked::of(api, caller, request, query).await?;
-        Ok(Self(Some(asked)))
+        Self::of_run(api, caller, request, false).await
     }
 
-    /// Nothing is waited for where nothing is written.
-    pub(super) fn unless(self, dry_run: bool) -> Self {
-        if dry_run { Self(None) } else { self }
+    /// The same for a request that may be a dry run, which writes nothing and waits for nothing.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub(super) async fn of_run(
+        api: &Api,
+        caller: &Caller,
+        request: &HttpRequest,
+        dry_run: bool,
+    ) -> Result<Self, ApiError> {
+        let query = WaitQuery::of(request)?;
+        let limits = query.limits()?;
+        if dry_run || (query.wait.is_none() && query.timeout.is_none()) {
+            return Ok(Self(None));
+        }
+        let asked = Asked::of(api, caller, request, limits).await?;
+        Ok(Self(Some(asked)))
     }
 
     /// Waits for a write that is committed. `None` where nothing is waited for.
@@ -123,17 +155,13 @@ impl Asked {
         api: &Api,
         caller: &Caller,
         request: &HttpRequest,
-        WaitQuery { wait, timeout }: WaitQuery,
+        (wait, timeout): (WaitFor, Duration),
     ) -> Result<Self, ApiError> {
-        let wait = wait.as_deref().map(str::parse).transpose();
-        let wait = wait.map_err(|error| ProblemError::bad_request("wait", error))?;
-        let timeout = timeout.as_deref().map(applied::timeout).transpose();
-        let timeout = timeout.map_err(|error| ProblemError::bad_request("timeout", error))?;
         let slot = api.streams.open(Source::of(request), SlotUse::Wait)?;
         let identity = api.store.identity().await.map_err(store_failed)?;
         Ok(Self {
-            wait: wait.unwrap_or(WaitFor::All),
-            timeout: timeout.unwrap_or(applied::DEFAULT_TIMEOUT),
+            wait,
+            timeout,
             epoch: identity.epoch,
             names: caller.may(Right::Observe, Target::Service),
             slot,
@@ -196,25 +224,15 @@ pub(super) async fn applied(
 ) -> Result<HttpResponse, ApiError> {
     let collection = api.collection(&caller, &name)?;
     let AppliedQuery { revision, id } = query.into_inner();
-    let revision: Option<Revision> =
-        revision
-            .map(|text| text.parse())
-            .transpose()
-            .map_err(|_error| {
-                let detail = "expected a revision: a number, and the newest one without it";
-                ProblemError::bad_request("revision", detail)
-            })?;
-    let id: Option<DocumentId> = id.map(|id| id.parse()).transpose().map_err(|error| {
-        let error: FormatError = error;
-        ProblemError::bad_request("id", error)
-    })?;
+    let revision = revision.map(|text| revision_of(&text)).transpose()?;
+    let id = id.map(|id| id.parse::<DocumentId>()).transpose();
+    let id = id.map_err(|error| ProblemError::bad_request("id", error))?;
     let target = match &id {
         Some(id) => Target::Document(&collection, id),
         None => Target::Collection(&collection),
     };
     caller.require_one(&[Right::Read, Right::Observe], target)?;
-    let wait = Query::<WaitQuery>::from_query(request.query_string());
-    let wait = wait.map_err(ProblemError::unreadable)?.into_inner();
+    let limits = WaitQuery::of(&request)?.limits()?;
     let heads = BTreeSet::from([collection.clone()]);
     let newest = api.store.heads(&heads).await.map_err(store_failed)?;
     let newest = newest.first().map_or(0, |head| head.revision);
@@ -226,7 +244,7 @@ pub(super) async fn applied(
         };
         return Err(past::refused(ahead, &caller, &collection));
     }
-    let asked = Asked::of(&api, &caller, &request, wait).await?;
+    let asked = Asked::of(&api, &caller, &request, limits).await?;
     let documents = id.map(|id| vec![(collection.clone(), id, revision)]);
     let revisions = BTreeMap::from([(collection, revision)]);
     let applied = asked.until_applied(&api, revisions, documents).await;

@@ -154,7 +154,7 @@ impl Bodies {
     fn routes(&self, request: &ServiceRequest) -> Option<(&String, &PathRoutes)> {
         // A path without parameters is its own pattern, and need not be looked for by the router.
         let known = self.by_pattern.get_key_value(request.path());
-        known.or_else(|| self.by_pattern.get_key_value(&*pattern(request)?))
+        known.or_else(|| self.by_pattern.get_key_value(&*pattern(request.request())?))
     }
 }
 

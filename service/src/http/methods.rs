@@ -55,6 +55,20 @@ pub async fn answer_methods(
     Ok(answer)
 }
 
+/// A method that the API could have. Any other one is a text of the peer, of any length.
+pub fn known_method(method: &Method) -> Option<&str> {
+    const KNOWN: [Method; 7] = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::OPTIONS,
+    ];
+    KNOWN.contains(method).then(|| method.as_str())
+}
+
 fn method_not_allowed(allow: &str, request: &HttpRequest) -> HttpResponse {
     let detail = with_elsewhere(format!("Send one of {allow}"), request);
     let problem = Problem::new(ProblemKind::MethodNotAllowed, detail);

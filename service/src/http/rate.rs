@@ -154,21 +154,23 @@ struct Shared {
     writes: Option<ClassCounters>,
     follows: Option<ClassCounters>,
     /// Classes by method and pattern.
-    classes: HashMap<(Method, String), RequestClass>,
+    /// The classes of the methods of each path.
+    classes: HashMap<&'static str, Vec<(Method, RequestClass)>>,
 }
 
 impl Rates {
     /// For the routes of a table.
     pub fn new(limits: RateLimits, table: &[ApiRoute]) -> Self {
-        let classes = table.iter().map(|route| {
-            let key = (route.method().clone(), route.path().to_owned());
-            (key, route.class())
-        });
+        let mut classes: HashMap<_, Vec<_>> = HashMap::new();
+        for route in table {
+            let of_path = classes.entry(route.path()).or_default();
+            of_path.push((route.method().clone(), route.class()));
+        }
         Self(Arc::new(Shared {
             reads: limits.reads.map(ClassCounters::new),
             writes: limits.writes.map(ClassCounters::new),
             follows: limits.follows.map(ClassCounters::new),
-            classes: classes.collect(),
+            classes,
         }))
     }
 
@@ -180,12 +182,13 @@ impl Rates {
     /// A request that no route has counts as a read: its answer costs no less.
     fn class(&self, request: &ServiceRequest) -> RequestClass {
         let method = match request.method() {
-            method if *method == Method::HEAD => Method::GET,
-            method => method.clone(),
+            &Method::HEAD => &Method::GET,
+            method => method,
         };
-        let pattern = pattern(request).unwrap_or_default().to_string();
-        let class = self.0.classes.get(&(method, pattern));
-        class.copied().unwrap_or(RequestClass::Read)
+        let of_path = pattern(request.request()).and_then(|path| self.0.classes.get(&*path));
+        let mut classes = of_path.into_iter().flatten();
+        let class = classes.find(|(of, _class)| of == method);
+        class.map_or(RequestClass::Read, |(_method, class)| *class)
     }
 
     fn check(&self, class: RequestClass, source: &Source) -> Result<(), Exceeded> {

@@ -8,7 +8,7 @@
 use std::rc::Rc;
 
 use actix_web::{
-    FromRequest, Handler, HttpMessage, Responder, Route, Scope, dev::ServiceRequest, http::Method,
+    FromRequest, Handler, HttpMessage, HttpRequest, Responder, Route, Scope, http::Method,
     middleware::from_fn, web,
 };
 use contract::{
@@ -161,7 +161,7 @@ pub fn add(mut scope: Scope, table: Vec<ApiRoute>) -> Scope {
 /// The pattern of the path of a request; `None` when no route has the path.
 ///
 /// actix-web tries one pattern after the other, so the layers share what the first of them found.
-pub fn pattern(request: &ServiceRequest) -> Option<Rc<str>> {
+pub fn pattern(request: &HttpRequest) -> Option<Rc<str>> {
     #[derive(Clone)]
     struct Found(Option<Rc<str>>);
     let known = request.extensions().get::<Found>().cloned();

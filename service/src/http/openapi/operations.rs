@@ -66,6 +66,7 @@ pub fn from_revision_on(operation: ApiOperation) -> ApiOperation {
         .problems(&[
             ProblemKind::BadRequest,
             ProblemKind::NotFresh,
+            ProblemKind::Stopping,
             ProblemKind::StreamsFull,
         ])
 }

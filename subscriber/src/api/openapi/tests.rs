@@ -39,7 +39,6 @@ const OF_PUBLISHER: &[ProblemKind] = &[
     ProblemKind::SetTooLarge,
     ProblemKind::Schema,
     ProblemKind::Unreadable,
-    ProblemKind::Stopping,
     ProblemKind::NotCommitted,
     ProblemKind::OutcomeUnknown,
     ProblemKind::StoreUnavailable,
