@@ -67,11 +67,6 @@ mod remembered {
 
     use super::*;
 
-    /// The name of the system in the conventions; a service may hand events over its own way.
-    fn messaging_system(transport: Option<Transport>) -> &'static str {
-        transport.map_or("confcast", Transport::messaging_system)
-    }
-
     /// Spans that are remembered for handlers.
     const REMEMBERED: usize = 256;
     /// Changes of a page that its span is linked to, at most.
@@ -105,7 +100,8 @@ mod remembered {
                 "process",
                 otel.name = %format_args!("process {}", change.collection),
                 otel.kind = "consumer",
-                messaging.system = messaging_system(transport),
+                // A service may hand events over its own way.
+                messaging.system = transport.map_or("confcast", Transport::messaging_system),
                 messaging.operation.name = "process",
                 messaging.operation.r#type = "process",
                 messaging.destination.name = %change.collection,
@@ -136,7 +132,7 @@ mod remembered {
                 parent: None,
                 "catch up",
                 otel.kind = "consumer",
-                messaging.system = messaging_system(Some(Transport::Feed)),
+                messaging.system = Transport::Feed.messaging_system(),
                 messaging.operation.name = "process",
                 messaging.operation.r#type = "process",
                 messaging.batch.message_count = changes.len(),

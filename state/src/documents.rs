@@ -38,18 +38,15 @@ impl Documents {
 
     /// All documents, by id.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Document> {
-        self.order.iter().filter_map(|id| self.get(id))
+        self.after(None)
     }
 
-    /// The documents after an id, by id.
+    /// The documents after an id, by id; all of them after none.
     pub(crate) fn after<'a>(
         &'a self,
         id: Option<&DocumentId>,
     ) -> impl Iterator<Item = &'a Document> {
-        let all = id.is_none().then(|| self.order.iter());
-        let rest = id.map(|id| self.order.after(id));
-        let ids = all.into_iter().flatten().chain(rest.into_iter().flatten());
-        ids.filter_map(|id| self.get(id))
+        self.order.after(id).filter_map(|id| self.get(id))
     }
 
     /// Takes a document, in place of its other revision, which it returns.

@@ -102,10 +102,10 @@ impl<E: HasId> IdMap<E> {
 
     /// Removes the entry of an id. The leaves stay as many as they were.
     pub fn remove(&mut self, id: &str) -> Option<E> {
+        // Nothing is copied for an id that is not there.
+        let removed = self.get(id)?.clone();
         let hash = self.hasher.hash_one(id);
-        self.get(id)?;
         let leaf = self.leaf_mut(index(hash, self.leaves));
-        let removed = leaf.iter().find(|slot| slot.is(hash, id))?.entry.clone();
         *leaf = leaf
             .iter()
             .filter(|slot| !slot.is(hash, id))
@@ -170,10 +170,10 @@ impl<E: HasId> IdMap<E> {
         let added = self.leaves;
         let source = added - (1 << added.ilog2());
         self.leaves += 1;
-        let leaf = mem::take(self.leaf_mut(source));
+        let leaf = self.leaf_mut(source);
         let (moved, stay): (Vec<_>, Vec<_>) =
             (leaf.iter().cloned()).partition(|slot| index(slot.hash, added + 1) == added);
-        *self.leaf_mut(source) = stay.into();
+        *leaf = stay.into();
         if added == WIDTH.pow(self.height) {
             self.root = Node::Branch([self.root.clone()].into());
             self.height += 1;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use contract::{
-    CollectionName, Digest, DocumentId, Epoch, Proof, Revision, fleet::SettledPoint,
+    CollectionName, Digest, Document, DocumentId, Epoch, Proof, Revision, fleet::SettledPoint,
     snapshot::SnapshotItem,
 };
 use serde::{Deserialize, Serialize};
@@ -247,6 +247,7 @@ impl Image {
             collections,
             ..Root::default()
         };
+        let mut documents: BTreeMap<CollectionName, Vec<Document>> = BTreeMap::new();
         let mut count = 0;
         loop {
             sum.update(&line);
@@ -261,25 +262,27 @@ impl Image {
             count += 1;
             let item: SnapshotItem =
                 serde_json::from_slice(&line).map_err(not_understood(count + 1))?;
-            let collection = root
-                .collections
-                .get_mut(&item.collection)
-                .filter(|_held| item.document.crc() == item.crc);
-            collection
-                .ok_or(ImageError::Disagrees(item.collection))?
-                .put(item.document);
+            let is_known = root.collections.contains_key(&item.collection);
+            if !is_known || item.document.crc() != item.crc {
+                return Err(ImageError::Disagrees(item.collection));
+            }
+            let of_collection = documents.entry(item.collection).or_default();
+            of_collection.push(item.document);
         }
         // Bytes after the end line mean that two images were mixed.
         if !input.fill_buf()?.is_empty() {
             return Err(ImageError::Unproven);
         }
         for (name, count, digest) in sums {
-            let held = root
-                .collections
-                .get_mut(&name)
-                .filter(|held| held.count() == count && held.digest == digest);
+            let Some(held) = root.collections.get_mut(&name) else {
+                return Err(ImageError::Disagrees(name));
+            };
+            held.hold(documents.remove(&name).unwrap_or_default());
+            if held.count() != count || held.digest != digest {
+                return Err(ImageError::Disagrees(name));
+            }
             // Staged changes are not in an image, so the collection may be settled now.
-            held.ok_or(ImageError::Disagrees(name))?.note_settled();
+            held.note_settled();
         }
         Ok(Self {
             root,

@@ -1,10 +1,10 @@
 //! The state machine of a replica: its documents, and the decision about each change that arrives.
 //!
-//! Reading order: [`root`] (the state that readers see), [`id_map`] and `documents` (how documents are
-//! found), [`collection`] (documents, watermark,
-//! digest), [`received`] (a change that arrives), [`machine`] (decide and apply), `staging`
-//! (changes that wait for a change set), `sets` (the last change sets), [`snapshot`] (prove a load
-//! complete, then install it), [`image`] (the last known good state as bytes).
+//! Reading order: [`root`] (the state that readers see), [`id_map`], `order` and `documents` (how
+//! documents are found and listed), [`collection`] (documents, watermark, digest), [`received`] (a
+//! change that arrives), [`machine`] (decide and apply), `staging` (changes that wait for a change
+//! set), `sets` (the last change sets), [`snapshot`] (prove a load complete, then install it),
+//! [`image`] (the last known good state as bytes).
 //!
 //! A step goes like this: a change arrives as [`ReceivedChange`]; [`Machine::apply`] decides about it
 //! and makes it visible, stages it or ignores it; the caller takes [`Machine::take_visible`] and

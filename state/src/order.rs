@@ -2,7 +2,10 @@
 //!
 //! A change copies one page and a path of the map that has the pages. Cloning shares everything.
 
-use std::sync::Arc;
+use std::{
+    ops::Bound::{Included, Unbounded},
+    sync::Arc,
+};
 
 use contract::DocumentId;
 use imbl::OrdMap;
@@ -18,17 +21,20 @@ pub(crate) struct Order {
 }
 
 impl Order {
-    /// All ids.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &DocumentId> {
-        self.pages.values().flat_map(|page| page.iter())
-    }
-
-    /// The ids after one.
-    pub(crate) fn after<'a>(&'a self, id: &DocumentId) -> impl Iterator<Item = &'a DocumentId> {
-        let page = self.pages.get_prev(id);
-        let from = page.map_or(id, |(first, _page)| first).clone();
-        let pages = self.pages.range(from..);
-        pages.flat_map(move |(_first, page)| &page[page.partition_point(|held| held <= id)..])
+    /// The ids after one; all of them after none.
+    pub(crate) fn after<'a>(
+        &'a self,
+        id: Option<&DocumentId>,
+    ) -> impl Iterator<Item = &'a DocumentId> {
+        let from = id.map_or(Unbounded, |id| {
+            let page = self.pages.get_prev(id);
+            Included(page.map_or(id, |(first, _page)| first).clone())
+        });
+        let pages = self.pages.range((from, Unbounded));
+        pages.flat_map(move |(_first, page)| {
+            let at = id.map_or(0, |id| page.partition_point(|held| held <= id));
+            &page[at..]
+        })
     }
 
     /// Adds an id that it does not have.
@@ -118,11 +124,11 @@ mod tests {
                     model.insert(id);
                 }
             }
-            assert!(order.iter().eq(&model));
-            assert!(old.iter().eq(&old_model), "a clone stays");
+            assert!(order.after(None).eq(&model));
+            assert!(old.after(None).eq(&old_model), "a clone stays");
             let after = id(after);
             let rest = model.range::<DocumentId, _>((Bound::Excluded(&after), Bound::Unbounded));
-            assert!(order.after(&after).eq(rest));
+            assert!(order.after(Some(&after)).eq(rest));
             assert!(order.pages.values().all(|page| (1..=PAGE).contains(&page.len())));
         }
     }

@@ -246,7 +246,7 @@ impl ReceivedChange {
             last_set: data.last_set.unwrap_or(0),
             change_set: membership(data.change_set.clone(), &data.collection, revision),
             proof: data.proof,
-            // The envelope has it.
+            // The data of an event has no commit time: what is read this way is not measured.
             origin: Origin::default(),
         })
     }

@@ -32,7 +32,7 @@ pub(crate) use swap_cell::SwapCell;
 pub(crate) use view::Unserved;
 pub use view::View;
 pub(crate) use view::{GRACE, Gaps, TypedReach};
-use writer::{Moment, Writer};
+use writer::{ClockReading, Writer};
 
 /// Owner of the state of a replica.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ pub(crate) struct Cache {
 impl Cache {
     /// A cache that follows these collections and holds nothing.
     pub(crate) fn new(collections: &BTreeSet<CollectionName>, check_in: Duration) -> Self {
-        let now = Moment::now();
+        let now = ClockReading::now();
         let mut writer = Writer::new(collections, check_in, now.wall);
         let view = SwapCell::new(writer.view(now));
         Self {
@@ -339,7 +339,7 @@ impl Cache {
     /// Publishes the view of the writer, under its lock. Returns the views that no reader holds any
     /// more, to be freed without it.
     fn publish(&self, writer: &mut Writer) -> Vec<Arc<View>> {
-        let now = Moment::now();
+        let now = ClockReading::now();
         let view = writer.view(now);
         let now = now.monotonic;
         let version = view.buffers.version;

@@ -70,14 +70,14 @@ pub(super) struct Writer {
 
 /// One moment by both clocks of the host.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Moment {
+pub(super) struct ClockReading {
     /// The clock that nobody sets: for everything that is decided.
     pub(super) monotonic: Instant,
     /// The clock that other hosts share, approximately: for measures.
     pub(super) wall: DateTime<Utc>,
 }
 
-impl Moment {
+impl ClockReading {
     /// Reads the clocks.
     pub(super) fn now() -> Self {
         Self {
@@ -348,7 +348,7 @@ impl Writer {
     }
 
     /// The view that readers get from now on.
-    pub(super) fn view(&mut self, now: Moment) -> View {
+    pub(super) fn view(&mut self, now: ClockReading) -> View {
         // Heads are reached in the order in which they came, so the oldest pending ones are first.
         while self
             .pending_heads
@@ -452,7 +452,7 @@ mod tests {
         status::ReplicaState,
     };
 
-    impl From<Instant> for Moment {
+    impl From<Instant> for ClockReading {
         fn from(monotonic: Instant) -> Self {
             let wall = DateTime::UNIX_EPOCH;
             Self { monotonic, wall }
@@ -626,7 +626,7 @@ mod tests {
         }
         assert_eq!(writer.delays().changes(), 0, "no reader sees them");
         let (monotonic, wall) = (requested_at, at(100));
-        writer.view(Moment { monotonic, wall });
+        writer.view(ClockReading { monotonic, wall });
         let delays = writer.delays();
         assert_eq!(
             (delays.changes(), delays.sum_ms, delays.clock_ahead),
@@ -634,7 +634,7 @@ mod tests {
         );
         // A repetition is no change.
         assert_eq!(writer.apply(&change(11)), Decision::Duplicate);
-        writer.view(Moment { monotonic, wall });
+        writer.view(ClockReading { monotonic, wall });
         assert_eq!(writer.delays().changes(), 2);
     }
 }

@@ -33,7 +33,7 @@ type Key = (usize, DocumentId);
 /// The values of a decoder.
 type Values = IdMap<Entry>;
 
-/// A value, and its id beside it: who looks for it compares the id first.
+/// A value, and its id beside it: a lookup compares the id first.
 #[derive(Debug, Clone)]
 struct Entry {
     id: DocumentId,
