@@ -278,7 +278,7 @@ make_etcd-module() {
 make_otel-collector() {
   need go "Go 1.26 or newer"
   say "building an OpenTelemetry collector $collector, about 2 minutes and 1 GB of Go's caches"
-  go_program "$1/otel-collector" collector ""
+  go_program "$1/otel-collector" collector "-X main.version=$collector"
   [[ $("$1/otel-collector" --version) == *"$collector"* ]] || fail "otel-collector reports another version than $collector"
 }
 

@@ -58,7 +58,6 @@ ROWS = {
                (rate("confcast_subscriber_resets_total"), "resets"),
                (rate("confcast_replicas_diverged_total"), "diverged check-ins")), unit="ops"),
     ),
-    # The time from a commit to its application in the replicas belongs here, once a metric measures it.
     "Writes and events": (
         Panel("Writes by status", "Answers to writes, by HTTP status.",
               ((rate("confcast_writes_total", "status"), "{{status}}"),), unit="ops", stacked=True),

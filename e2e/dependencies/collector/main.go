@@ -15,6 +15,9 @@ import (
 	"go.opentelemetry.io/collector/service/telemetry/otelconftelemetry"
 )
 
+// As go.mod has it; set when the program is built.
+var version = "unknown"
+
 func main() {
 	factories := func() (otelcol.Factories, error) {
 		receivers, err := otelcol.MakeFactoryMap[receiver.Factory](otlpreceiver.NewFactory())
@@ -29,7 +32,7 @@ func main() {
 		}, err
 	}
 	settings := otelcol.CollectorSettings{
-		BuildInfo: component.BuildInfo{Command: "collector", Version: "0.161.0"},
+		BuildInfo: component.BuildInfo{Command: "collector", Version: version},
 		Factories: factories,
 		ConfigProviderSettings: otelcol.ConfigProviderSettings{
 			ResolverSettings: confmap.ResolverSettings{

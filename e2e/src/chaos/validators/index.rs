@@ -116,43 +116,31 @@ impl<'a> WriteIndex<'a> {
     pub fn order(&self, seen: SeenValue, key: DocumentKey) -> Order {
         let own = self.write(seen.token);
         let revision = own.and_then(|write| revision_of(write, key));
-        let rollback = || {
-            let any = self.rollback_to(key, seen, Millis::MAX);
+        let acked = || self.rollback(key, Millis::MAX, |member| gives(member, seen));
+        let unknown = || {
+            let any = self.rollback(key, Millis::MAX, |member| member.revision.is_none());
             any.filter(|_| revision.is_some())
         };
         let write = match revision {
             Some(revision) if revision == seen.revision => own,
-            _ => self
-                .certain_rollback_to(key, seen)
-                .or_else(rollback)
-                .or(own),
+            _ => acked().or_else(unknown).or(own),
         };
         (write.map_or(0, |write| self.era(write)), seen.revision)
     }
 
-    /// The acknowledged rollback that gave a document this value at this revision.
-    fn certain_rollback_to(&self, key: DocumentKey, seen: SeenValue) -> Option<&'a Write> {
+    /// The newest rollback begun by a time, of the requests for a document that fit.
+    fn rollback(
+        &self,
+        key: DocumentKey,
+        by: Millis,
+        fits: impl Fn(&WrittenDocument) -> bool,
+    ) -> Option<&'a Write> {
         let mut requests = self.requests[key.slot()].iter().rev();
         requests.find_map(|(token, member)| {
-            let write = self.write(*token).filter(|write| write.is_rollback)?;
-            let fits = member.revision == Some(seen.revision)
-                && !member.deletes
-                && member.restored.is_none_or(|token| token == seen.token);
-            fits.then_some(write)
+            let write = self.write(*token);
+            let write = write.filter(|write| write.is_rollback && write.started <= by)?;
+            fits(member).then_some(write)
         })
-    }
-
-    /// A rollback that may have given a document this value at this revision by a time.
-    fn rollback_to(&self, key: DocumentKey, seen: SeenValue, by: Millis) -> Option<&'a Write> {
-        let unknown = || {
-            let mut requests = self.requests[key.slot()].iter().rev();
-            requests.find_map(|(token, member)| {
-                let write = self.write(*token).filter(|write| write.started <= by)?;
-                (write.is_rollback && member.revision.is_none()).then_some(write)
-            })
-        };
-        let certain = self.certain_rollback_to(key, seen);
-        certain.filter(|write| write.started <= by).or_else(unknown)
     }
 
     /// The number of restores before a history, when it is known.
@@ -352,7 +340,8 @@ impl<'a> WriteIndex<'a> {
             .revision
             .filter(|revision| *revision != seen.revision)?;
         // A rollback gives an earlier value another revision.
-        if self.rollback_to(key, seen, at).is_some() {
+        let fits = |member: &WrittenDocument| member.revision.is_none() || gives(member, seen);
+        if self.rollback(key, at, fits).is_some() {
             return None;
         }
         Some(format!(
@@ -403,6 +392,13 @@ impl<'a> WriteIndex<'a> {
             .filter_map(line)
             .collect()
     }
+}
+
+/// Whether the answer to a rollback says that it gave the document this value at this revision.
+fn gives(member: &WrittenDocument, seen: SeenValue) -> bool {
+    member.revision == Some(seen.revision)
+        && !member.deletes
+        && member.restored.is_none_or(|token| token == seen.token)
 }
 
 #[cfg(test)]
