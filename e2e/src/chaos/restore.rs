@@ -21,6 +21,8 @@ const DUPLICATE: i32 = 11000;
 const FLEET: &str = "_replicas";
 /// The collection that a publisher initialises when it starts and finds it empty.
 const META: &str = "_meta";
+/// The row of it that says which store this is. It has others, in no order.
+const STORE: &str = "store";
 /// Documents per insert.
 const PIECE: usize = 1_000;
 
@@ -69,9 +71,9 @@ impl Dump {
         let meta = self
             .database
             .collection::<Document>(META)
-            .find_one(Document::new())
+            .find_one(doc! { "_id": STORE })
             .await?;
-        Ok(meta.context("no _meta")?.get_i64("counter")?.try_into()?)
+        Ok(meta.context("_meta has no row of the store")?.get_i64("counter")?.try_into()?)
     }
 
     /// Restores everything.
