@@ -31,10 +31,12 @@ fn every_measurement_completes() -> anyhow::Result<()> {
         .collect();
     ensure!(measured == (1..=18).collect(), "{measured:?}\n{output}");
     for row in rows {
+        // A change may be seen before its commit is answered: then it takes no time after that.
+        let ours = row["ours"].as_str().context("ours")?;
+        let may_be_zero = ours.contains("before the commit returned");
+        let counts = |figure: f64| figure > 0.0 || (may_be_zero && figure == 0.0);
         ensure!(
-            row["figure"]["median"]
-                .as_f64()
-                .is_some_and(|figure| figure > 0.0),
+            row["figure"]["median"].as_f64().is_some_and(counts),
             "{row}"
         );
         // A row with a target has a ratio, or is a figure that has none.
@@ -42,8 +44,7 @@ fn every_measurement_completes() -> anyhow::Result<()> {
             .as_f64()
             .or(row["figure"]["median"].as_f64());
         ensure!(
-            row["target"].is_null()
-                || judged.is_some_and(|ratio| ratio > 0.0) && row["reached"].is_boolean(),
+            row["target"].is_null() || judged.is_some_and(counts) && row["reached"].is_boolean(),
             "{row}"
         );
     }

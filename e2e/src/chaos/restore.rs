@@ -73,7 +73,10 @@ impl Dump {
             .collection::<Document>(META)
             .find_one(doc! { "_id": STORE })
             .await?;
-        Ok(meta.context("_meta has no row of the store")?.get_i64("counter")?.try_into()?)
+        Ok(meta
+            .context("_meta has no row of the store")?
+            .get_i64("counter")?
+            .try_into()?)
     }
 
     /// Restores everything.
