@@ -305,14 +305,12 @@ impl Cache {
         loop {
             // Before the view is read: a change after that wakes the loop below.
             state_changed.mark_unchanged();
-            let view = self.view();
-            let now = Instant::now();
-            let state = view.state(now);
+            let (state, changes_after) = self.state(Instant::now());
             self.states
                 .send_if_modified(|last| std::mem::replace(last, state) != state);
             // A state also changes without a new view: when a grace or the confirmation runs out.
             let by_time = async {
-                match view.state_changes_after(now) {
+                match changes_after {
                     Some(then) => sleep_until(then.into()).await,
                     None => std::future::pending().await,
                 }
@@ -322,6 +320,13 @@ impl Cache {
                 () = by_time => {}
             }
         }
+    }
+
+    /// The state now, and when time alone may change it. It keeps no view: whoever waits with one keeps
+    /// everything in memory that was replaced since.
+    fn state(&self, now: Instant) -> (ReplicaState, Option<Instant>) {
+        let view = self.view_guard();
+        (view.state(now), view.state_changes_after(now))
     }
 
     /// Applies `change`, then publishes the view that follows. All changes come this way, besides those of

@@ -11,6 +11,7 @@ use std::{
 };
 
 use client::{ClientError, RetryPolicy, live_feed::FeedMessage};
+use contract::Epoch;
 use tokio::time::sleep;
 
 use super::{EventSource, Intake, IntakeConnection};
@@ -68,22 +69,25 @@ impl FeedIntake {
         }
     }
 
+    /// The watermarks that the next feed begins at, and the epoch that they count in; `None` while
+    /// nothing is held that has revisions. What is held beyond a gap comes again, and counts as a
+    /// duplicate.
+    fn position(&self) -> Option<(Cursor, Epoch)> {
+        let view = self.intake.cache.view_guard();
+        let collections = view.root().collections();
+        let since = collections
+            .filter(|(name, held)| held.versioned() && view.is_served(name))
+            .map(|(name, held)| (name.clone(), held.watermark()))
+            .collect();
+        Some((since, view.root().epoch()?))
+    }
+
     /// Receives events until the feed says that it cannot go on, or fails.
     ///
     /// # Errors
     /// When the feed cannot be opened, or it ends without saying why.
     async fn receive(&self) -> Result<(), FeedError> {
-        let view = self.intake.cache.view();
-        let Some(epoch) = view.root().epoch() else {
-            return Err(FeedError::NoRevisions);
-        };
-        // From the watermarks: what is held beyond a gap comes again, and counts as a duplicate.
-        let since: Cursor = view
-            .root()
-            .collections()
-            .filter(|(name, held)| held.versioned() && view.is_served(name))
-            .map(|(name, held)| (name.clone(), held.watermark()))
-            .collect();
+        let (since, epoch) = self.position().ok_or(FeedError::NoRevisions)?;
         let mut feed = self.intake.source.live_feed(&since, epoch).await?;
         self.connection.connected();
         loop {

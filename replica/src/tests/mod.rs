@@ -10,6 +10,7 @@ mod freshness;
 mod handlers;
 mod id_only;
 mod load;
+mod memory;
 mod persistence;
 mod refusals;
 #[cfg(feature = "actix")]

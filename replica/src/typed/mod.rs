@@ -203,31 +203,12 @@ impl Typed {
         let mut written = cache.written();
         loop {
             written.mark_unchanged();
-            let view = cache.view();
-            // A view that is hidden or incomplete must not become values.
-            if view.loaded() {
-                let before = self.projection();
-                self.opening
-                    .fetch_new(before.new_documents(view.root()))
-                    .await;
-                let reopen = self.opening.take_changed();
-                let next = before.next_after(view.root(), &reopen).await;
-                // First the log, then the readers: an old value has its reason in the log.
-                log_refusals(&next, &before);
-                let reach = TypedReach {
-                    unread: BTreeSet::new(),
-                    partial: next.partial(),
-                };
-                drop(self.projection.publish(next));
-                // After the values, so that no state promises what cannot be read yet.
-                cache.note_typed(reach);
-                self.projected.send_replace(());
-                if self.decoders.is_empty() {
-                    // Without types nothing reads the projection: no change need wake this.
-                    drop(written);
-                    return std::future::pending().await;
-                }
+            if self.project_newest(cache).await && self.decoders.is_empty() {
+                // Without types nothing reads the projection: no change need wake this.
+                drop(written);
+                return std::future::pending().await;
             }
+            // No view is kept meanwhile, nor what it has of documents that are replaced.
             let written = async { written.changed().await };
             tokio::select! {
                 changed = written => {
@@ -238,6 +219,34 @@ impl Typed {
                 () = self.opening.until_changed() => {}
             }
         }
+    }
+
+    /// Projects the newest view, if readers may see it. Returns whether they may.
+    async fn project_newest(&self, cache: &Cache) -> bool {
+        let view = cache.view();
+        // A view that is hidden or incomplete must not become values.
+        if !view.loaded() {
+            return false;
+        }
+        let before = self.projection();
+        self.opening
+            .fetch_new(before.new_documents(view.root()))
+            .await;
+        let reopen = self.opening.take_changed();
+        let next = before.next_after(view.root(), &reopen).await;
+        // First the log, then the readers: an old value has its reason in the log.
+        log_refusals(&next, &before);
+        let reach = TypedReach {
+            unread: BTreeSet::new(),
+            partial: next.partial(),
+        };
+        // Who holds the old one would keep it in memory until the next change.
+        drop(before);
+        drop(self.projection.publish(next));
+        // After the values, so that no state promises what cannot be read yet.
+        cache.note_typed(reach);
+        self.projected.send_replace(());
+        true
     }
 }
 

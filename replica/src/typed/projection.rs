@@ -51,7 +51,7 @@ impl HasId for Entry {
 pub(crate) struct Projection {
     /// The decoders of the replica.
     decoders: Arc<[TypedDecoder]>,
-    /// The newest root that was seen.
+    /// The newest root that was seen; none without types.
     root: Root,
     /// Whether any root was seen.
     loaded: bool,
@@ -99,15 +99,15 @@ impl Projection {
     /// others are decoded again.
     pub(crate) async fn next_after(&self, root: &Root, reopen: &Reopen) -> Self {
         let mut next = Self {
-            root: root.clone(),
             loaded: true,
             ..self.clone()
         };
-        // The root is all that a replica without types needs.
+        // Without types nothing is compared with a later root, and none is kept in memory.
         if self.decoders.is_empty() {
             next.was_whole = true;
             return next;
         }
+        next.root = root.clone();
         let mut bytes = 0;
         // Only what differs is decoded: the cost is that of the change, not of the collection.
         for difference in root.changes_since(&self.root) {
