@@ -8,12 +8,14 @@
 //! off. So a reader that stalls costs those of later texts nothing. A text that has had one reader
 //! for a while keeps nothing behind it. Nothing here knows what a text is of.
 //!
-//! A piece is compressed by the first reader that takes the compressed form, once for all of them: a
-//! frame of zstd for each piece, which one after the other are an answer in the coding `zstd` (RFC
-//! 8878, section 3). The reader that begins a text takes it so only over a network: that of one load
-//! would take longer than the bytes do over loopback.
+//! Some pieces together are compressed by the first reader that takes the compressed form, once for
+//! all of them: see [`reader`].
 //!
 //! One lock guards all texts. It is never held while a piece is made or compressed.
+
+mod reader;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -23,21 +25,18 @@ use std::{
     time::Duration,
 };
 
-use actix_web::{
-    HttpRequest, HttpResponse, HttpResponseBuilder,
-    http::header::{self, AcceptEncoding, Encoding, Header as _},
-};
 use bytes::Bytes;
 use futures_util::{
-    FutureExt as _, Stream, StreamExt as _,
+    FutureExt as _, StreamExt as _,
     future::{BoxFuture, Shared},
-    stream::{self, BoxStream},
+    stream::BoxStream,
 };
 use tokio::{
     sync::OnceCell,
-    task::spawn_blocking,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout},
 };
+
+pub use reader::{Coding, Reader};
 
 /// Longest time of one answer, however fast its reader is.
 const LONGEST: Duration = Duration::from_secs(600);
@@ -46,10 +45,6 @@ const LONGEST_PIECE: Duration = Duration::from_secs(30);
 /// How long a text with one reader waits for others: those that come together with it are queued for
 /// no longer than 1.5 s.
 const ALONE: Duration = Duration::from_secs(2);
-/// The level of compression: the fastest of those with a number above zero.
-const LEVEL: i32 = 1;
-/// Pieces up to this size, in bytes, are compressed at once, which takes less than a millisecond.
-const SHORT: usize = 256 * 1024;
 
 /// The texts that are being read, each under the key that says what it is of.
 #[derive(Debug)]
@@ -83,22 +78,14 @@ struct Text<K> {
     ended: Option<Ended>,
 }
 
-/// A piece as it was made, and compressed once a reader has taken it so.
+/// A piece as it was made.
 #[derive(Debug, Clone)]
 struct Piece {
     plain: Bytes,
+    /// The compressed form of the pieces that begin with this one, once a reader has taken it.
     zstd: Arc<OnceCell<Bytes>>,
     /// Bytes of both, as far as they are counted.
     bytes: usize,
-}
-
-/// The form in which a reader takes a text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Coding {
-    /// As it is.
-    Identity,
-    /// Compressed.
-    Zstd,
 }
 
 type Source = BoxStream<'static, io::Result<Bytes>>;
@@ -112,11 +99,11 @@ enum Ended {
     Failed(io::ErrorKind),
 }
 
-/// What a reader finds in the place of the piece that it needs.
+/// What a reader finds in the place of the pieces that it needs.
 enum Found {
-    Piece(Piece),
+    /// None after the last one.
+    Pieces(Vec<Piece>),
     NotMade(Making),
-    End,
 }
 
 /// Why a reader is cut off.
@@ -179,27 +166,6 @@ impl<K: PartialEq + Send + 'static> SharedTexts<K> {
     }
 }
 
-impl Coding {
-    /// The form for a reader that joins a text: compressed, if it accepts that.
-    pub fn of_joining(request: &HttpRequest) -> Self {
-        let forms = [Encoding::zstd(), Encoding::identity()];
-        let accepted = AcceptEncoding::parse(request);
-        match accepted.map(|accepted| accepted.negotiate(forms.iter())) {
-            Ok(Some(form)) if form == Encoding::zstd() => Self::Zstd,
-            _ => Self::Identity,
-        }
-    }
-
-    /// The form for the reader that begins a text.
-    pub fn of_first(request: &HttpRequest) -> Self {
-        let peer = request.peer_addr().map(|peer| peer.ip().to_canonical());
-        if peer.is_some_and(|peer| peer.is_loopback()) {
-            return Self::Identity;
-        }
-        Self::of_joining(request)
-    }
-}
-
 impl<K: PartialEq> Texts<K> {
     /// One reader more of the text with this key; the number of the text.
     fn join(&mut self, key: &K) -> Option<u64> {
@@ -229,8 +195,9 @@ impl<K: PartialEq> Texts<K> {
 }
 
 impl<K> Texts<K> {
-    /// What is in this place of a text.
-    fn find(&mut self, number: u64, place: usize) -> io::Result<Found> {
+    /// The pieces of a text from this place on, of at least so many bytes together, or all that follow;
+    /// at least one.
+    fn find(&mut self, number: u64, place: usize, bytes: usize) -> io::Result<Found> {
         let text = self.texts.get_mut(&number);
         let text = text.expect("a text is there while it has a reader");
         if text.readers == 1 && text.began.elapsed() >= self.alone {
@@ -239,15 +206,24 @@ impl<K> Texts<K> {
             }
         }
         let kept = place.checked_sub(text.gone).ok_or(CutOff::TooSlow)?;
-        match (text.pieces.get(kept), text.ended) {
-            (Some(piece), _) => Ok(Found::Piece(piece.clone())),
-            (None, None) => Ok(Found::NotMade(text.making.clone())),
-            (None, Some(Ended::Whole)) => Ok(Found::End),
-            (None, Some(Ended::Failed(kind))) => Err(kind.into()),
+        let mut found = Vec::new();
+        let mut missing = bytes.max(1);
+        for piece in text.pieces.iter().skip(kept) {
+            found.push(piece.clone());
+            missing = missing.saturating_sub(piece.plain.len());
+            if missing == 0 {
+                break;
+            }
+        }
+        match text.ended {
+            _ if missing == 0 => Ok(Found::Pieces(found)),
+            None => Ok(Found::NotMade(text.making.clone())),
+            Some(Ended::Whole) => Ok(Found::Pieces(found)),
+            Some(Ended::Failed(kind)) => Err(kind.into()),
         }
     }
 
-    /// Counts the compressed form of a piece, if the piece is still there.
+    /// Counts the compressed form of pieces, if the first of them is still there.
     fn count_form(&mut self, number: u64, place: usize, bytes: usize) {
         let Some(text) = self.texts.get_mut(&number) else {
             return;
@@ -332,85 +308,7 @@ fn make<K: Send + 'static>(
     making.boxed().shared()
 }
 
-/// One reader of a text.
-#[derive(Debug)]
-pub struct Reader<K> {
-    texts: Arc<Mutex<Texts<K>>>,
-    /// The number of its text.
-    number: u64,
-    coding: Coding,
-}
-
-impl<K: Send + 'static> Reader<K> {
-    /// The answer with all pieces from the first.
-    pub fn answer(self, mut answer: HttpResponseBuilder) -> HttpResponse {
-        answer.insert_header((header::VARY, "accept-encoding"));
-        if self.coding == Coding::Zstd {
-            answer.insert_header((header::CONTENT_ENCODING, "zstd"));
-        }
-        answer.streaming(self.pieces())
-    }
-
-    fn pieces(self) -> impl Stream<Item = io::Result<Bytes>> + Send {
-        let until = Instant::now() + LONGEST;
-        stream::try_unfold((self, 0), move |(reader, place)| async move {
-            // A piece that is there is given also after the deadline of a wait.
-            if Instant::now() >= until {
-                return Err(CutOff::TooLong.into());
-            }
-            let piece = timeout_at(until, reader.piece(place)).await;
-            let piece = piece.map_err(|_elapsed| CutOff::TooLong)??;
-            Ok(piece.map(|piece| (piece, (reader, place + 1))))
-        })
-    }
-
-    /// The piece in this place, in the form of the reader; `None` after the last.
-    async fn piece(&self, place: usize) -> io::Result<Option<Bytes>> {
-        loop {
-            let found = lock(&self.texts).find(self.number, place)?;
-            match found {
-                Found::Piece(piece) => return self.form(piece, place).await.map(Some),
-                Found::NotMade(making) => making.await,
-                Found::End => return Ok(None),
-            }
-        }
-    }
-
-    async fn form(&self, piece: Piece, place: usize) -> io::Result<Bytes> {
-        if self.coding == Coding::Identity {
-            return Ok(piece.plain);
-        }
-        // The others that need it meanwhile wait for it.
-        let compressed = piece.zstd.get_or_try_init(async || {
-            let form = compress(piece.plain.clone()).await?;
-            lock(&self.texts).count_form(self.number, place, form.len());
-            io::Result::Ok(form)
-        });
-        compressed.await.cloned()
-    }
-}
-
-impl<K> Drop for Reader<K> {
-    fn drop(&mut self) {
-        // Dropped without the lock: what its source holds is not known here.
-        let _text = lock(&self.texts).leave(self.number);
-    }
-}
-
-async fn compress(plain: Bytes) -> io::Result<Bytes> {
-    let is_short = plain.len() <= SHORT;
-    let compress = move || zstd::bulk::compress(&plain, LEVEL).map(Bytes::from);
-    if is_short {
-        return compress();
-    }
-    // A piece with a large document.
-    spawn_blocking(compress).await?
-}
-
 fn lock<K>(texts: &Mutex<Texts<K>>) -> MutexGuard<'_, Texts<K>> {
     // No code that holds the lock leaves the texts half changed.
     texts.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-#[cfg(test)]
-mod tests;

@@ -2,9 +2,9 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use futures_util::{TryStreamExt as _, future::try_join_all};
+use futures_util::{TryStreamExt as _, future::try_join_all, stream};
 
-use super::{Coding::Identity, *};
+use super::{Coding::Identity, reader::TOGETHER, *};
 
 /// A time that no test waits for unless it fails.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -209,19 +209,38 @@ async fn compressed_forms_count_towards_the_limit() -> io::Result<()> {
 async fn a_large_piece_is_compressed_once_for_readers_that_need_it_at_the_same_time()
 -> io::Result<()> {
     let texts = SharedTexts::new(8 << 20);
-    let large = Bytes::from(vec![b'x'; 4 * SHORT]);
+    let large = Bytes::from(vec![b'x'; 4 * TOGETHER]);
     let source = stream::iter([Ok(large.clone())]).boxed();
     let first = texts.begin(7, source, Coding::Zstd);
     let others = (0..9).map(|_each| texts.join(&7, Coding::Zstd).expect("it has begun"));
     let mut readers: Vec<_> = others.collect();
     readers.push(first);
-    let forms = try_join_all(readers.iter().map(|reader| reader.piece(0))).await?;
-    let one = forms[0].as_ref().expect("a piece");
+    let forms = try_join_all(readers.iter().map(|reader| reader.next(0))).await?;
+    let forms: Vec<_> = forms
+        .into_iter()
+        .map(|form| form.expect("a piece").0)
+        .collect();
+    let one = &forms[0];
     assert_eq!(zstd::stream::decode_all(one.as_ref())?, large);
-    let is_the_same =
-        |form: &Option<Bytes>| form.as_deref().map(<[u8]>::as_ptr) == Some(one.as_ptr());
-    assert!(forms.iter().all(is_the_same));
+    assert!(forms.iter().all(|form| form.as_ptr() == one.as_ptr()));
     assert_eq!(kept(&texts), large.len() + one.len());
+    Ok(())
+}
+
+#[tokio::test]
+async fn small_pieces_are_compressed_together() -> io::Result<()> {
+    let texts = SharedTexts::new(8 << 20);
+    let pieces = (0..10).map(|number| Ok(Bytes::from(vec![number; TOGETHER / 4])));
+    let pieces: Vec<io::Result<Bytes>> = pieces.collect();
+    let reader = texts.begin(7, stream::iter(pieces).boxed(), Coding::Zstd);
+    let frames: Vec<Bytes> = reader.pieces().try_collect().await?;
+    let plain = frames
+        .iter()
+        .map(|frame| zstd::stream::decode_all(frame.as_ref()));
+    let plain = plain.collect::<io::Result<Vec<_>>>()?;
+    let lengths: Vec<_> = plain.iter().map(Vec::len).collect();
+    assert_eq!(lengths, [TOGETHER, TOGETHER, TOGETHER / 2]);
+    assert!((0..10).all(|number| plain.concat()[number * TOGETHER / 4] == number as u8));
     Ok(())
 }
 
@@ -254,7 +273,7 @@ fn a_text_is_compressed_where_that_is_accepted_and_pays() {
     let request = |accepted: Option<&str>, peer: &str| {
         let mut request = actix_web::test::TestRequest::default();
         if let Some(accepted) = accepted {
-            request = request.insert_header((header::ACCEPT_ENCODING, accepted));
+            request = request.insert_header((actix_web::http::header::ACCEPT_ENCODING, accepted));
         }
         request
             .peer_addr(peer.parse().expect("an address"))
