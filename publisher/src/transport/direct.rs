@@ -15,12 +15,12 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use contract::{
-    Change, CollectionName, DocumentId, Problem, Revision, SecretUrl, event,
-    sidecar::{EventReply, EventReplyStatus, Subscription, TOKEN_HEADER},
+    Change, CollectionName, DocumentId, Revision, SecretUrl, event,
+    sidecar::{EventReplyStatus, Subscription, TOKEN_HEADER},
 };
 use futures_util::future::join_all;
 use reqwest::{
-    Client, RequestBuilder, Response, StatusCode,
+    Client, StatusCode,
     header::{HeaderMap, HeaderValue},
     redirect::Policy,
 };
@@ -29,18 +29,20 @@ use tokio::{
     sync::Semaphore,
     time::{sleep, timeout},
 };
-use tracing::{info, warn};
 
 pub use self::registry::SubscriberRegistry;
 use self::{
-    breaker::Permit,
+    answer::{is_of_tls, read_body, refusal, reply_status, send},
     registry::{Route, Subscriber},
+    report::{report_failure, report_silence, report_success},
 };
 use crate::transport::{Deliveries, cloudevent::EventEncoder, original::OriginalEvent};
 
+mod answer;
 mod breaker;
 mod callers;
 mod registry;
+mod report;
 #[cfg(test)]
 mod tests;
 pub mod trust;
@@ -63,10 +65,6 @@ const RETRY_PAUSE_MS: std::ops::RangeInclusive<u64> = 50..=200;
 const TLS_REMEDY: &str = "TLS with it fails; set AURA_CONFIGURATION_CA_FILE of this publisher to the authority \
                           of its certificate, and its AURA_CONFIGURATION_BASE_URL to the scheme and a name of \
                           that certificate";
-/// Most characters of the reason that a subscriber gives for a refusal.
-const REASON_CHARS: usize = 300;
-/// Bytes of an answer that are read.
-const ANSWER_BYTES: usize = 64 * 1024;
 
 /// Posts events to subscribers.
 #[derive(Debug)]
@@ -335,104 +333,4 @@ async fn in_slots<'a, S, D: Future>(
         delivery.await
     });
     join_all(deliveries).await
-}
-
-/// Whether a connection was made and is no use, because the ends do not agree on TLS: one has none, or
-/// the certificate is not accepted.
-fn is_of_tls(error: &reqwest::Error) -> bool {
-    let error: &(dyn std::error::Error + 'static) = error;
-    let mut causes = std::iter::successors(Some(error), |error| error.source());
-    causes.any(|cause| {
-        let cause = cause.downcast_ref::<std::io::Error>();
-        cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::InvalidData)
-    })
-}
-
-/// The subscriber took an event. One line when it takes events again, not one per event.
-fn report_success(subscriber: &Subscriber, subject: Subject<'_>, permit: Permit<'_>) {
-    *subscriber.failure() = None;
-    if let Some(missed) = permit.succeeded() {
-        info!(
-            ?subscriber,
-            collection = %subject.collection,
-            id = %subject.id,
-            revision = subject.revision,
-            missed,
-            "the subscriber takes events again; it catches up on those that it missed"
-        );
-    }
-}
-
-/// Nothing answers at the URL of a subscriber. One line for each of its runs: it may just have stopped.
-fn report_silence(subscriber: &Subscriber, error: &reqwest::Error) {
-    let mut cause: &(dyn std::error::Error + 'static) = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    let why = format!("nothing answers at its base URL: {cause}");
-    let before = subscriber.failure().replace(why);
-    if before.is_none() && subscriber.is_found() {
-        info!(
-            ?subscriber,
-            "the subscriber checked in, and nothing answers at its base URL: {cause}. It gets no events \
-             until something does"
-        );
-    }
-}
-
-/// The subscriber did not take an event. One line when that begins, not one per event.
-fn report_failure(
-    subscriber: &Subscriber,
-    subject: Subject<'_>,
-    permit: Permit<'_>,
-    error: &anyhow::Error,
-) {
-    *subscriber.failure() = Some(format!("{error:#}"));
-    if permit.failed() {
-        warn!(
-            ?subscriber,
-            collection = %subject.collection,
-            id = %subject.id,
-            revision = subject.revision,
-            "the subscriber does not take events, it catches up when it compares heads: {error:#}"
-        );
-    }
-}
-
-/// The status in the answer to an event. As for a sidecar, an empty or unreadable body means success.
-fn reply_status(body: &[u8]) -> EventReplyStatus {
-    contract::objects::from_slice::<EventReply>(body)
-        .unwrap_or_default()
-        .status
-}
-
-/// Sends a request. The error does not name the URL, which may hold a password.
-async fn send(request: RequestBuilder) -> reqwest::Result<Response> {
-    request.send().await.map_err(reqwest::Error::without_url)
-}
-
-/// Why an answer is not a success: the reason that the subscriber gives, where it gives one.
-async fn refusal(to: &str, answer: Response) -> anyhow::Error {
-    let status = answer.status();
-    // Nothing is lost when the body cannot be read: the status is known.
-    let body = read_body(answer).await.unwrap_or_default();
-    let reason = contract::objects::from_slice::<Problem>(&body)
-        .map(|problem| {
-            // It is shown in the list of replicas.
-            let detail: String = problem.detail.chars().take(REASON_CHARS).collect();
-            format!(": {detail}")
-        })
-        .unwrap_or_default();
-    anyhow!("the subscriber answered {status} to {to}{reason}")
-}
-
-/// The first [`ANSWER_BYTES`] of a body, which is all of an expected one.
-async fn read_body(mut answer: Response) -> reqwest::Result<Vec<u8>> {
-    let mut body = Vec::new();
-    while body.len() < ANSWER_BYTES
-        && let Some(piece) = answer.chunk().await.map_err(reqwest::Error::without_url)?
-    {
-        body.extend_from_slice(&piece[..piece.len().min(ANSWER_BYTES - body.len())]);
-    }
-    Ok(body)
 }

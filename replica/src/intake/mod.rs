@@ -5,6 +5,7 @@
 //! are handed the cache and the client of the publishers; none of them knows the handle of the
 //! replica, and none decides which history is followed.
 
+mod apply;
 #[cfg(feature = "actix")]
 mod cloudevent;
 mod connection;
@@ -23,6 +24,7 @@ pub(crate) mod redis;
 mod stats;
 mod unconfirmed;
 mod unversioned;
+mod without_effect;
 
 pub(crate) use connection::IntakeConnection;
 pub(crate) use delivery_stats::DeliveryStats;

@@ -4,11 +4,7 @@
 //! value is missing, the change log of the publisher is asked. No event changes the history that is
 //! followed, and the answer to an event does not depend on any reader or handler.
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use contract::{
@@ -17,10 +13,9 @@ use contract::{
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use state::{Decision, ReceivedChange, SignedChange};
+use state::SignedChange;
 #[cfg(feature = "actix")]
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
 use tracing::{Instrument, Level, Span, field};
 
 use super::{
@@ -28,18 +23,12 @@ use super::{
     UnversionedIntake,
 };
 use crate::{
-    Config, Follow, SourceError,
-    cache::Cache,
-    change_traces::{ChangeTraces, record_decision},
-    failure_log::LogRate,
-    source::PublisherSource,
-    sync::SyncSignals,
+    Config, Follow, cache::Cache, change_traces::ChangeTraces, failure_log::LogRate,
+    source::PublisherSource, sync::SyncSignals,
 };
 
-/// Time to fetch a value that an event does not include.
-pub(super) const FETCH_BUDGET: Duration = Duration::from_secs(2);
 /// A remembered drop shows this much of its error: it may quote what was sent.
-const MAX_ERROR_CHARS: usize = 300;
+pub(super) const MAX_ERROR_CHARS: usize = 300;
 
 /// Applies events to the cache.
 ///
@@ -260,18 +249,6 @@ impl Intake {
         Err(EventOutcome::Success)
     }
 
-    /// Counts and logs an event that says nothing about a document. That is no error: the source
-    /// document answers such an event like one that was applied (requirement A23, A25).
-    fn ignore(&self, event: Option<&str>, why: &str) -> EventOutcome {
-        let named = Escaped(event.unwrap_or("without a name"));
-        static LINES: LogRate = LogRate::new();
-        if let Some(left_out) = LINES.due() {
-            tracing::warn!(event, "the event {named} is ignored: it {why}{left_out}");
-        }
-        self.stats.count(|events| events.ignored += 1);
-        EventOutcome::Success
-    }
-
     /// Takes valid data: as a change when it has a revision, else by the rules for events without.
     async fn take_event(
         &self,
@@ -294,37 +271,9 @@ impl Intake {
         }
     }
 
-    /// Takes the change of an event that has a revision.
-    /// It is worth sending again only when its value could not be fetched.
-    pub(super) async fn take_change(
-        &self,
-        source: EventSource,
-        signed: &SignedChange,
-    ) -> EventOutcome {
-        let change = &signed.change;
-        record_document(&change.collection, &change.id);
-        record_revision(change);
-        // Before anything is decided by what the event says.
-        if let Some(Err(cause)) = self.keys(source).map(|keys| keys.verify(signed)) {
-            return self.refuse(&change.collection, &change.id, cause);
-        }
-        let span = self.traces.of_event(self.config.events.transport(), change);
-        match self.apply(source, change).instrument(span.clone()).await {
-            Ok(decision) => {
-                record_decision(&span, decision);
-                // Anyone may repeat an event, so one that changes nothing asks for nothing.
-                if signed.confirm.is_some() && decision.is_new() {
-                    self.signals.confirmation_wanted();
-                }
-                EventOutcome::Success
-            }
-            Err(error) => self.retry(&change.collection, &change.id, &error),
-        }
-    }
-
     /// The keys that an event of this source is checked with, if any. The live feed comes over a
     /// connection to a publisher, as every answer of it.
-    fn keys(&self, source: EventSource) -> Option<&EventKeys> {
+    pub(super) fn keys(&self, source: EventSource) -> Option<&EventKeys> {
         let keys = self.config.event_keys.as_ref();
         keys.filter(|_keys| source != EventSource::Feed)
     }
@@ -339,200 +288,6 @@ impl Intake {
             self.signals.request_check_in();
         }
     }
-
-    /// Drops an event that no publisher has signed. Anyone may send such events in any number, so
-    /// none is reported to the publisher, and few are remembered.
-    pub(super) fn refuse(
-        &self,
-        collection: &CollectionName,
-        id: &DocumentId,
-        cause: UnprovenEvent,
-    ) -> EventOutcome {
-        self.stats.unproven(cause);
-        // A true event may have been damaged, or the keys may be wrong.
-        self.signals.unproven_seen();
-        let reason = cause.as_str();
-        let error = format!("the event of {collection}/{id} is not proven: {cause}");
-        static LINES: LogRate = LogRate::new();
-        if let Some(left_out) = LINES.due() {
-            tracing::warn!(
-                reason, %collection, %id,
-                "an event was dropped ({reason}): {error}; the replica asks its publisher for changes{left_out}"
-            );
-            self.stats.refuted(reason, &error, None);
-        }
-        EventOutcome::Drop { reason, error }
-    }
-
-    /// Applies a change, fetches its value when it has none, and wakes the loop if that is needed.
-    ///
-    /// # Errors
-    /// When the value could not be fetched: the revision is known to be missing then. Also after a
-    /// panic of what applies changes.
-    async fn apply(
-        &self,
-        source: EventSource,
-        change: &ReceivedChange,
-    ) -> Result<Decision, ApplyError> {
-        let mut decision = if self.holds_back(source, change) {
-            Decision::Unconfirmed
-        } else if source.has_many_connections() {
-            let decision = self.cache.apply_together(change.clone()).await;
-            decision.ok_or(ApplyError::Broken)?
-        } else {
-            self.cache.apply(change)
-        };
-        if decision == Decision::NeedsValue {
-            // The gap that the revision leaves is closed in any case, if this attempt fails too.
-            self.stats.delivered(change);
-            self.signals.gap_found();
-            let record = self.fetch(change).await?;
-            self.stats.count(|events| events.fetched += 1);
-            decision = self.cache.apply(&record);
-        }
-        self.stats.count_decision(change, decision, source);
-        // Only after the change is in the view, so that the loop cannot miss its gap.
-        let loop_looks_at_gaps = self.signals.event_handled();
-        let ReceivedChange {
-            collection,
-            id,
-            revision,
-            epoch,
-            ..
-        } = change;
-        tracing::debug!(%collection, %id, revision, %epoch, "the event of {collection}/{id} at revision {revision}: {decision:?}");
-        // At most one signal: each leads to a request that answers the others too.
-        if decision == Decision::OtherEpoch {
-            self.signals.other_epoch_seen();
-        } else if decision == Decision::Unconfirmed {
-            self.claims.note(change);
-            self.signals.unconfirmed_seen();
-        } else if decision == Decision::Early && self.cache.view_guard().root().loaded() {
-            // A publisher that counted no revisions does so now.
-            self.signals.request_check_in();
-        } else if !loop_looks_at_gaps && !self.cache.view_guard().gaps.is_empty() {
-            self.signals.gap_found();
-        }
-        Ok(decision)
-    }
-
-    /// Whether a change waits for a check-in, because an event of its collection was wrong lately.
-    /// The live feed is the log of a publisher, and what was seen before changes nothing.
-    fn holds_back(&self, source: EventSource, change: &ReceivedChange) -> bool {
-        source != EventSource::Feed
-            && self.claims.holds_back(&change.collection, Instant::now())
-            && self
-                .cache
-                .view_guard()
-                .root()
-                .collection(&change.collection)
-                .is_some_and(|held| held.versioned() && change.revision > held.watermark())
-    }
-
-    /// The record of a change in the log of the publisher.
-    ///
-    /// # Errors
-    /// When no publisher gave it within [`FETCH_BUDGET`], or the record is another one.
-    async fn fetch(&self, change: &ReceivedChange) -> Result<ReceivedChange, SourceError> {
-        let record = self
-            .source
-            .record(&change.collection, change.epoch, change.revision);
-        timeout(FETCH_BUDGET, record)
-            .await
-            .unwrap_or(Err(SourceError::TooLate(FETCH_BUDGET)))
-    }
-
-    /// Counts and logs an event that failed for now, and returns the answer to it.
-    pub(super) fn retry(
-        &self,
-        collection: &CollectionName,
-        id: &DocumentId,
-        error: &dyn fmt::Display,
-    ) -> EventOutcome {
-        static LINES: LogRate = LogRate::new();
-        if let Some(left_out) = LINES.due() {
-            tracing::warn!(%collection, %id, "the event of {collection}/{id} could not be applied and must be sent again: {error}{left_out}");
-        }
-        self.stats.count(|events| events.retried += 1);
-        EventOutcome::Retry {
-            reason: error.to_string(),
-        }
-    }
-
-    /// Counts and logs the entries of a bulk that are too many or came too late, and must be sent
-    /// again.
-    #[cfg(feature = "actix")]
-    pub(super) fn retry_entries(&self, left: u64, entries: usize) {
-        static LINES: LogRate = LogRate::new();
-        if let Some(left_out) = LINES.due() {
-            tracing::warn!(
-                left,
-                entries,
-                "{left} of {entries} events of a bulk were not taken in its time and number, and must be sent again{left_out}"
-            );
-        }
-        self.stats.count(|events| events.retried += left);
-    }
-
-    /// Reports an event to the publisher if it was dropped. `original` is what arrived.
-    pub(super) fn report_drop(
-        &self,
-        outcome: &EventOutcome,
-        original: &[u8],
-        collection: Option<&CollectionName>,
-    ) {
-        if let EventOutcome::Drop { reason, error } = outcome
-            // Forged events must not use up the places of true ones.
-            && !UnprovenEvent::WORDS.contains(reason)
-        {
-            let topic = collection.map(CollectionName::as_str);
-            self.reports.report(reason, error, original, topic);
-        }
-    }
-
-    /// Counts and remembers an event that can never succeed, and returns the answer to it.
-    pub(crate) fn drop_event(
-        &self,
-        reason: &'static str,
-        error: impl fmt::Display,
-    ) -> EventOutcome {
-        self.drop_named(None, reason, error)
-    }
-
-    /// As [`Intake::drop_event`], of an event whose id and source are known.
-    pub(super) fn drop_named(
-        &self,
-        event: Option<&str>,
-        reason: &'static str,
-        error: impl fmt::Display,
-    ) -> EventOutcome {
-        // The text may quote what was sent, which may be large.
-        let error: String = error.to_string().chars().take(MAX_ERROR_CHARS).collect();
-        let named = Escaped(event.unwrap_or("without a name"));
-        static LINES: LogRate = LogRate::new();
-        if let Some(left_out) = LINES.due() {
-            let shown = Escaped(&error);
-            tracing::warn!(
-                reason,
-                error,
-                event,
-                "the event {named} was dropped ({reason}): {shown}{left_out}"
-            );
-        }
-        self.stats.dropped(reason, &error, event);
-        EventOutcome::Drop { reason, error }
-    }
-}
-
-/// Why a change was not applied. It is worth sending again.
-#[derive(Debug, thiserror::Error)]
-enum ApplyError {
-    /// The value that the event omits could not be fetched.
-    #[error(transparent)]
-    Fetch(#[from] SourceError),
-    /// Nothing can be applied in this process any more.
-    #[error("a change was not applied because of a defect; restart the process")]
-    Broken,
 }
 
 /// Names the document in the span of the event.
@@ -541,12 +296,5 @@ pub(super) fn record_document(collection: &CollectionName, id: &DocumentId) {
         let span = Span::current();
         span.record("collection", field::display(collection));
         span.record("id", field::display(id));
-    }
-}
-
-/// Names the revision in the span of the event.
-fn record_revision(change: &ReceivedChange) {
-    if tracing::enabled!(Level::DEBUG) {
-        Span::current().record("revision", change.revision);
     }
 }

@@ -16,7 +16,7 @@ use chrono::{DateTime, Utc};
 use contract::{CanonicalJson, CollectionName, DocumentId, EventData, Operation};
 use tokio::{sync::Mutex, time::timeout};
 
-use super::{Stats, receive::FETCH_BUDGET};
+use super::{Stats, apply::FETCH_BUDGET};
 use crate::{
     SourceError, cache::Cache, failure_log::LogRate, source::PublisherSource, sync::SyncSignals,
 };
