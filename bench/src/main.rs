@@ -86,6 +86,8 @@ impl Bench {
 }
 
 fn main() -> ExitCode {
+    // As the services, and as docs/embedding.md says of a service that embeds the library.
+    allocator::keep_freed_memory();
     if let Some(ended) = replicas::run_publisher() {
         return ended;
     }

@@ -40,6 +40,7 @@ pub fn run_to_end<O: Parser, S, R>(
     start: impl AsyncFnOnce(S) -> anyhow::Result<R>,
     serve: impl AsyncFnOnce(R, StopSignals) -> anyhow::Result<()>,
 ) {
+    allocator::keep_freed_memory();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = threads {
         runtime.worker_threads(threads);
