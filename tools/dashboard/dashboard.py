@@ -37,14 +37,27 @@ def once(metric, by="", where=""):
     return f"max{by} ({metric}{{{where}{HERE}}})"
 
 
+def quantiles(metric, where=""):
+    """Median and 99th percentile of a histogram, over all processes."""
+    return tuple((f"histogram_quantile({share}, {rate(metric + '_bucket', 'le', where)})", legend)
+                 for share, legend in ((0.5, "median"), (0.99, "99th percentile")))
+
+
 ROWS = {
+    "How long did it take?": (
+        Panel("Commit to applied", "From the commit of a change until readers of a replica saw it, over all replicas.",
+              quantiles("confcast_commit_to_applied_seconds"), unit="s"),
+        Panel("Commits of the store", "Time of a commit in the store, of those that succeeded.",
+              quantiles("confcast_store_call_seconds", 'operation="commit", result="ok"'), unit="s"),
+        Panel("Probe document", "Turns of the publishers that write it, and changes that replicas reported as applied.",
+              ((rate("confcast_probe_writes_total", "result"), "{{result}}"),
+               (rate("confcast_commit_to_applied_seconds_count"), "changes applied")), unit="ops"),
+    ),
     "Replicas": (
         Panel("Replicas by state", "The worst state of each replica, as the publishers know it.",
               ((once("confcast_replicas", "state"), "{{state}}"),), stacked=True),
-        # Of one scrape of one subscriber: two of them are scraped at different times, and writes go on in between.
         Panel("Lag in revisions", "Revisions that a subscriber knows of and does not have yet; of the one that lacks most.",
-              ((f"max by (collection) (confcast_subscriber_known_revision{{{HERE}}}"
-                f" - confcast_subscriber_revision{{{HERE}}})", "{{collection}}"),)),
+              ((once("confcast_subscriber_lag_revisions", "collection"), "{{collection}}"),)),
         Panel("Confirmed", "Seconds since a publisher confirmed the content of the subscriber.",
               ((f"max by (instance) (confcast_subscriber_confirmed_age_seconds{{{HERE}}})", "{{instance}}"),), unit="s"),
         Panel("Refused values and failing handlers", "What services cannot use, over all live replicas.",
@@ -74,8 +87,9 @@ ROWS = {
                (rate("confcast_subscriber_fetched_values_total"), "fetched values")), unit="ops"),
     ),
     "What is refused, damaged or left over": (
-        Panel("Refused at a limit", "Streams, snapshots and lists beyond the limits of the publishers.",
+        Panel("Refused at a limit", "Streams, waits, snapshots and lists beyond the limits of the publishers.",
               ((rate("confcast_streams_refused_total"), "streams"),
+               (rate("confcast_waits_refused_total"), "waits"),
                (rate("confcast_snapshots_refused_total"), "snapshots"),
                (rate("confcast_lists_refused_total"), "lists")), unit="ops"),
         Panel("Refused callers", "Requests without a valid credential, or without the right.",
