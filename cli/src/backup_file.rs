@@ -19,8 +19,8 @@ pub(crate) use self::{
     writer::BackupWriter,
 };
 
-/// The version of the format. A reader refuses a later one; what a reader may ignore is no new version.
-const FORMAT: u64 = 1;
+/// The version of the format. A reader refuses a later one.
+const FORMAT: u64 = contract::formats::BACKUP;
 
 /// First line.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -150,6 +150,12 @@ pub(crate) fn exit_code(result: anyhow::Result<()>) -> i32 {
     for line in conflict(&error) {
         coloured_note(&line);
     }
+    if is_unknown_parameter(&error) {
+        note(
+            "  the service is of an earlier version than this confcast: leave out the option that it \
+             does not know, or upgrade the service",
+        );
+    }
     // As of clap for arguments that cannot be used.
     if error.is::<CannotCompare>() {
         2
@@ -187,6 +193,15 @@ impl Display for CannotCompare {
 fn problem(error: &anyhow::Error) -> Option<&Problem> {
     let mut causes = error.chain();
     causes.find_map(|cause| cause.downcast_ref::<ClientError>()?.problem())
+}
+
+/// Whether the service refused a parameter that this program sends: nothing was done. It sends those of
+/// its version, so the service is older.
+fn is_unknown_parameter(error: &anyhow::Error) -> bool {
+    problem(error).is_some_and(|problem| {
+        let detail = &problem.detail;
+        problem.field.is_some() && detail.starts_with("unknown query parameter")
+    })
 }
 
 /// The rules of a schema that the refused document breaks; each gets a line of its own.
@@ -393,6 +408,25 @@ mod tests {
         let absent = r#"{"type":"urn:confcast:problem:condition-failed","title":"t","status":412,
             "detail":"d","current":null}"#;
         assert_eq!(shown(absent), ["  there is no such document now"]);
+    }
+
+    #[test]
+    fn a_parameter_that_only_this_version_knows_is_told_apart() {
+        let refused = |detail: &str| {
+            let problem = contract::Problem::new(contract::ProblemKind::BadRequest, detail);
+            anyhow::Error::new(ClientError::Refused(Box::new(RefusedError {
+                publisher: "http://p:1".to_owned(),
+                status: 400,
+                retry_after: None,
+                problem: Some(problem.field("wait")),
+                excerpt: String::new(),
+            })))
+        };
+        let unknown = refused("unknown query parameter; known here: none");
+        assert!(is_unknown_parameter(&unknown));
+        assert!(!is_unknown_parameter(&refused(
+            "expected all, a number or a part"
+        )));
     }
 
     #[test]

@@ -42,6 +42,7 @@ pub mod status;
 pub mod timeouts;
 pub mod tokens;
 mod turns;
+pub mod version;
 
 pub use credentials::{CredentialError, CredentialSettings, Credentials, TokenSource};
 pub use endpoint::{Endpoint, http};

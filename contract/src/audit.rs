@@ -41,7 +41,7 @@ pub const EMBEDDED: &str = "embedded";
 pub const PUBLISHER: &str = "publisher";
 
 /// What the hash of a record begins with, so that it is the hash of nothing else.
-const DOMAIN: &[u8] = b"confcast audit record 1\n";
+pub(crate) const DOMAIN: &[u8] = b"confcast audit record 1\n";
 /// The member of a record that its hash leaves out.
 const DIGEST: &str = "digest";
 

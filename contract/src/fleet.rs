@@ -16,6 +16,7 @@ use crate::{
     head::Head,
     ids::{CollectionName, Digest, Epoch, FormatError, Revision},
     proof::Proof,
+    release::ReleaseVersion,
     status::{HandlerStatus, RefusedValue, ReplicaState, hide_errors, hide_refusals, is_zero},
 };
 
@@ -91,6 +92,17 @@ pub struct CheckIn {
     )]
     #[cfg_attr(feature = "utoipa", schema(value_type = Option<serde_json::Value>))]
     pub transport: Option<Transport>,
+    /// The version of its program; absent from an older replica. Another value counts as absent.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::lenient::text"
+    )]
+    #[cfg_attr(feature = "utoipa", schema(value_type = Option<serde_json::Value>))]
+    pub version: Option<ReleaseVersion>,
+    /// See [`crate::formats::PROTOCOL`]; absent from an older replica.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<u32>,
     /// How long the changes took that the replica applied since its last check-in that was answered.
     /// It is counted by the publisher that answers, and kept nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]

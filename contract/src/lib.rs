@@ -14,6 +14,7 @@
 //! - [`dead_letter`]: events that no replica took;
 //! - [`references`]: what a document refers to, by its schema; [`problem`]: every error answer;
 //! - [`access`]: rights, roles, and what a caller may do; [`audit`]: the log of who did what;
+//! - [`formats`], [`release`]: the numbers of what is written and sent, and what a program says of itself;
 //! - [`text`], [`sha256`], [`secret_url`], [`environment`], [`json_file`]: what all programs show and read alike.
 //!
 //! With the feature `utoipa`, the types describe themselves as JSON Schemas for OpenAPI documents.
@@ -35,6 +36,7 @@ pub mod event;
 pub mod expected;
 pub mod feed;
 pub mod fleet;
+pub mod formats;
 pub mod head;
 pub mod history;
 pub mod ids;
@@ -47,6 +49,7 @@ mod places;
 pub mod problem;
 pub mod proof;
 pub mod references;
+pub mod release;
 pub mod repair;
 pub mod rollback;
 #[cfg(feature = "utoipa")]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     fleet::{IntakeFault, Transport},
     ids::{CollectionName, Digest, DocumentId, Epoch, Revision},
+    release::ReleaseVersion,
     signature::KeyId,
 };
 
@@ -89,6 +90,17 @@ pub struct ReplicaStatus {
     /// that names it in its settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_url: Option<String>,
+    /// The version of its program; absent from an older replica. Another value counts as absent.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::lenient::text"
+    )]
+    #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>))]
+    pub version: Option<ReleaseVersion>,
+    /// See [`crate::formats::PROTOCOL`]; absent from an older replica.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<u32>,
     /// The transport of its events, where it knows; see [`Transport`].
     #[serde(
         default,

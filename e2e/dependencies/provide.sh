@@ -3,7 +3,7 @@
 #
 #   provide.sh [PART...]      PART: mongod redis-server openssl daprd kustomize helm kubernetes-schemas dapr-crds monitoring-crds
 #                             node-tools openapi-types client-modules schemathesis client-generators etcd wrk peer-modules
-#                             promtool otel-collector (default: these)
+#                             promtool otel-collector previous (default: these)
 #                             etcd-module, prometheus (only when they are named: `make bench` and `make prometheus` need
 #                             them, `make test` does not)
 #
@@ -41,6 +41,9 @@ openapi=$(sha256sum "$here/openapi-types/package-lock.json") openapi=${openapi:0
 # This file pins its packages too. Some of them are built for one version of Python.
 python=$(sha256sum "$here/python/requirements.txt") python=${python:0:12}
 generators=$(sha256sum "$here/generators/requirements.txt") generators=${generators:0:12}
+
+# The version before this one: its name, and the commit that is built.
+read -r previous_name previous <"$here/../previous-version"
 
 say()  { printf 'provide.sh: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
@@ -282,6 +285,30 @@ make_otel-collector() {
   [[ $("$1/otel-collector" --version) == *"$collector"* ]] || fail "otel-collector reports another version than $collector"
 }
 
+# The programs of the version before this one, from the history of this repository. Without debugging information, because
+# nobody looks into them. The toolchain is the one that their own source names.
+make_previous() {
+  need git git
+  need cargo "cargo (https://rustup.rs)"
+  need timeout "timeout (Debian: coreutils)"
+  local history="$here/../.." source=$1/source program
+  has_previous() { git -C "$history" cat-file -e "$previous^{commit}" 2>/dev/null; }
+  if ! has_previous; then
+    say "previous: the commit $previous is not in this clone, fetching it"
+    timeout 120 git -C "$history" fetch --quiet --depth 1 origin "$previous" || true
+    has_previous || fail "previous: the history lacks the commit $previous of version $previous_name (e2e/previous-version):" \
+      "fetch it (git fetch --unshallow), or set PREVIOUS to a folder with its publisher, subscriber and confcast"
+  fi
+  say "building version $previous_name, about 3 minutes"
+  mkdir "$source"
+  git -C "$history" archive "$previous" | tar -x -C "$source"
+  (cd "$source" && env -u RUSTUP_TOOLCHAIN CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=0 timeout 900 \
+    cargo build --quiet --locked --target-dir "$1/target" --package publisher --package subscriber --package cli) ||
+    fail "previous: the build of $previous failed, or took longer than 15 minutes"
+  for program in publisher subscriber confcast; do mv "$1/target/debug/$program" "$1"; done
+  rm -r "$source" "$1/target"
+}
+
 # --- Where each part is searched ---
 
 usable() { [[ -d $1 && -n $folder || -f $1 && -x $1 && -z $folder ]]; }
@@ -328,7 +355,7 @@ make() { # home
   trap - EXIT
 }
 
-[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize helm kubernetes-schemas dapr-crds monitoring-crds node-tools openapi-types client-modules schemathesis client-generators etcd wrk peer-modules promtool otel-collector
+[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize helm kubernetes-schemas dapr-crds monitoring-crds node-tools openapi-types client-modules schemathesis client-generators etcd wrk peer-modules promtool otel-collector previous
 for name; do
   case $name in
     mongod)             provide "$name" MONGOD "mongod-$mongod" mongod ;;
@@ -349,6 +376,7 @@ for name; do
     etcd-module)        provide "$name" ETCD_MODULE "etcd-module-$etcd" etcd-module ;;
     wrk)                provide "$name" WRK wrk wrk ;;
     otel-collector)     provide "$name" OTEL_COLLECTOR "otel-collector-$collector" otel-collector ;;
+    previous)           provide "$name" PREVIOUS "previous-${previous:0:12}" ;;
     promtool)           provide "$name" PROMTOOL promtool promtool ;;
     prometheus)         provide "$name" PROMETHEUS prometheus prometheus ;;
     peer-modules)       provide "$name" PEER_MODULES "peer-modules-$(cksum <"$here/peer/package-lock.json" | tr ' ' -)" ;;

@@ -297,6 +297,7 @@ pub(crate) fn table() -> Vec<ApiRoute> {
         ApiRoute::new(at::CREATE_TOKEN, tokens::create, of_tokens::create)
             .body_limit(MAX_TOKEN_REQUEST),
         ApiRoute::new(at::REVOKE_TOKEN, tokens::revoke, of_tokens::revoke),
+        ApiRoute::new(at::GET_VERSION, health::version, upkeep::version),
         ApiRoute::new(at::GET_IDENTITY, shared::identity, upkeep::identity),
         ApiRoute::new(at::GET_OPENAPI, health::openapi, upkeep::openapi),
         ApiRoute::new(at::GET_METRICS, metrics::metrics, upkeep::metrics),

@@ -154,7 +154,7 @@ impl Settings {
         let arguments = std::iter::once(&"publisher").chain(options);
         settings::read(arguments, Args::check).map_err(|error| match error {
             ReadError::Settings(errors) => errors,
-            ReadError::CommandLine(error) => SettingsError(vec![error.to_string()]),
+            other => SettingsError(vec![other.to_string()]),
         })
     }
 }

@@ -14,6 +14,8 @@ use chrono::{DateTime, Utc};
 use contract::{
     CollectionName, DocumentId, EventData, Revision,
     apply_delays::ApplyDelays,
+    formats,
+    release::ReleaseVersion,
     status::{CollectionStatus, MAX_REFUSALS, ReplicaState, ReplicaStatus},
 };
 use serde_json::Value;
@@ -452,6 +454,8 @@ impl Replica {
             drops,
             boot_id: parts.boot_id.clone(),
             base_url: parts.config.named_url(),
+            version: Some(ReleaseVersion::own()),
+            protocol: Some(formats::PROTOCOL),
             transport: parts.config.events.transport(),
             event_keys: (parts.config.event_keys.as_ref())
                 .map(EventKeys::ids)

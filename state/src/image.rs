@@ -21,7 +21,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::{collection::CollectionState, root::Root};
 
 /// Version of the format. An image with another version is refused as a whole.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = contract::formats::IMAGE;
 
 /// An image whose checksum, counts and digests are correct.
 #[derive(Debug)]

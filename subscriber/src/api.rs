@@ -214,6 +214,7 @@ fn table() -> Vec<ApiRoute> {
         ApiRoute::new(at::GET_SNAPSHOT, collections::snapshot, reads::snapshot),
         ApiRoute::new(at::CHECK_IN, fleet::check_in, upkeep::check_in).body_limit(MAX_CHECK_IN),
         ApiRoute::new(at::GET_STATUS, health::status, upkeep::status),
+        ApiRoute::new(at::GET_VERSION, health::version, upkeep::version),
         ApiRoute::new(at::GET_IDENTITY, shared::identity, upkeep::identity),
         ApiRoute::new(at::GET_OPENAPI, health::openapi, upkeep::openapi),
         ApiRoute::new(at::GET_METRICS, metrics::metrics, upkeep::metrics),

@@ -10,6 +10,7 @@ mod dead_letters;
 mod delete;
 mod diff;
 pub(crate) mod differences;
+mod doctor;
 mod export;
 mod get;
 mod history;
@@ -58,6 +59,7 @@ enum Command {
     Backup(backup::BackupCommand),
     Restore(restore::Restore),
     Status(status::Status),
+    Doctor(doctor::Doctor),
     Tail(tail::Tail),
     #[command(alias = "log")]
     History(history::History),
@@ -93,6 +95,7 @@ impl Confcast {
             Command::Backup(command) => command.run().await,
             Command::Restore(command) => command.run().await,
             Command::Status(command) => command.run().await,
+            Command::Doctor(command) => command.run().await,
             Command::Tail(command) => command.run().await,
             Command::History(command) => command.run().await,
             Command::Diff(command) => command.run().await,
@@ -222,6 +225,7 @@ mod tests {
             "status --subscriber http://127.0.0.1:8081 --subscriber http://127.0.0.1:8082 --json",
             "status --strict",
             "status --collections",
+            "doctor --publisher http://a:1,http://b:2 --strict --json",
             "tail",
             "tail ChannelConfiguration --since 41 --id whatsapp-es --op Update --op delete --json --strict",
             "tail --since ChannelConfiguration:41,SkillConfiguration:7 --url http://127.0.0.1:8081",
@@ -255,6 +259,7 @@ mod tests {
     #[test]
     fn a_parsed_command_does_not_show_a_password() {
         for line in [
+            "doctor --publisher http://user:hunter2@host,http://b",
             "status --publisher http://user:hunter2@host --subscriber http://user:hunter2@a,http://b",
             "tail --url http://user:hunter2@host",
             "reap --redis-url redis://user:hunter2@redis",

@@ -71,6 +71,16 @@ pub enum Service {
     Subscriber,
 }
 
+impl Service {
+    /// The name of the program.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Publisher => "publisher",
+            Self::Subscriber => "subscriber",
+        }
+    }
+}
+
 /// A method of a path, and what a caller needs for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RouteAccess {
@@ -181,6 +191,7 @@ routes! {
     CREATE_TOKEN: "POST" "/v1/tokens", Needs(MANAGE_TOKENS, Selection), PUBLISHER;
     REVOKE_TOKEN: "DELETE" "/v1/tokens/{id}", Needs(MANAGE_TOKENS, Selection), PUBLISHER;
     GET_STATUS: "GET" "/v1/status", Needs(OBSERVE, WholeService), SUBSCRIBER;
+    GET_VERSION: "GET" "/v1/version", Needs(OBSERVE, WholeService), BOTH;
     GET_IDENTITY: "GET" "/v1/identity", Caller, BOTH;
     GET_OPENAPI: "GET" "/openapi.json", Caller, BOTH;
     GET_METRICS: "GET" "/metrics", Needs(OBSERVE, WholeService), BOTH;

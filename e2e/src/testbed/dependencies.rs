@@ -19,7 +19,7 @@ pub fn repository_root() -> &'static Path {
 
 /// The path of a program or folder that `provide.sh` names: `MONGOD`, `REDIS_SERVER`, `OPENSSL`,
 /// `DAPRD`, `KUSTOMIZE`, `HELM`, `KUBERNETES_SCHEMAS`, `DAPR_CRDS`, `MONITORING_CRDS`, `NODE_TOOLS`, `OPENAPI_TYPES`,
-/// `CLIENT_MODULES`, `SCHEMATHESIS`, `ETCD`, `WRK`, `PEER_MODULES`, `PROMTOOL`, `OTEL_COLLECTOR`. An environment variable of that name
+/// `CLIENT_MODULES`, `SCHEMATHESIS`, `ETCD`, `WRK`, `PEER_MODULES`, `PROMTOOL`, `OTEL_COLLECTOR`, `PREVIOUS`. An environment variable of that name
 /// wins; otherwise the script provides what is missing.
 ///
 /// # Errors
@@ -54,6 +54,31 @@ fn provide() -> anyhow::Result<HashMap<String, PathBuf>> {
 
 fn unquoted(path: &str) -> &str {
     path.trim_matches(['\'', '"'])
+}
+
+/// Of which version a program of this repository is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Build {
+    /// This one.
+    Current,
+    /// The one before it, which `e2e/previous-version` names.
+    Previous,
+}
+
+impl Build {
+    /// Both, in the order in which an upgrade meets them.
+    pub const BOTH: [Self; 2] = [Self::Previous, Self::Current];
+
+    /// The path of a program of this version.
+    ///
+    /// # Errors
+    /// When the program is not built.
+    pub fn program(self, name: &str) -> anyhow::Result<PathBuf> {
+        match self {
+            Self::Current => own_program(name),
+            Self::Previous => Ok(path_of("PREVIOUS")?.join(name)),
+        }
+    }
 }
 
 /// The path of a program of this repository, built beside the test.

@@ -9,17 +9,19 @@ use tempfile::TempDir;
 use crate::{
     client::Api,
     testbed::{
-        dependencies,
+        dependencies::{self, Build},
         ports::free_port,
         process::{Process, folder},
         wait::eventually,
     },
 };
 
-/// A service, running or stopped. Port, folder and settings stay the same over restarts.
+/// A service, running or stopped. Port, folder and settings stay the same over restarts, also when
+/// another version of it is started.
 #[derive(Debug)]
 pub struct Service {
     program: &'static str,
+    build: Build,
     process: Option<Process>,
     folder: TempDir,
     port: u16,
@@ -58,6 +60,7 @@ impl Service {
         let port = free_port()?;
         let service = Self {
             program,
+            build: Build::Current,
             process: None,
             folder: folder()?,
             port,
@@ -83,12 +86,27 @@ impl Service {
         self.settings.remove(name);
     }
 
+    /// Makes it a program of this version. It takes effect at the next start.
+    pub fn set_build(&mut self, build: Build) {
+        self.build = build;
+    }
+
+    /// Stops the service, and starts it as a program of this version.
+    ///
+    /// # Errors
+    /// When it does not stop, or is not ready in time.
+    pub async fn restart_as(&mut self, build: Build) -> anyhow::Result<()> {
+        self.stop().await?;
+        self.set_build(build);
+        self.start().await
+    }
+
     /// Starts the service and does not wait.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn launch(&mut self) -> anyhow::Result<()> {
-        let mut command = Command::new(dependencies::own_program(self.program)?);
+        let mut command = Command::new(self.build.program(self.program)?);
         command.current_dir(self.folder.path()).envs(&self.settings);
         self.process = Some(Process::start(
             self.program,

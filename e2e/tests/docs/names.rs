@@ -2,7 +2,7 @@
 //! contract.
 
 use anyhow::ensure;
-use contract::{ProblemKind, fleet::IntakeFault, status::ReplicaState};
+use contract::{ProblemKind, fleet::IntakeFault, formats, status::ReplicaState};
 
 use crate::read;
 
@@ -23,6 +23,23 @@ fn every_problem_type_is_described_with_its_status() -> anyhow::Result<()> {
     ensure!(
         rows.count() == ProblemKind::ALL.len(),
         "a row names a type that is never sent"
+    );
+    Ok(())
+}
+
+#[test]
+fn the_table_of_formats_has_the_numbers_that_are_written() -> anyhow::Result<()> {
+    let page = read("docs/operations/upgrade.md")?;
+    let rows = page.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| ")?.split(" | ");
+        let (name, number) = (cells.next()?, cells.next()?.parse().ok()?);
+        Some((name, number))
+    });
+    let rows: Vec<(&str, u64)> = rows.collect();
+    let written = formats::ALL.map(|format| (format.name, format.number));
+    ensure!(
+        rows == written,
+        "docs/operations/upgrade.md: {rows:?} instead of {written:?}"
     );
     Ok(())
 }

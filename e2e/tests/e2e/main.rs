@@ -39,4 +39,5 @@ mod tls;
 mod traces;
 mod undo;
 mod up;
+mod upgrade;
 mod wait;

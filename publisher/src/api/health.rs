@@ -6,7 +6,13 @@ use std::{
 };
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use contract::{Problem, ProblemKind, repair::DegradedStore};
+use contract::{
+    Problem, ProblemKind,
+    access::routes::Service,
+    formats,
+    release::{Release, StoreKind, StoreRelease},
+    repair::DegradedStore,
+};
 use service::{
     http::{caller::is_known, health},
     runtime::log_rate::LogRate,
@@ -123,6 +129,21 @@ pub(super) async fn readyz(
     Ok(match degraded(&api.store.damage().summary(), is_known) {
         Some(body) => HttpResponse::Ok().json(body),
         None => health::ready(),
+    })
+}
+
+/// `GET /v1/version`: which version runs, with which store.
+pub(super) async fn version(api: web::Data<Api>) -> HttpResponse {
+    let kind = match api.store {
+        Store::Embedded(_) => StoreKind::Embedded,
+        Store::Mongo(_) => StoreKind::MongoDb,
+    };
+    HttpResponse::Ok().json(Release {
+        store: Some(StoreRelease {
+            kind,
+            format: formats::STORE,
+        }),
+        ..health::release(Service::Publisher)
     })
 }
 

@@ -132,6 +132,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ("GET /v1/tokens", "operator"),
     ("POST /v1/tokens", "operator"),
     ("DELETE /v1/tokens/{id}", "operator"),
+    ("GET /v1/version", "operator monitor"),
     ("GET /v1/identity", "-"),
     ("GET /openapi.json", "-"),
     ("GET /metrics", "operator monitor"),

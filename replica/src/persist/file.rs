@@ -91,13 +91,18 @@ impl ImageFile {
         Ok(())
     }
 
-    /// Renames a damaged file for a person to look at, so that it is not read again.
-    fn move_aside(&self, path: &Path, damage: &ImageError) -> std::io::Result<()> {
-        let aside = path.with_extension("damaged");
+    /// Renames a file that cannot be used: a damaged one for a person to look at, and one of another
+    /// version for that version. It is not read again.
+    fn move_aside(&self, path: &Path, reason: &ImageError) -> std::io::Result<()> {
+        let (what, extension) = match reason {
+            ImageError::Format(format) => ("of another version", format!("format-{format}")),
+            _ => ("damaged", "damaged".to_owned()),
+        };
+        let aside = path.with_extension(extension);
         fs::rename(path, &aside)?;
         let aside = aside.display();
         tracing::warn!(
-            "the last known good configuration on disk is damaged, the replica starts without it and moved it to {aside}: {damage}"
+            "the last known good configuration on disk is {what}, the replica starts without it and moved it to {aside}: {reason}"
         );
         Ok(())
     }

@@ -17,6 +17,8 @@ use contract::{
         CheckIn, CheckInAnswer, CollectionReport, IntakeFault, MAX_INTERVAL_MS, MAX_SERVED,
         ResyncReason, Transport,
     },
+    formats,
+    release::ReleaseVersion,
     status::MAX_REFUSALS,
 };
 use state::Root;
@@ -360,6 +362,8 @@ impl CheckIns {
                 .last_error(self.stats.last_error())
                 .map(|error| error.chars().take(MAX_ERROR).collect()),
             transport: config.events.transport(),
+            version: Some(ReleaseVersion::own()),
+            protocol: Some(formats::PROTOCOL),
             apply_delays: None,
         }
     }

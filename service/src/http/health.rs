@@ -9,6 +9,7 @@ use actix_web::{
     http::header::{ContentType, VARY},
     web::Bytes,
 };
+use contract::{access::routes::Service, release::Release};
 
 use super::{accept::preferred, caller::Caller, problem::ProblemError};
 
@@ -32,6 +33,12 @@ pub fn ready() -> HttpResponse {
 /// `GET /v1/identity`: who the caller is here, and what it may do.
 pub async fn identity(caller: Caller) -> HttpResponse {
     HttpResponse::Ok().json(caller.identity())
+}
+
+/// What a service says of itself at `GET /v1/version`, without what only it knows.
+pub fn release(service: Service) -> Release {
+    let names = std::env::vars_os().filter_map(|(name, _value)| name.into_string().ok());
+    Release::own(service, names)
 }
 
 /// Answer of `GET /openapi.json`.

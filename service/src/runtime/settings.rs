@@ -9,7 +9,7 @@
 use std::{ffi::OsString, fmt, net::SocketAddr, path::Path, str::FromStr};
 
 use ::tls::regular_file;
-use clap::{ArgMatches, Parser, parser::ValueSource};
+use clap::{Arg, ArgAction, ArgMatches, Parser, parser::ValueSource};
 use contract::text::{is_hidden, paths::ShownPath};
 use tracing::warn;
 
@@ -32,9 +32,15 @@ pub struct SettingChecks {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub struct SettingsError(pub Vec<String>);
 
+/// The flag that checks the settings and starts nothing: for a program that runs next with them.
+const CHECK: &str = "check-settings";
+
 /// Why the command line and the environment give no settings.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
+    /// All settings are right, and nothing else was asked for.
+    #[error("all settings are right")]
+    OnlyChecked,
     /// The command line cannot be parsed, or asks for help.
     #[error(transparent)]
     CommandLine(#[from] clap::Error),
@@ -57,7 +63,11 @@ pub fn read<O: Parser, S>(
     arguments: impl IntoIterator<Item: Into<OsString> + Clone>,
     check: impl FnOnce(O) -> Result<S, SettingsError>,
 ) -> Result<S, ReadError> {
-    let command = O::command().mut_args(|argument| {
+    let check_only = Arg::new(CHECK)
+        .long(CHECK)
+        .action(ArgAction::SetTrue)
+        .help("Check all settings, print each that is wrong, and end: 0 when none is, else 64");
+    let command = O::command().arg(check_only).mut_args(|argument| {
         // `--help` shows the values of variables, and this one may be the content of the file.
         let is_file = argument.get_env().is_some_and(|name| {
             name.to_str()
@@ -88,6 +98,9 @@ pub fn read<O: Parser, S>(
     }
     let options = O::from_arg_matches_mut(&mut matches)?;
     let SettingsError(further) = match check(options) {
+        Ok(_settings) if errors.is_empty() && matches.get_flag(CHECK) => {
+            return Err(ReadError::OnlyChecked);
+        }
         Ok(settings) if errors.is_empty() => return Ok(settings),
         Ok(_incomplete) => SettingsError(Vec::new()),
         Err(further) => further,
@@ -319,8 +332,15 @@ mod tests {
         );
         read.map_err(|error| match error {
             ReadError::Settings(SettingsError(errors)) => errors,
-            ReadError::CommandLine(error) => vec![error.to_string()],
+            other => vec![other.to_string()],
         })
+    }
+
+    #[test]
+    fn settings_can_be_checked_alone_and_are_refused_as_at_a_start() {
+        let checked = |port| options(&["--check-settings", "--port", port]);
+        assert_eq!(checked("1"), Err(vec!["all settings are right".to_owned()]));
+        assert_eq!(checked("many"), options(&["--port", "many"]));
     }
 
     #[test]

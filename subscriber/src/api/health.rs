@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use actix_web::{HttpResponse, web};
 use contract::{
-    access::{Right, Target},
+    access::{Right, Target, routes::Service},
+    formats,
+    release::Release,
     status::ReplicaState,
 };
 use service::http::{caller::Caller, health, problem::ProblemError};
@@ -31,6 +33,15 @@ pub async fn readyz(api: web::Data<Api>) -> Result<HttpResponse, ProblemError> {
 /// `GET /openapi.json`: the routes of this service.
 pub async fn openapi() -> HttpResponse {
     health::openapi(openapi::document())
+}
+
+/// `GET /v1/version`: which version runs, and the format of its copy on disk.
+pub async fn version(api: web::Data<Api>) -> HttpResponse {
+    let has_copy = api.replica.config().snapshot_dir.is_some();
+    HttpResponse::Ok().json(Release {
+        copy_format: has_copy.then_some(formats::IMAGE),
+        ..health::release(Service::Subscriber)
+    })
 }
 
 /// `GET /v1/status`: state, collections and counters of the replica.

@@ -44,6 +44,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ),
     ("PUT /v1/replicas/{instance}", "replica"),
     ("GET /v1/status", "operator monitor"),
+    ("GET /v1/version", "operator monitor"),
     ("GET /v1/identity", "-"),
     ("GET /openapi.json", "-"),
     ("GET /metrics", "operator monitor"),

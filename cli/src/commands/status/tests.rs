@@ -44,6 +44,8 @@ fn report(state: ReplicaState, revision: u64, digest: u64) -> Report {
         drops: vec![],
         boot_id: String::new(),
         base_url: None,
+        version: None,
+        protocol: None,
         transport: None,
         event_keys: Vec::new(),
         intake: None,

@@ -142,6 +142,7 @@ def publisher(call, prefix):
     # No subscriber would take it.
     call("replayDeadLetter", moved, body=("ReplayRequest", {"dryRun": True}))
     call("discardDeadLetters", collection=COLLECTION)
+    assert call("getVersion").service == "publisher"
     assert call("getIdentity").grants
     assert call("listAudit").items == []
     call("listAuditTips")
@@ -172,6 +173,7 @@ def past(call, prefix, id, change_set):
 def subscriber(call, prefix):
     reads(call)
     call("getStatus")
+    assert call("getVersion").service == "subscriber"
     call("getIdentity")
     call("subscribe")
     event = {"collection": COLLECTION, "op": "Update", "id": ID}

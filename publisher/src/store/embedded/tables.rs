@@ -5,7 +5,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context, ensure};
-use contract::{CollectionName, Epoch, Head, Replaced};
+use contract::{CollectionName, Epoch, Head, Replaced, formats};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::store::{
@@ -14,9 +14,6 @@ use crate::store::{
     integrity::{Damage, DamagedHead, DamagedPast, text_checksum},
     past::bases::Coverage,
 };
-
-/// The version of the tables below.
-const FORMAT: u64 = 3;
 
 /// The rows are stored in the tree of their key, so that a list reads them in order. With pages of
 /// 8 KiB a row of 1 KiB needs no overflow page, and a scan takes a quarter of the time.
@@ -103,11 +100,7 @@ pub(super) fn check_format(transaction: &Transaction<'_>) -> anyhow::Result<()> 
         .query_row("SELECT format FROM store", [], |row| row.get(0))
         .optional()?;
     let format = format.context("the table store has no row")?;
-    ensure!(
-        format == FORMAT,
-        "the format of the store is {format}; this version reads only {FORMAT}"
-    );
-    Ok(())
+    Ok(formats::check_store(format)?)
 }
 
 /// Makes the tables of the past where they are missing: in a new file, and in one of an earlier
@@ -234,7 +227,7 @@ pub(super) fn put_identity(
         "INSERT OR REPLACE INTO store (one, format, lineage, counter, secret, replaces, crc)
          VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6)",
         params![
-            FORMAT,
+            formats::STORE,
             identity.epoch.lineage,
             identity.epoch.counter,
             identity.secret.as_bytes(),

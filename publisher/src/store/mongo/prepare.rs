@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, ensure};
-use contract::{CollectionName, Revision};
+use contract::{CollectionName, Revision, formats};
 use mongo_json::server::{self, DUPLICATE_KEY, NAMESPACE_EXISTS, UnfitServer};
 use mongodb::{
     ClientSession, IndexModel,
@@ -33,9 +33,6 @@ use crate::store::{
     },
 };
 
-/// The version of what is stored.
-const FORMAT: i64 = 3;
-
 /// What the crate `projection` has in its database, and no publisher.
 const POSITIONS_OF_PROJECTIONS: &str = "_projection";
 
@@ -59,7 +56,7 @@ impl Mongo {
         let initial = doc! {
             "lineage": lineage,
             "counter": 1_i64,
-            "format": FORMAT,
+            "format": i64::try_from(formats::STORE)?,
             "secret": rows::secret_row(&StoreSecret::generate()),
         };
         self.insert_if_absent(META, STORE, initial)
@@ -70,13 +67,9 @@ impl Mongo {
             .await
             .context("reading _meta")?
             .context("_meta is empty")?;
-        let format = meta.get_i64("format")?;
-        ensure!(
-            format == FORMAT,
-            CannotOpenError(format!(
-                "the format of the store is {format}; this version reads only {FORMAT}"
-            ))
-        );
+        // No version writes a negative one.
+        let format = meta.get_i64("format")?.try_into().unwrap_or(0);
+        formats::check_store(format).map_err(|error| CannotOpenError(error.to_string()))?;
         for table in [HEADS, BASES, COVERAGE, SNAPSHOTS, AUDIT] {
             self.create_table(table).await?;
         }

@@ -8,6 +8,7 @@ use contract::{
     access::Identity,
     feed::{EVENT_STREAM, NEXT_HEADER, PAGE},
     listing::NDJSON,
+    release::Release,
     schema::{DocumentList, ListStart},
     snapshot::{SnapshotEnd, SnapshotItem, SnapshotStart},
 };
@@ -222,6 +223,14 @@ pub fn positive(operation: ApiOperation) -> ApiOperation {
 /// `GET /v1/identity`.
 pub fn identity(operation: ApiOperation) -> ApiOperation {
     operation.answer(ApiAnswer::json::<Identity>(200, "Its name, and its grants"))
+}
+
+/// `GET /v1/version`.
+pub fn version(operation: ApiOperation) -> ApiOperation {
+    operation.answer(ApiAnswer::json::<Release>(
+        200,
+        "Its version, and the numbers of what it speaks and stores",
+    ))
 }
 
 /// `GET /openapi.json`.

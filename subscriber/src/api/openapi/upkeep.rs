@@ -47,6 +47,11 @@ pub(crate) fn readyz() -> ApiOperation {
     operations::positive(operation.problems(&[ProblemKind::Stale]))
 }
 
+pub(crate) fn version() -> ApiOperation {
+    let summary = "Which version runs, and what an upgrade has to know of it";
+    operations::version(ApiOperation::new("getVersion", summary))
+}
+
 pub(crate) fn identity() -> ApiOperation {
     let summary = "Who the caller is here, and what it may do";
     operations::identity(ApiOperation::new("getIdentity", summary))
