@@ -4,6 +4,7 @@
 //!
 //! It starts, stops and observes programs. It never checks a promise: that is the tests' own work.
 
+pub mod balancer;
 pub mod dependencies;
 pub mod environment;
 pub mod feed_reader;

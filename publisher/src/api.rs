@@ -40,7 +40,7 @@ use service::{
         stream_slots::StreamSlots,
         trace::trace,
     },
-    runtime::log_rate::LogRate,
+    runtime::{drain::Drain, log_rate::LogRate},
 };
 
 use crate::{
@@ -122,6 +122,8 @@ pub struct Api {
     pub authenticator: Arc<auth::Authenticator>,
     /// Whether the store can be read and written.
     pub readiness: health::Readiness,
+    /// Whether the process was asked to stop.
+    pub drain: Drain,
 }
 
 /// Longest request body in bytes: a document or a set in any encoding, with capacity for white space

@@ -14,11 +14,12 @@
 //!
 //! # Order of the end
 //!
-//! 1. `stop`: streams and snapshots end at once, the port closes, and requests that have begun get
+//! 1. [`Publisher::drain`], where the settings give it time: not ready, and everything is served.
+//! 2. `stop`: streams and snapshots end at once, the port closes, and requests that have begun get
 //!    a short time to finish.
-//! 2. `no_more_requests`, when the HTTP server has ended: the writer commits what was queued, and the
+//! 3. `no_more_requests`, when the HTTP server has ended: the writer commits what was queued, and the
 //!    fleet writes the last check-ins.
-//! 3. The relay ends when the writer has ended and everything that it committed was sent, or a time
+//! 4. The relay ends when the writer has ended and everything that it committed was sent, or a time
 //!    limit is over. Events that are left are sent after the next start.
 
 use std::{future::Future, net::SocketAddr, sync::Arc};
@@ -41,7 +42,7 @@ use service::{
         snapshot_slots::SnapshotSlots,
         stream_slots::StreamSlots,
     },
-    runtime::tasks::Supervisor,
+    runtime::{drain::Drain, tasks::Supervisor},
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -303,6 +304,7 @@ impl Publisher {
             tokens,
             authenticator: authenticator.clone(),
             readiness: Readiness::default(),
+            drain: Drain::new(settings.drain),
         });
         Ok(Self {
             api,
@@ -348,7 +350,8 @@ impl Publisher {
         let stop = self.supervisor.stop();
         let bound = server::listen(listen).and_then(|listener| {
             let address = listener.local_addr()?;
-            let server = server::serve(listener, self.connections.clone(), tls, stop, app)?;
+            let (connections, drain) = (self.connections.clone(), self.drain());
+            let server = server::serve(listener, connections, tls, drain, stop, app)?;
             Ok((address, server))
         });
         let http = bound
@@ -360,6 +363,12 @@ impl Publisher {
     /// The address of the HTTP API, if it has one.
     pub fn address(&self) -> Option<SocketAddr> {
         self.http.as_ref().map(|(address, _server)| *address)
+    }
+
+    /// Makes `/readyz` answer 503 and connections end, for the time in the settings: what
+    /// [`Self::run`] is given as `shutdown` runs it before it resolves.
+    pub fn drain(&self) -> Drain {
+        self.api.drain.clone()
     }
 
     /// Publishes changes from this process; see [`crate::embed`].

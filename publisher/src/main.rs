@@ -13,6 +13,7 @@ fn main() {
     );
 }
 
-async fn serve(publisher: Publisher, mut signals: StopSignals) -> anyhow::Result<()> {
-    publisher.run(signals.received()).await
+async fn serve(publisher: Publisher, signals: StopSignals) -> anyhow::Result<()> {
+    let drain = publisher.drain();
+    publisher.run(drain.after(signals)).await
 }

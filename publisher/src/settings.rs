@@ -38,6 +38,8 @@ pub struct Settings {
     pub store: StoreUrl,
     /// Address of the HTTP API.
     pub listen: SocketAddr,
+    /// How long it serves after it was asked to stop.
+    pub drain: Duration,
     /// Which names and origins of the HTTP API are known.
     pub guard: GuardSettings,
     /// Decides who a caller of the HTTP API is.

@@ -2,6 +2,7 @@
 //!
 //! Nothing in this module knows HTTP or configuration documents.
 
+pub mod drain;
 pub mod limits;
 pub mod log_rate;
 pub mod process;

@@ -8,13 +8,16 @@ use contract::access::{
     Grant, Identity, Role,
     routes::{self as at, RouteAccess},
 };
-use service::http::{
-    bodies::{self, Bodies, Body, BodyLimits},
-    connections::{ConnectionLimits, Connections},
-    openapi::ApiOperation,
-    refusals::Refusals,
-    routes::{self, ApiRoute},
-    server,
+use service::{
+    http::{
+        bodies::{self, Bodies, Body, BodyLimits},
+        connections::{ConnectionLimits, Connections},
+        openapi::ApiOperation,
+        refusals::Refusals,
+        routes::{self, ApiRoute},
+        server,
+    },
+    runtime::drain::Drain,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -76,21 +79,28 @@ fn start() -> Running {
     let refusals = web::Data::new(Refusals::default());
     let stop = CancellationToken::new();
     let connections = Connections::new(ConnectionLimits::with_max(100));
-    let server = server::serve(listener, connections, None, stop.clone(), move || {
-        App::new()
-            .app_data(received.clone())
-            .app_data(refusals.clone())
-            .service(
-                routes::add(web::scope(""), table())
-                    .wrap(from_fn(bodies::receive))
-                    .wrap(from_fn(
-                        async |request, next: actix_web::middleware::Next<_>| {
-                            identify(&request);
-                            next.call(request).await
-                        },
-                    )),
-            )
-    })
+    let server = server::serve(
+        listener,
+        connections,
+        None,
+        Drain::default(),
+        stop.clone(),
+        move || {
+            App::new()
+                .app_data(received.clone())
+                .app_data(refusals.clone())
+                .service(
+                    routes::add(web::scope(""), table())
+                        .wrap(from_fn(bodies::receive))
+                        .wrap(from_fn(
+                            async |request, next: actix_web::middleware::Next<_>| {
+                                identify(&request);
+                                next.call(request).await
+                            },
+                        )),
+                )
+        },
+    )
     .expect("a server");
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { server.await.expect("a clean end") });

@@ -23,7 +23,7 @@ use service::{
         routes::{self, ApiRoute},
         server,
     },
-    runtime::limits::max_connections,
+    runtime::{drain::Drain, limits::max_connections},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -163,6 +163,7 @@ fn start(limits: ConnectionLimits, body_limits: BodyLimits) -> Running {
         listener,
         connections.clone(),
         None,
+        Drain::default(),
         stop.clone(),
         move || {
             App::new()

@@ -6,14 +6,17 @@ use std::{net::SocketAddr, time::Duration};
 use actix_web::{App, Error, HttpResponse, middleware::from_fn, web};
 use contract::access::routes::RouteAccess;
 use futures_util::stream;
-use service::http::{
-    bodies::{self, Bodies, Body, BodyLimits},
-    connections::{ConnectionLimits, Connections},
-    framing::frame_answers,
-    methods::answer_methods,
-    openapi::ApiOperation,
-    routes::{self, ApiRoute},
-    server,
+use service::{
+    http::{
+        bodies::{self, Bodies, Body, BodyLimits},
+        connections::{ConnectionLimits, Connections},
+        framing::frame_answers,
+        methods::answer_methods,
+        openapi::ApiOperation,
+        routes::{self, ApiRoute},
+        server,
+    },
+    runtime::drain::Drain,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -104,14 +107,21 @@ async fn each_answer_is_whole_and_in_order_however_the_requests_arrive() {
     let stop = CancellationToken::new();
     let received = web::Data::new(Bodies::new(BodyLimits::default(), &table(), &[]));
     let connections = Connections::new(ConnectionLimits::with_max(100));
-    let server = server::serve(listener, connections, None, stop.clone(), move || {
-        App::new().app_data(received.clone()).service(
-            routes::add(web::scope(""), table())
-                .wrap(from_fn(answer_methods))
-                .wrap(from_fn(bodies::receive))
-                .wrap(from_fn(frame_answers)),
-        )
-    });
+    let server = server::serve(
+        listener,
+        connections,
+        None,
+        Drain::default(),
+        stop.clone(),
+        move || {
+            App::new().app_data(received.clone()).service(
+                routes::add(web::scope(""), table())
+                    .wrap(from_fn(answer_methods))
+                    .wrap(from_fn(bodies::receive))
+                    .wrap(from_fn(frame_answers)),
+            )
+        },
+    );
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { server.expect("a server").await.expect("a clean end") });
 

@@ -5,13 +5,16 @@ use std::{net::SocketAddr, time::Duration};
 
 use actix_web::{App, HttpResponse, middleware::from_fn, web};
 use contract::{Problem, access::routes::RouteAccess};
-use service::http::{
-    bodies::{self, Bodies, Body, BodyLimits},
-    connections::{ConnectionLimits, Connections},
-    framing::frame_answers,
-    openapi::ApiOperation,
-    routes::{self, ApiRoute},
-    server,
+use service::{
+    http::{
+        bodies::{self, Bodies, Body, BodyLimits},
+        connections::{ConnectionLimits, Connections},
+        framing::frame_answers,
+        openapi::ApiOperation,
+        routes::{self, ApiRoute},
+        server,
+    },
+    runtime::drain::Drain,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -100,6 +103,7 @@ async fn a_request_that_cannot_be_read_is_told_why_and_no_other_answer_changes()
         listener,
         Connections::new(limits),
         None,
+        Drain::default(),
         stop.clone(),
         move || {
             App::new().app_data(received.clone()).service(

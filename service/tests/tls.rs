@@ -11,9 +11,12 @@ use std::{
 
 use actix_web::{App, HttpRequest, HttpResponse, web};
 use contract::Problem;
-use service::http::{
-    connections::{ConnectionLimits, Connections, PeerCertificate},
-    server,
+use service::{
+    http::{
+        connections::{ConnectionLimits, Connections, PeerCertificate},
+        server,
+    },
+    runtime::drain::Drain,
 };
 use tls::{
     ClientCertificates, ClientFiles, ClientTls, ServerFiles, ServerTls,
@@ -80,6 +83,7 @@ fn start(files: ServerFiles, limits: ConnectionLimits) -> Running {
         listener,
         connections.clone(),
         Some(tls.clone()),
+        Drain::default(),
         stop.clone(),
         || {
             App::new()

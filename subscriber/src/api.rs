@@ -17,21 +17,24 @@ use replica::{
     Replica, View,
     actix::{MAX_EVENT, Options},
 };
-use service::http::{
-    access::{Layer, SidecarToken, authenticate},
-    bodies::{self, Bodies},
-    framing::frame_answers,
-    guard::{Guard, GuardSettings, guard},
-    health as shared,
-    methods::{Role, answer_methods, no_such_route},
-    problem::ProblemError,
-    rate::{BadCredentials, Rates},
-    refusals::Refusals,
-    routes::{self, ApiRoute},
-    shared_text::SharedTexts,
-    snapshot_slots::SnapshotSlots,
-    stream_slots::StreamSlots,
-    trace::trace,
+use service::{
+    http::{
+        access::{Layer, SidecarToken, authenticate},
+        bodies::{self, Bodies},
+        framing::frame_answers,
+        guard::{Guard, GuardSettings, guard},
+        health as shared,
+        methods::{Role, answer_methods, no_such_route},
+        problem::ProblemError,
+        rate::{BadCredentials, Rates},
+        refusals::Refusals,
+        routes::{self, ApiRoute},
+        shared_text::SharedTexts,
+        snapshot_slots::SnapshotSlots,
+        stream_slots::StreamSlots,
+        trace::trace,
+    },
+    runtime::drain::Drain,
 };
 
 use crate::settings::Settings;
@@ -56,6 +59,8 @@ pub struct Api {
     dapr: Options,
     ready_when_stale: bool,
     streams: StreamSlots,
+    /// Whether the process was asked to stop.
+    drain: Drain,
     /// Limit for snapshots.
     snapshots: SnapshotSlots,
     /// Snapshots that are being read, by their heads.
@@ -80,6 +85,7 @@ impl Api {
         projection: Option<Projection>,
         settings: &Settings,
         streams: StreamSlots,
+        drain: Drain,
     ) -> Self {
         Self {
             replica,
@@ -92,6 +98,7 @@ impl Api {
             },
             ready_when_stale: settings.ready_when_stale,
             streams,
+            drain,
             snapshots: SnapshotSlots::new(settings.snapshot_slots),
             shared_snapshots: Arc::new(SharedTexts::new(settings.limits.limit_snapshot_bytes)),
             lists: SnapshotSlots::new(settings.limits.limit_lists),

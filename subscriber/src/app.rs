@@ -15,7 +15,10 @@ use projection::Projection;
 use replica::{Config, Events, Replica, SecretUrl, Url};
 use service::{
     http::{connections::Connections, guard::warn_when_open, server, stream_slots::StreamSlots},
-    runtime::tasks::{Supervisor, on_thread},
+    runtime::{
+        drain::Drain,
+        tasks::{Supervisor, on_thread},
+    },
 };
 
 use crate::{
@@ -34,6 +37,7 @@ pub struct App {
     server: Server,
     supervisor: Supervisor,
     replica: Replica,
+    drain: Drain,
 }
 
 impl App {
@@ -110,22 +114,43 @@ impl App {
                 Ok(())
             });
         }
-        let api = Api::new(replica.clone(), projection, &settings, streams);
+        let drain = Drain::new(settings.drain);
+        let api = Api::new(
+            replica.clone(),
+            projection,
+            &settings,
+            streams,
+            drain.clone(),
+        );
         let app = move || HttpApp::new().configure(|config| api::configure(config, &api));
-        let server = server::serve(listener, connections, tls, supervisor.stop(), app)
-            .context("cannot serve")?;
+        let server = server::serve(
+            listener,
+            connections,
+            tls,
+            drain.clone(),
+            supervisor.stop(),
+            app,
+        )
+        .context("cannot serve")?;
         Ok(Self {
             address,
             scheme,
             server,
             supervisor,
             replica,
+            drain,
         })
     }
 
     /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Makes `/readyz` answer 503 and connections end, for the time in the settings: what
+    /// [`App::run`] is given as `shutdown` runs it before it resolves.
+    pub fn drain(&self) -> Drain {
+        self.drain.clone()
     }
 
     /// The replica.
@@ -144,6 +169,7 @@ impl App {
             server,
             mut supervisor,
             replica,
+            drain: _,
         } = self;
         let instance = &replica.config().instance;
         tracing::info!(instance, %address, "{instance} listens on {scheme}://{address}");

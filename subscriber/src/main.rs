@@ -16,6 +16,7 @@ fn main() {
     );
 }
 
-async fn serve(app: App, mut signals: StopSignals) -> anyhow::Result<()> {
-    app.run(signals.received()).await
+async fn serve(app: App, signals: StopSignals) -> anyhow::Result<()> {
+    let drain = app.drain();
+    app.run(drain.after(signals)).await
 }

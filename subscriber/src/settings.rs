@@ -20,7 +20,10 @@ use service::{
         limits::{LOADS as LOADS_NAME, LimitSettings, LimitsArgs},
         tls::{ClientTlsArgs, REDIS_CA_FILE, RedisTlsArgs, TlsArgs},
     },
-    runtime::settings::{SettingChecks, SettingsError, boolean, listen_address, or, positive},
+    runtime::{
+        drain::DrainArgs,
+        settings::{SettingChecks, SettingsError, boolean, listen_address, or, positive},
+    },
 };
 
 use self::values::{
@@ -113,6 +116,9 @@ pub struct Options {
     /// Address and port to listen on. Port 0 takes a free port.
     #[arg(long, env = "AURA_CONFIGURATION_LISTEN", value_name = "ADDRESS:PORT", default_value = LISTEN)]
     listen: String,
+
+    #[command(flatten)]
+    drain: DrainArgs,
 
     #[command(flatten)]
     guard: GuardArgs,
@@ -306,6 +312,8 @@ pub struct Settings {
     pub declared: bool,
     /// Address to listen on.
     pub listen: SocketAddr,
+    /// How long it serves after it was asked to stop.
+    pub drain: Duration,
     /// Which names and origins of the HTTP API are known: those of the settings, and the host of
     /// the base URL.
     pub guard: GuardSettings,
@@ -364,6 +372,7 @@ impl Options {
         let events = self.events(&mut checks, &manager);
         let listen = or(&self.listen, LISTEN);
         let listen = checks.check("AURA_CONFIGURATION_LISTEN", listen, listen_address(listen));
+        let drain = self.drain.check(&mut checks);
         let guard = self.guard.check(&mut checks);
         let authenticator = self.access.check(&mut checks, listen);
         let tls = self.tls.check(&mut checks);
@@ -461,6 +470,7 @@ impl Options {
                 // A publisher with LOCAL asks for the topics, and knows of no declared ones.
                 declared: declared? && manager == "DAPR",
                 listen: listen?,
+                drain: drain?,
                 // A publisher posts events to the base URL, so its host is a name of this service.
                 guard: match base_url.as_ref().and_then(Option::as_ref) {
                     Some(url) => guard?.known_as(url.host_str().unwrap_or_default()),

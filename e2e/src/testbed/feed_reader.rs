@@ -93,8 +93,13 @@ impl FeedReader {
     /// # Errors
     /// When no event arrives in time, the connection breaks, or the event is not understood.
     pub async fn next(&mut self) -> anyhow::Result<FeedEvent> {
-        let Some(Sse { event, data, .. }) = self.raw().await? else {
-            return Ok(FeedEvent::End);
+        // `confirm` asks replicas for a check-in; other readers skip it.
+        let (event, data) = loop {
+            match self.raw().await? {
+                None => return Ok(FeedEvent::End),
+                Some(Sse { event, .. }) if event.as_deref() == Some("confirm") => {}
+                Some(Sse { event, data, .. }) => break (event, data),
+            }
         };
         let data = data.context("an event without data")?;
         Ok(match event.as_deref() {

@@ -140,6 +140,23 @@ impl Mongod {
         .await
     }
 
+    /// Makes the server step down: the set has no primary, and elects none before [`Self::elect`].
+    ///
+    /// # Errors
+    /// When the server refuses it.
+    pub async fn step_down(&self) -> anyhow::Result<()> {
+        let down = doc! { "replSetStepDown": 600, "force": true };
+        self.admin(down).await.map(drop)
+    }
+
+    /// Lets the set elect a primary again.
+    ///
+    /// # Errors
+    /// When the server refuses it.
+    pub async fn elect(&self) -> anyhow::Result<()> {
+        self.admin(doc! { "replSetFreeze": 0 }).await.map(drop)
+    }
+
     /// The store URL for a publisher.
     pub fn url(&self, database: &str) -> String {
         format!(

@@ -6,6 +6,7 @@
 mod links;
 mod markdown;
 mod names;
+mod outages;
 mod reference;
 mod security;
 mod size;

@@ -112,11 +112,12 @@ fn degraded(damage: &DamageSummary, is_known: bool) -> Option<DegradedStore> {
 /// `GET /readyz`: the store can be read and written. 204; 200 with a body if rows of it are damaged.
 ///
 /// It needs no credential, so where the service has credentials it says nothing of what is stored,
-/// or where.
+/// or where. 503 as well from the moment at which the process was asked to stop.
 pub(super) async fn readyz(
     api: web::Data<Api>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
+    health::not_draining(&api.drain)?;
     let is_known = is_known(&request);
     if let Err(reason) = api.readiness.check(&api.store).await {
         let detail = if is_known {

@@ -41,7 +41,7 @@ use crate::{
     transport::Transport,
 };
 
-mod drain;
+mod flush;
 mod gathered;
 mod marks;
 mod sweep;
@@ -146,7 +146,7 @@ impl Relay {
         })
     }
 
-    /// Publishes until no sender of changes is left; then drains the queue.
+    /// Publishes until no sender of changes is left; then flushes the queue.
     ///
     /// # Errors
     /// Never; the supervisor expects this signature.
@@ -156,7 +156,7 @@ impl Relay {
         while !self.changes.is_closed() {
             self.step(&mut mark, &mut sweep).await;
         }
-        self.drain().await;
+        self.flush().await;
         Ok(())
     }
 

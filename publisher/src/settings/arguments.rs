@@ -5,11 +5,14 @@
 //! counts as unset. Values of settings that may hold a secret are not shown by `--help`.
 
 use clap::Parser;
-use service::http::{
-    access::AccessArgs,
-    guard::GuardArgs,
-    limits::{LimitsArgs, PublisherLimitsArgs},
-    tls::{ClientTlsArgs, RedisTlsArgs, TlsArgs},
+use service::{
+    http::{
+        access::AccessArgs,
+        guard::GuardArgs,
+        limits::{LimitsArgs, PublisherLimitsArgs},
+        tls::{ClientTlsArgs, RedisTlsArgs, TlsArgs},
+    },
+    runtime::drain::DrainArgs,
 };
 
 pub(super) const STORE_URL: &str = "file:data";
@@ -66,6 +69,9 @@ pub struct Args {
     /// free port, which is in the log.
     #[arg(long, env = "AURA_CONFIGURATION_LISTEN", default_value = LISTEN)]
     pub(super) listen: String,
+
+    #[command(flatten)]
+    pub(super) drain: DrainArgs,
 
     #[command(flatten)]
     pub(super) guard: GuardArgs,

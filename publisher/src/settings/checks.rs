@@ -80,6 +80,7 @@ impl Args {
             .ok();
         let listen = or(&self.listen, LISTEN);
         let listen = checks.check("AURA_CONFIGURATION_LISTEN", listen, listen_address(listen));
+        let drain = self.drain.check(checks);
         let guard = self.guard.check(checks);
         let authenticator = self.access.check(checks, listen);
         let tls = self.tls.check(checks);
@@ -158,6 +159,7 @@ impl Args {
         Some(Settings {
             store: store?,
             listen: listen?,
+            drain: drain?,
             guard: guard?,
             authenticator: authenticator?,
             tls: tls?,

@@ -105,6 +105,48 @@ async fn a_publisher_that_starts_before_its_database_waits_and_is_not_ready() ->
 }
 
 #[tokio::test]
+async fn a_publisher_that_starts_while_the_set_has_no_primary_waits_and_says_so() -> Outcome {
+    let server = Mongod::start().await?;
+    server.step_down().await?;
+    let (waiting, url) = publisher(&server, "headless-set").await?;
+    let client = Client::new(url);
+    run(waiting, async {
+        ensure!(client.get("/healthz").await?.0 == 204);
+        let (status, problem) = client.get("/readyz").await?;
+        ensure!(
+            status == 503 && problem.contains("not open yet") && problem.contains("NoPrimary"),
+            "{problem}"
+        );
+        ensure!(client.create("a").await? == 503);
+        server.elect().await?;
+        eventually("the publisher is ready", async || {
+            ensure!(client.get("/readyz").await?.0 == 204);
+            Ok(())
+        })
+        .await?;
+        ensure!(client.create("a").await? == 201);
+        // The same while it runs.
+        server.step_down().await?;
+        ensure!(client.create("b").await? == 503);
+        ensure!(client.get("/healthz").await?.0 == 204);
+        eventually("the publisher is not ready", async || {
+            ensure!(client.get("/readyz").await?.0 == 503);
+            Ok(())
+        })
+        .await?;
+        server.elect().await?;
+        eventually("the publisher is ready again", async || {
+            ensure!(client.get("/readyz").await?.0 == 204);
+            Ok(())
+        })
+        .await?;
+        ensure!(client.create("b").await? == 201);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn a_token_counts_at_every_publisher_of_the_store_within_seconds() -> Outcome {
     /// A look a second, and what the machine of the test takes.
     const SOON: Duration = Duration::from_secs(5);

@@ -1,9 +1,13 @@
-//! The publisher as a process: what it says at its start, and how it ends when it is asked to stop
-//! before it serves.
+//! The publisher as a process: what it says at its start, and how it ends when it is asked to stop.
 
-use std::{net::TcpListener, time::Duration};
+use std::{
+    net::TcpListener,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, ensure};
+use reqwest::Response;
+use serde_json::json;
 use tokio::process::Command;
 
 use super::{Outcome, file_settings, life::Life};
@@ -51,6 +55,81 @@ async fn a_publisher_that_is_asked_to_stop_while_it_starts_ends_with_success_at_
     // What a stopped start left can be opened.
     let mut publisher = start(&embedded, &["--listen", "127.0.0.1:0"])?;
     publisher.until("is up").await?;
+    Ok(())
+}
+
+/// Whoever routes requests to it learns that it ends, and it still does everything.
+#[tokio::test]
+async fn a_publisher_that_drains_is_not_ready_and_serves_until_a_second_signal() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let store = format!("file:{}", folder.path().display());
+    let flags = ["--listen=127.0.0.1:0", "--drain-seconds=300"];
+    let mut publisher = start(&store, &flags)?;
+    let url = publisher.url("is up").await?;
+    let documents = &format!("{url}/v1/collections/Skills/documents");
+    let client = &e2e::http().build()?;
+    let closes = |answer: &Response| {
+        let connection = answer.headers().get("connection");
+        connection.is_some_and(|value| value == "close")
+    };
+    let create = async |id: &str| {
+        let request = client.post(documents).json(&json!({"id": id}));
+        let answer = request.send().await?;
+        ensure!(answer.status() == 201, "{answer:?}");
+        Ok(closes(&answer))
+    };
+    let ready = async || {
+        let answer = client.get(format!("{url}/readyz")).send().await?;
+        anyhow::Ok((answer.status().as_u16(), answer.text().await?))
+    };
+    ensure!(ready().await? == (204, String::new()));
+    ensure!(!create("a").await?, "a connection that is kept");
+    // Two that last: a reader of the feed, and one that waits for what does not come.
+    let feed = client.get(format!("{url}/v1/changes"));
+    let mut feed = feed.header("accept", "text/event-stream").send().await?;
+    ensure!(feed.chunk().await?.is_some(), "the first frame");
+    let waits = client.get(format!("{documents}/a?min-revision=100&timeout=60s"));
+    let waits = async { anyhow::Ok(waits.send().await?) };
+
+    let stopped = async {
+        publisher.signal("TERM").await?;
+        publisher.until("serves for 300 s more").await?;
+        let (status, problem) = ready().await?;
+        ensure!(
+            status == 503 && problem.contains("urn:confcast:problem:stopping"),
+            "{status} {problem}"
+        );
+        let healthy = client.get(format!("{url}/healthz")).send().await?;
+        ensure!(healthy.status() == 204, "the process is well");
+        for id in ["b", "c"] {
+            ensure!(create(id).await?, "the connection is not closed");
+        }
+        // Its reader gets the changes of the drain as well.
+        let mut read = String::new();
+        while !read.contains(r#""id":"c""#) {
+            let chunk = feed.chunk().await?.context("the feed goes on")?;
+            read += std::str::from_utf8(&chunk)?;
+        }
+        publisher.signal("TERM").await?;
+        let asked = Instant::now();
+        // The end of the stream is an end, so that its reader knows where to continue.
+        while feed.chunk().await?.is_some() {}
+        let (code, log) = publisher.ended(AT_ONCE).await?;
+        ensure!(
+            code == Some(0) && log.contains("asked to stop again"),
+            "{code:?}\n{log}"
+        );
+        anyhow::Ok(asked.elapsed())
+    };
+    let (waited, took) = futures_util::future::join(waits, stopped).await;
+    let (waited, took) = (waited?, took?);
+    ensure!(took < AT_ONCE, "{took:?}");
+    ensure!(waited.status() == 503, "{waited:?}");
+    let problem = waited.text().await?;
+    ensure!(
+        problem.contains("urn:confcast:problem:stopping"),
+        "{problem}"
+    );
     Ok(())
 }
 

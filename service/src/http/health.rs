@@ -11,7 +11,10 @@ use actix_web::{
 };
 use contract::{access::routes::Service, release::Release};
 
+use contract::{Problem, ProblemKind};
+
 use super::{accept::preferred, caller::Caller, problem::ProblemError};
+use crate::runtime::drain::Drain;
 
 /// OpenMetrics 1.0, which Prometheus reads.
 pub const METRICS_MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -23,6 +26,18 @@ pub const TEXT_MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// subscriptions of a process that is not healthy.
 pub async fn healthz() -> HttpResponse {
     HttpResponse::NoContent().finish()
+}
+
+/// `GET /readyz` of a service that was asked to stop: it still serves, and requests should go elsewhere.
+///
+/// # Errors
+/// 503 `stopping`.
+pub fn not_draining(drain: &Drain) -> Result<(), ProblemError> {
+    if drain.has_begun() {
+        let detail = "This service was asked to stop and serves for a short time; use another one";
+        return Err(Problem::new(ProblemKind::Stopping, detail).into());
+    }
+    Ok(())
 }
 
 /// Answer of `GET /readyz` when the service can do its work.

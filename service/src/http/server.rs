@@ -12,7 +12,9 @@ use std::{
     time::Duration,
 };
 
-use actix_http::{HttpMessage, HttpService, KeepAlive, Payload, Protocol, Request, Response};
+use actix_http::{
+    ConnectionType, HttpMessage, HttpService, KeepAlive, Payload, Protocol, Request, Response,
+};
 use actix_service::{
     IntoServiceFactory, Service, ServiceFactory, apply_fn_factory, fn_service, map_config,
 };
@@ -29,6 +31,7 @@ use tokio::net::TcpSocket;
 use tokio_util::sync::CancellationToken;
 
 use super::connections::{Connection, Connections, Serving, incoming::BodyLength, io::WatchedIo};
+use crate::runtime::drain::Drain;
 
 /// Threads that serve requests.
 const WORKERS: usize = 2;
@@ -56,6 +59,8 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// The server of an application, with TLS or without, until `stop`. It serves while it is awaited.
+/// During `drain` every answer closes its connection, so that clients connect to another process before
+/// this one closes its port.
 ///
 /// # Errors
 /// When the listener cannot be used.
@@ -63,6 +68,7 @@ pub fn serve<F, I, S>(
     listener: TcpListener,
     connections: Connections,
     tls: Option<ServerTls>,
+    drain: Drain,
     stop: CancellationToken,
     app: F,
 ) -> io::Result<Server>
@@ -84,15 +90,19 @@ where
     let address = listener.local_addr()?;
     let factory = move || {
         let ending = ending.clone();
-        let (connections, tls) = (connections.clone(), tls.clone());
+        let (connections, tls, drain) = (connections.clone(), tls.clone(), drain.clone());
         // The host of the configuration is used by no handler.
         let app = map_config(app(), |()| AppConfig::default());
-        let app = apply_fn_factory(app, |mut request: Request, app: &S::Service| {
+        let app = apply_fn_factory(app, move |mut request: Request, app: &S::Service| {
             let connection = request.conn_data::<Connection>().cloned();
             let serving = connection.map(|connection| begin(&connection, &mut request));
             let answer = app.call(request);
+            let drain = drain.clone();
             async move {
-                let answer: Response<BoxBody> = answer.await?.into();
+                let mut answer: Response<BoxBody> = answer.await?.into();
+                if drain.has_begun() {
+                    answer.head_mut().set_connection_type(ConnectionType::Close);
+                }
                 Ok::<_, Error>(answer.map_body(|_head, body| Served {
                     body,
                     _until_sent: serving,

@@ -60,6 +60,15 @@ impl Life {
         Ok(&self.log)
     }
 
+    /// Reads the log until a line contains the text, and returns the base URL with the address in it.
+    pub(crate) async fn url(&mut self, text: &str) -> anyhow::Result<String> {
+        let log = self.until(text).await?;
+        let line = log.lines().last().unwrap_or_default();
+        let address = line.split("address=").nth(1).context("an address")?;
+        let address = address.split_whitespace().next().unwrap_or_default();
+        Ok(format!("http://{address}"))
+    }
+
     /// Sends a signal, for example `TERM`.
     pub(crate) async fn signal(&self, name: &str) -> anyhow::Result<()> {
         let id = self.child.id().context("it has ended")?;

@@ -18,8 +18,9 @@ use super::{Api, error, openapi};
 /// ready, although the others can be read: a wrong name ends a rollout and not a service.
 ///
 /// # Errors
-/// 503 `loading`, 503 `stale`.
+/// 503 `loading`, 503 `stale`; 503 `stopping` from the moment at which the process was asked to stop.
 pub async fn readyz(api: web::Data<Api>) -> Result<HttpResponse, ProblemError> {
+    health::not_draining(&api.drain)?;
     let view = api.replica.view();
     if !view.loaded() {
         return Err(error::loading());

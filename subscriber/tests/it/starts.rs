@@ -1,7 +1,8 @@
-//! The subscriber as a process: what it says at its start, and how it ends when it is asked to stop
-//! before it serves.
+//! The subscriber as a process: what it says at its start, and how it ends when it is asked to stop.
 
 use std::time::Duration;
+
+use reqwest::Client;
 
 use super::{file_settings, life::Life};
 
@@ -29,6 +30,38 @@ async fn a_subscriber_that_is_asked_to_stop_while_it_starts_ends_with_success_at
             );
         }
     }
+}
+
+#[tokio::test]
+async fn a_subscriber_that_drains_says_so_and_closes_connections_until_a_second_signal() {
+    let mut subscriber = start(&["--listen", "127.0.0.1:0", "--drain-seconds", "300"]);
+    let url = subscriber.url("listens on").await.expect("a URL");
+    let client = Client::builder()
+        .tls_backend_preconfigured(tls::ClientTls::default().config())
+        .build()
+        .expect("a client");
+    let answer = async |path: &str| {
+        let answer = client.get(format!("{url}{path}")).send().await;
+        let answer = answer.expect("an answer");
+        let closes = answer.headers().get("connection").is_some();
+        let status = answer.status().as_u16();
+        (status, closes, answer.text().await.expect("a body"))
+    };
+    let (status, closes, problem) = answer("/readyz").await;
+    assert!(status == 503 && !closes, "{problem}");
+    assert!(problem.contains("problem:loading"), "{problem}");
+    subscriber.signal("TERM").await.expect("it runs");
+    subscriber.until("300 s more").await.expect("a line");
+    let (status, closes, problem) = answer("/readyz").await;
+    assert!(status == 503 && closes, "{problem}");
+    assert!(problem.contains("problem:stopping"), "{problem}");
+    assert_eq!(answer("/healthz").await, (204, true, String::new()));
+    // Also of what no route answers.
+    let (status, closes, _problem) = answer("/nothing").await;
+    assert_eq!((status, closes), (404, true));
+    subscriber.signal("INT").await.expect("it runs");
+    let (code, log) = subscriber.ended(AT_ONCE).await.expect("an end in time");
+    assert_eq!(code, Some(0), "{log}");
 }
 
 #[tokio::test]

@@ -33,6 +33,7 @@ app.kubernetes.io/part-of: confcast
 {{- define "confcast.refuse" -}}
 {{- $own := dict
   "AURA_CONFIGURATION_LISTEN" "it is 0.0.0.0:8080"
+  "AURA_CONFIGURATION_DRAIN_SECONDS" "set drainSeconds"
   "AURA_CONFIGURATION_BASE_URL" "it follows from the pod"
   "AURA_CONFIGURATION_STORE_URL" "set publisher.store and existing.store"
   "AURA_CONFIGURATION_SNAPSHOT_DIR" "set subscriber.lastKnownGood"
@@ -68,6 +69,7 @@ app.kubernetes.io/part-of: confcast
 {{- include "confcast.refuse" (dict "where" "settings" "settings" .Values.settings) }}
 {{- $settings := dict
   "AURA_CONFIGURATION_LISTEN" "0.0.0.0:8080"
+  "AURA_CONFIGURATION_DRAIN_SECONDS" .Values.drainSeconds
   "AURA_CONFIGURATION_ALLOWED_HOSTS" "confcast-publisher,confcast-subscriber,*.svc,*.svc.cluster.local"
   "AURA_CONFIGURATION_TOKENS_FILE" "/etc/confcast/tokens/tokens"
   "AURA_CONFIGURATION_API_URL" (ternary "https://confcast-publisher:8080" "http://confcast-publisher:8080" .Values.tls.enabled)
@@ -115,6 +117,9 @@ dapr.io/app-health-check-path: /healthz
 dapr.io/app-health-probe-interval: "1"
 dapr.io/app-health-probe-timeout: "500"
 dapr.io/app-health-threshold: "3"
+# Both containers get SIGTERM at once. This keeps the sidecar until the program has ended (a publisher sends its pending
+# changes, a subscriber receives events): until its health check fails, at most this long.
+dapr.io/block-shutdown-duration: {{ add .root.Values.drainSeconds 15 }}s
 # The operator resolves the component's secrets; the sidecar needs no access to the namespace's others.
 dapr.io/disable-builtin-k8s-secret-store: "true"
 dapr.io/sidecar-cpu-request: 100m
@@ -133,6 +138,10 @@ dapr.io/app-token-secret: {{ .root.Values.existing.daprAppToken }}
 {{- define "confcast.pod" -}}
 serviceAccountName: {{ .name }}
 automountServiceAccountToken: false
+{{- $needed := add .root.Values.drainSeconds 20 }}
+{{- if lt (int .root.Values.terminationGracePeriodSeconds) (int $needed) }}
+{{- fail (printf "terminationGracePeriodSeconds is less than drainSeconds + 20: set it to %d" (int $needed)) }}
+{{- end }}
 terminationGracePeriodSeconds: {{ .root.Values.terminationGracePeriodSeconds }}
 securityContext:
   runAsNonRoot: true
@@ -192,7 +201,7 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end }}
 
-{{/* Probes, the end of the container, and its rights. Argument: {root, part}. */}}
+{{/* Probes, and the rights of the container. Argument: {root, part}. */}}
 {{- define "confcast.container" -}}
 {{- $scheme := ternary ", scheme: HTTPS" "" .root.Values.tls.enabled -}}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
@@ -216,11 +225,6 @@ readinessProbe:
   periodSeconds: 5
   timeoutSeconds: 2
   failureThreshold: 2
-# The Service removes this pod before the pod stops listening.
-lifecycle:
-  preStop:
-    exec:
-      command: [sleep, "3"]
 resources: {{- toYaml .part.resources | nindent 2 }}
 securityContext:
   allowPrivilegeEscalation: false

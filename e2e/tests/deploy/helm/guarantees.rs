@@ -253,7 +253,8 @@ fn policies_let_through_what_is_needed() -> anyhow::Result<()> {
     })
 }
 
-/// Kubernetes kills what has not ended when the time is over. preStop is part of that time.
+/// Kubernetes kills what has not ended when the time is over. The drain is part of that time, and long
+/// enough for the Services to remove the pod.
 #[test]
 fn pods_get_the_time_that_they_need_to_end() -> anyhow::Result<()> {
     let grace = seconds_of("service/src/runtime/tasks.rs", "GRACE")?
@@ -265,18 +266,22 @@ fn pods_get_the_time_that_they_need_to_end() -> anyhow::Result<()> {
                 .as_u64()
                 .map(Duration::from_secs)
                 .context("the default of 30 s")?;
-            let pause: u64 =
-                text(pod, "/containers/0/lifecycle/preStop/exec/command/1")?.parse()?;
-            ensure!(Duration::from_secs(pause) + grace <= given, "{given:?}");
+            ensure!(
+                pod.pointer("/containers/0/lifecycle").is_none(),
+                "a hook takes time as well"
+            );
+            let settings = the(objects, "ConfigMap", Some("confcast-settings"))?;
+            let drain: u64 = text(settings, "/data/AURA_CONFIGURATION_DRAIN_SECONDS")?.parse()?;
+            ensure!(drain >= 3, "a drain of {drain} s");
+            ensure!(Duration::from_secs(drain) + grace <= given, "{given:?}");
             let annotations = at(workload, "/spec/template/metadata/annotations")?;
-            // The sidecar stays for the last events of a publisher, then ends within 5 s of its own.
-            if let Some(block) = annotations.get("dapr.io/block-shutdown-duration") {
-                let block: u64 = block
-                    .as_str()
-                    .and_then(|text| text.strip_suffix('s'))
+            // The sidecar stays for the last events, then ends within 5 s of its own.
+            if annotations.get("dapr.io/enabled").is_some() {
+                let block: u64 = text(annotations, "/dapr.io~1block-shutdown-duration")?
+                    .strip_suffix('s')
                     .context("seconds")?
                     .parse()?;
-                ensure!(block >= pause + grace.as_secs(), "the sidecar ends before");
+                ensure!(block >= drain + grace.as_secs(), "the sidecar ends before");
                 ensure!(block + 5 <= given.as_secs(), "{given:?}");
             }
         }

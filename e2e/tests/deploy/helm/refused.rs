@@ -28,6 +28,16 @@ fn wrong_values_are_refused_by_name() -> anyhow::Result<()> {
             "terminationGracePeriodSeconds=5",
             "terminationGracePeriodSeconds",
         ),
+        ("drainSeconds=301", "drainSeconds"),
+        ("drainSeconds=5s", "drainSeconds"),
+        (
+            "drainSeconds=11",
+            "less than drainSeconds + 20: set it to 31",
+        ),
+        (
+            "subscriber.settings.AURA_CONFIGURATION_DRAIN_SECONDS=1",
+            "set drainSeconds",
+        ),
         ("podDisruptionBudget.maxUnavailable=0", "maxUnavailable"),
         ("image.tag=latest", "tag"),
         ("publisher.image.digest=sha256:1", "digest"),

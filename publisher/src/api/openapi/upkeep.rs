@@ -94,8 +94,8 @@ pub(crate) fn healthz() -> ApiOperation {
 }
 
 pub(crate) fn readyz() -> ApiOperation {
-    let operation =
-        operations::positive(reading(ApiOperation::new("isReady", "It can do its work")));
+    let operation = reading(ApiOperation::new("isReady", "It can do its work"));
+    let operation = operations::positive(operation.problems(&[ProblemKind::Stopping]));
     operation.answer(ApiAnswer::json::<DegradedStore>(
         200,
         "It can do its work, and its store has damaged rows",

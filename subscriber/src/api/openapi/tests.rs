@@ -10,7 +10,7 @@ use actix_web::{
 };
 use contract::access::routes::{RouteAccess, Service};
 use replica::{Config, Events, Replica};
-use service::http::stream_slots::StreamSlots;
+use service::{http::stream_slots::StreamSlots, runtime::drain::Drain};
 
 use super::*;
 use crate::{api::Api, settings::Options};
@@ -74,7 +74,13 @@ async fn every_route_of_the_table_is_served() {
         settings.limits.streams(&settings.limits.connections()),
         Default::default(),
     );
-    let api = Api::new(replica.expect("a replica"), None, &settings, streams);
+    let api = Api::new(
+        replica.expect("a replica"),
+        None,
+        &settings,
+        streams,
+        Drain::default(),
+    );
     let service = init_service(App::new().configure(|config| crate::api::configure(config, &api)));
     let service = service.await;
     for route in table() {

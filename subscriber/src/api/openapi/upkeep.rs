@@ -44,7 +44,7 @@ pub(crate) fn healthz() -> ApiOperation {
 
 pub(crate) fn readyz() -> ApiOperation {
     let operation = operation("isReady", "There is something to serve");
-    operations::positive(operation.problems(&[ProblemKind::Stale]))
+    operations::positive(operation.problems(&[ProblemKind::Stale, ProblemKind::Stopping]))
 }
 
 pub(crate) fn version() -> ApiOperation {

@@ -11,12 +11,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{Finished, IN_FLIGHT, Relay};
 
 /// How long changes that are queued or in flight at the end are published; then they stay pending.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Relay {
     /// Publishes what is queued, while that works and time is left. The rest stays pending.
-    pub(super) async fn drain(mut self) {
-        let deadline = Instant::now() + DRAIN_TIMEOUT;
+    pub(super) async fn flush(mut self) {
+        let deadline = Instant::now() + FLUSH_TIMEOUT;
         // Collections that failed before get one more chance.
         self.failing.clear();
         self.marks.retry_now();
@@ -45,7 +45,7 @@ impl Relay {
         // If marking fails or takes too long, the changes are published again: harmless.
         self.mark();
         // With a time limit of its own, because the deadline may have passed.
-        drop(timeout(DRAIN_TIMEOUT, self.until_marked()).await);
+        drop(timeout(FLUSH_TIMEOUT, self.until_marked()).await);
     }
 
     /// Leaves changes that wait for a call pending.
