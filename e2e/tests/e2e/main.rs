@@ -8,6 +8,7 @@ mod context;
 mod dapr;
 mod dead_letters;
 mod delivery;
+mod engines;
 mod epoch;
 mod examples;
 mod faults;
