@@ -15,6 +15,7 @@ pub mod nats;
 pub mod ports;
 pub mod process;
 pub mod redis;
+pub mod replica_set;
 pub mod services;
 pub mod sidecar;
 pub mod wait;

@@ -11,6 +11,7 @@ mod delivery;
 mod engines;
 mod epoch;
 mod examples;
+mod failover;
 mod faults;
 mod feed;
 mod fleet;
