@@ -3,7 +3,7 @@
 #
 #   provide.sh [PART...]      PART: mongod redis-server openssl daprd kustomize helm kubernetes-schemas dapr-crds monitoring-crds
 #                             node-tools openapi-types client-modules schemathesis client-generators etcd wrk peer-modules
-#                             promtool otel-collector previous (default: these)
+#                             promtool otel-collector kafka nats-server previous (default: these)
 #                             etcd-module, prometheus (only when they are named: `make bench` and `make prometheus` need
 #                             them, `make test` does not)
 #
@@ -24,9 +24,12 @@ kustomize=5.8.2 # newer versions need a Go newer than 1.26
 helm=4.3.1
 operator=0.85.0 # of Prometheus
 kubernetes=1.37.0
+nats=2.15.2
 clients=$here/../../examples/clients
 # The version of the sidecar is defined in one place: the module that builds it.
 [[ $(<"$here/daprd/go.mod") =~ github.com/dapr/dapr\ v([0-9.]+) ]] && dapr=${BASH_REMATCH[1]}
+# What is compiled in. An older build of the same version lacks the newer components.
+components=$(sha256sum "$here/daprd/main.go") components=${components:0:12}
 
 # The same for the newer etcd of the benchmark.
 [[ $(<"$here/etcd/go.mod") =~ go.etcd.io/etcd/server/v3\ v([0-9.]+) ]] && etcd=${BASH_REMATCH[1]}
@@ -37,6 +40,9 @@ clients=$here/../../examples/clients
 # The lock files pin all packages by version and checksum.
 node=$(sha256sum "$here/node/package-lock.json") node=${node:0:12}
 openapi=$(sha256sum "$here/openapi-types/package-lock.json") openapi=${openapi:0:12}
+
+# The files of Kafka, by name and checksum.
+kafka=$(sha256sum "$here/kafka/jars.sha256") kafka=${kafka:0:12}
 
 # This file pins its packages too. Some of them are built for one version of Python.
 python=$(sha256sum "$here/python/requirements.txt") python=${python:0:12}
@@ -277,6 +283,21 @@ make_etcd-module() {
   [[ $("$1/etcd-module" --version) == *"etcd Version: $etcd"* ]] || fail "etcd reports another version than $etcd"
 }
 
+# Kafka has no package: Maven fetches its jars from Maven Central, and comes with a Java that runs them.
+make_kafka() {
+  need mvn "Maven with Java 17 or newer (Debian: maven)"
+  mvn --batch-mode --quiet --file "$here/kafka/pom.xml" dependency:copy-dependencies "-DoutputDirectory=$1"
+  (cd "$1" && LC_ALL=C && sha256sum -- *.jar) | cmp - "$here/kafka/jars.sha256" || fail "kafka: these are not the files of kafka/jars.sha256"
+}
+
+# The checksum database of Go pins the module.
+make_nats-server() {
+  need go "Go 1.26 or newer"
+  say "building nats-server $nats, about 1 minute"
+  CGO_ENABLED=0 GOWORK=off GOFLAGS=-trimpath GOBIN=$1 go install -ldflags "-s -w" "github.com/nats-io/nats-server/v2@v$nats"
+  [[ $("$1/nats-server" --version) == *"v$nats" ]] || fail "nats-server reports another version than $nats"
+}
+
 # The collector of OpenTelemetry with the parts that the tests need: a receiver of OTLP, and a file.
 make_otel-collector() {
   need go "Go 1.26 or newer"
@@ -355,13 +376,13 @@ make() { # home
   trap - EXIT
 }
 
-[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize helm kubernetes-schemas dapr-crds monitoring-crds node-tools openapi-types client-modules schemathesis client-generators etcd wrk peer-modules promtool otel-collector previous
+[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize helm kubernetes-schemas dapr-crds monitoring-crds node-tools openapi-types client-modules schemathesis client-generators etcd wrk peer-modules promtool otel-collector kafka nats-server previous
 for name; do
   case $name in
     mongod)             provide "$name" MONGOD "mongod-$mongod" mongod ;;
     redis-server)       provide "$name" REDIS_SERVER redis-server redis-server ;;
     openssl)            provide "$name" OPENSSL openssl openssl ;;
-    daprd)              provide "$name" DAPRD "daprd-$dapr" daprd ;;
+    daprd)              provide "$name" DAPRD "daprd-$dapr-$components" daprd ;;
     kustomize)          provide "$name" KUSTOMIZE "kustomize-$kustomize" kustomize ;;
     helm)               provide "$name" HELM "helm-$helm" helm ;;
     kubernetes-schemas) provide "$name" KUBERNETES_SCHEMAS "kubernetes-schemas-$kubernetes" ;;
@@ -376,6 +397,8 @@ for name; do
     etcd-module)        provide "$name" ETCD_MODULE "etcd-module-$etcd" etcd-module ;;
     wrk)                provide "$name" WRK wrk wrk ;;
     otel-collector)     provide "$name" OTEL_COLLECTOR "otel-collector-$collector" otel-collector ;;
+    kafka)              provide "$name" KAFKA "kafka-$kafka" ;;
+    nats-server)        provide "$name" NATS_SERVER "nats-server-$nats" nats-server ;;
     previous)           provide "$name" PREVIOUS "previous-${previous:0:12}" ;;
     promtool)           provide "$name" PROMTOOL promtool promtool ;;
     prometheus)         provide "$name" PROMETHEUS prometheus prometheus ;;

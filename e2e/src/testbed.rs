@@ -5,14 +5,18 @@
 //! It starts, stops and observes programs. It never checks a promise: that is the tests' own work.
 
 pub mod balancer;
+pub mod brokers;
 pub mod dependencies;
 pub mod environment;
 pub mod feed_reader;
+pub mod kafka;
 pub mod metric_reference;
 pub mod mongod;
+pub mod nats;
 pub mod ports;
 pub mod process;
 pub mod redis;
+pub mod replica_set;
 pub mod services;
 pub mod sidecar;
 pub mod wait;
@@ -21,7 +25,10 @@ use anyhow::{Context, ensure};
 use contract::Head;
 use serde_json::{Value, json};
 
-use self::{mongod::Mongod, redis::Redis, services::Service, sidecar::Sidecar, wait::eventually};
+use self::{
+    brokers::Broker, mongod::Mongod, redis::Redis, services::Service, sidecar::Sidecar,
+    wait::eventually,
+};
 
 /// A collection without a schema. It is not one of the six that have one.
 pub const FREE: &str = "FreeForm";
@@ -109,7 +116,7 @@ pub fn numbered(number: u64) -> Value {
 pub enum Transport {
     /// From the publisher to the subscribers by HTTP.
     Local,
-    /// Through Dapr sidecars and Redis.
+    /// Through Dapr sidecars, and Redis unless the caller names another broker.
     Dapr,
     /// Through Redis without sidecars, by Pub/Sub.
     PubSub,
@@ -146,6 +153,8 @@ pub struct Testbed {
     pub store: Store,
     /// Redis, where the transport needs it.
     pub redis: Option<Redis>,
+    /// The broker of the sidecars, where the caller named one.
+    pub broker: Option<Broker>,
     /// The publisher.
     pub publisher: Service,
     /// The sidecar of the publisher.
@@ -174,7 +183,11 @@ impl Testbed {
                     .publisher
                     .with("AURA_CONFIGURATION_LOCAL_SUBSCRIBERS", urls.join(","));
             }
-            Transport::Dapr => testbed.add_sidecars().await?,
+            Transport::Dapr => {
+                let redis = Redis::start().await?;
+                testbed.add_sidecars(|app, port, name| Sidecar::new(app, port, name, &redis))?;
+                testbed.redis = Some(redis);
+            }
             Transport::Feed => {
                 testbed
                     .subscribers
@@ -232,6 +245,7 @@ impl Testbed {
             transport,
             store,
             redis: None,
+            broker: None,
             publisher,
             publisher_sidecar: None,
             subscribers,
@@ -239,33 +253,21 @@ impl Testbed {
         })
     }
 
-    async fn add_sidecars(&mut self) -> anyhow::Result<()> {
-        let redis = Redis::start().await?;
-        let sidecar = Sidecar::new(
-            sidecar::PUBLISHER,
-            self.publisher.port(),
-            "publisher",
-            &redis,
-        )?;
-        let publisher = std::mem::replace(&mut self.publisher, Service::publisher()?);
-        let publisher = publisher.with("AURA_CONFIGURATION_EVENTS_MANAGER", "DAPR");
-        self.publisher = publisher.with("DAPR_GRPC_PORT", sidecar.grpc_port().to_string());
+    /// Gives each service a sidecar, which `new` makes of app id, port and name.
+    fn add_sidecars(
+        &mut self,
+        new: impl Fn(&str, u16, &str) -> anyhow::Result<Sidecar>,
+    ) -> anyhow::Result<()> {
+        let sidecar = new(sidecar::PUBLISHER, self.publisher.port(), "publisher")?;
+        let grpc = sidecar.grpc_port().to_string();
+        self.set_all("AURA_CONFIGURATION_EVENTS_MANAGER", "DAPR");
+        self.publisher.set("DAPR_GRPC_PORT", grpc);
         self.publisher_sidecar = Some(sidecar);
-        for (index, subscriber) in std::mem::take(&mut self.subscribers)
-            .into_iter()
-            .enumerate()
-        {
+        for (index, subscriber) in self.subscribers.iter().enumerate() {
             let name = format!("replica-{}", index + 1);
-            self.sidecars.push(Sidecar::new(
-                sidecar::SUBSCRIBER,
-                subscriber.port(),
-                &name,
-                &redis,
-            )?);
-            self.subscribers
-                .push(subscriber.with("AURA_CONFIGURATION_EVENTS_MANAGER", "DAPR"));
+            self.sidecars
+                .push(new(sidecar::SUBSCRIBER, subscriber.port(), &name)?);
         }
-        self.redis = Some(redis);
         Ok(())
     }
 
@@ -275,12 +277,17 @@ impl Testbed {
     /// When a part is not ready in time.
     pub async fn start(kind: StoreKind, transport: Transport) -> anyhow::Result<Self> {
         let mut testbed = Self::prepare(kind, transport).await?;
-        testbed.publisher.start().await?;
-        testbed.start_subscribers().await?;
-        if let Some(sidecar) = &mut testbed.publisher_sidecar {
+        testbed.start_all().await?;
+        Ok(testbed)
+    }
+
+    async fn start_all(&mut self) -> anyhow::Result<()> {
+        self.publisher.start().await?;
+        self.start_subscribers().await?;
+        if let Some(sidecar) = &mut self.publisher_sidecar {
             sidecar.start().await?;
         }
-        Ok(testbed)
+        Ok(())
     }
 
     /// Starts the subscribers, then their sidecars.

@@ -1,47 +1,86 @@
 //! The time after the answer to a PUT until both replicas show its value, on real parts: median and
-//! p99 per transport.
+//! p99 per transport, and per broker below the sidecars.
 //!
 //! Writes go out one at a time. Each replica is polled over HTTP as fast as it answers, so a figure
 //! includes the request that saw the value. Run it from a release build with nothing else running:
-//! `make latency`.
+//! `make latency`. `VIA=kafka,jetstream` measures the rows whose names contain one of these words,
+//! `ROUNDS` is the number of writes of each.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use e2e::{
     client::Api,
-    testbed::{FREE, StoreKind, Testbed, Transport, numbered},
+    testbed::{
+        FREE, StoreKind, Testbed, Transport, brokers::Engine, environment::number_or, numbered,
+    },
 };
 use serde_json::json;
 
-const ROUNDS: u64 = 1_000;
 const WARM_UP: u64 = 100;
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is measured.
+enum Way {
+    /// A transport with a store, on Redis where it needs a broker.
+    Transport(Transport, StoreKind),
+    /// Sidecars on another broker, with the embedded store.
+    Broker(Engine),
+}
+
+impl Way {
+    fn all() -> Vec<Self> {
+        let transports = [
+            Transport::Local,
+            Transport::Dapr,
+            Transport::PubSub,
+            Transport::Streams,
+        ];
+        let with_both = |transport| {
+            [StoreKind::Embedded, StoreKind::Mongo].map(|kind| Self::Transport(transport, kind))
+        };
+        let mut all: Vec<_> = transports.into_iter().flat_map(with_both).collect();
+        let others = Engine::ALL.into_iter().filter(|one| *one != Engine::Redis);
+        all.extend(others.map(Self::Broker));
+        all
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Transport(transport, kind) => format!("{transport:?}, {kind:?}"),
+            Self::Broker(engine) => format!("Dapr {engine:?}, Embedded"),
+        }
+    }
+
+    async fn start(&self) -> anyhow::Result<Testbed> {
+        match self {
+            Self::Transport(transport, kind) => Testbed::start(*kind, *transport).await,
+            Self::Broker(engine) => Testbed::start_on(StoreKind::Embedded, *engine).await,
+        }
+    }
+}
 
 #[tokio::main(flavor = "current_thread")]
 #[expect(clippy::print_stdout, reason = "the figures are its result")]
 async fn main() -> anyhow::Result<()> {
+    let via = std::env::var("VIA").unwrap_or_default().to_lowercase();
+    let rounds = number_or("ROUNDS", 1_000)?;
     println!(
-        "{:<18}{:>12}{:>12}{:>12}",
+        "{:<28}{:>12}{:>12}{:>12}",
         "events, store", "median", "p99", "PUT median"
     );
-    let ways = [
-        Transport::Local,
-        Transport::Dapr,
-        Transport::PubSub,
-        Transport::Streams,
-    ];
-    for (transport, kind) in ways.into_iter().flat_map(|transport| {
-        [
-            (transport, StoreKind::Embedded),
-            (transport, StoreKind::Mongo),
-        ]
-    }) {
-        let testbed = Testbed::start(kind, transport).await?;
-        let (mut visible, mut answered) = measure(&testbed).await?;
-        let name = format!("{transport:?}, {kind:?}");
+    for way in Way::all() {
+        let name = way.name();
+        if !via
+            .split(',')
+            .any(|word| name.to_lowercase().contains(word))
+        {
+            continue;
+        }
+        let testbed = way.start().await?;
+        let (mut visible, mut answered) = measure(&testbed, rounds).await?;
         println!(
-            "{name:<18}{:>12.2?}{:>12.2?}{:>12.2?}",
+            "{name:<28}{:>12.2?}{:>12.2?}{:>12.2?}",
             at(&mut visible, 50),
             at(&mut visible, 99),
             at(&mut answered, 50)
@@ -50,7 +89,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn measure(testbed: &Testbed) -> anyhow::Result<(Vec<Duration>, Vec<Duration>)> {
+async fn measure(testbed: &Testbed, rounds: u64) -> anyhow::Result<(Vec<Duration>, Vec<Duration>)> {
     let publisher = testbed.publisher.api();
     let replicas = [testbed.subscribers[0].api(), testbed.subscribers[1].api()];
     publisher
@@ -60,7 +99,7 @@ async fn measure(testbed: &Testbed) -> anyhow::Result<(Vec<Duration>, Vec<Durati
     testbed.until_same(FREE, "n").await?;
     let mut visible = Vec::new();
     let mut answered = Vec::new();
-    for round in 0..WARM_UP + ROUNDS {
+    for round in 0..WARM_UP + rounds {
         let sent = Instant::now();
         let answer = publisher
             .put(FREE, "n", &numbered(round))
@@ -75,7 +114,7 @@ async fn measure(testbed: &Testbed) -> anyhow::Result<(Vec<Duration>, Vec<Durati
             answered.push(committed - sent);
         }
     }
-    ensure!(visible.len() as u64 == ROUNDS);
+    ensure!(visible.len() as u64 == rounds);
     Ok((visible, answered))
 }
 

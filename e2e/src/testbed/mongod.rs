@@ -17,7 +17,7 @@ use crate::testbed::{
 };
 
 /// How long recovery of a killed server may take on a busy machine.
-const RECOVERY: Duration = Duration::from_secs(90);
+pub(super) const RECOVERY: Duration = Duration::from_secs(90);
 
 /// A running server. Its data is removed with it.
 #[derive(Debug)]
@@ -177,7 +177,7 @@ impl Mongod {
         Ok(Client::with_uri_str(url).await?.database(name))
     }
 
-    async fn admin(&self, command: Document) -> anyhow::Result<Document> {
+    pub(super) async fn admin(&self, command: Document) -> anyhow::Result<Document> {
         let admin = self.database("admin").await?;
         let answer = admin.run_command(command);
         Ok(tokio::time::timeout(Duration::from_secs(5), answer.into_future()).await??)

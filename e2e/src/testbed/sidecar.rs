@@ -1,10 +1,7 @@
-//! A real Dapr sidecar with the components that this repository ships. Only the address of Redis
-//! and the list of collections differ.
+//! A real Dapr sidecar with the components that this repository ships. Only the addresses of the
+//! broker and the list of collections differ.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context, ensure};
 use reqwest::RequestBuilder;
@@ -12,6 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::testbed::{
+    brokers::{Broker, copy_components},
     dependencies,
     ports::free_port,
     process::{Process, folder},
@@ -77,14 +75,33 @@ impl Sidecar {
         app_port: u16,
         replica: &str,
     ) -> anyhow::Result<Self> {
+        let address = [("localhost:6379", redis.to_owned())];
+        Self::with_components("components", &address, app_id, app_port, replica)
+    }
+
+    /// As [`Self::new`], with the components for a broker.
+    ///
+    /// # Errors
+    /// When the components cannot be copied.
+    pub fn on(broker: &Broker, app_id: &str, app_port: u16, replica: &str) -> anyhow::Result<Self> {
+        let addresses = broker.addresses();
+        Self::with_components(broker.components(), &addresses, app_id, app_port, replica)
+    }
+
+    /// `addresses`: what the components of this folder say, and what is true here.
+    fn with_components(
+        components: &str,
+        addresses: &[(&str, String)],
+        app_id: &str,
+        app_port: u16,
+        replica: &str,
+    ) -> anyhow::Result<Self> {
         let folder = folder()?;
         let resources = folder.path().join("resources");
         std::fs::create_dir_all(&resources)?;
-        for source in [
-            dependencies::repository_root().join("components"),
-            dependencies::repository_root().join("dapr-config"),
-        ] {
-            copy_components(&source, &resources, redis)?;
+        for source in [components, "dapr-config"] {
+            let source = dependencies::repository_root().join(source);
+            copy_components(&source, &resources, addresses)?;
         }
         std::fs::write(folder.path().join("names.yaml"), NAME_RESOLUTION)?;
         let app_id = app_id.to_owned();
@@ -351,29 +368,4 @@ impl Sidecar {
             .map(Process::output)
             .unwrap_or_default()
     }
-}
-
-/// Copies the components as shipped, except for the address of Redis and the collections without a
-/// schema, which a user adds in the same places.
-fn copy_components(from: &Path, to: &Path, redis: &str) -> anyhow::Result<()> {
-    let one_more = format!(
-        "AgentConfiguration,{}",
-        crate::testbed::SCHEMA_FREE.join(",")
-    );
-    for entry in from
-        .read_dir()
-        .with_context(|| format!("reading {}", from.display()))?
-    {
-        let path = entry?.path();
-        let text = std::fs::read_to_string(&path)?;
-        if text.contains("kind: Component") || text.contains("kind: Resiliency") {
-            let name = path.file_name().context("a file has a name")?;
-            std::fs::write(
-                to.join(name),
-                text.replace("localhost:6379", redis)
-                    .replace("AgentConfiguration", &one_more),
-            )?;
-        }
-    }
-    Ok(())
 }

@@ -54,7 +54,7 @@ fn letter_components() -> anyhow::Result<[Value; 2]> {
     ])
 }
 
-fn metadata(component: &Value) -> anyhow::Result<BTreeMap<String, String>> {
+pub(crate) fn metadata(component: &Value) -> anyhow::Result<BTreeMap<String, String>> {
     Ok(named_values(at(component, "/spec/metadata")?))
 }
 
@@ -221,7 +221,11 @@ fn delivery_attempts_end_before_redis_redelivers_an_event() -> anyhow::Result<()
 }
 
 /// The time that the policies allow for a call through a component: attempts × (timeout + pause).
-fn worst(resiliency: &Value, component: &Value, direction: &str) -> anyhow::Result<Duration> {
+pub(crate) fn worst(
+    resiliency: &Value,
+    component: &Value,
+    direction: &str,
+) -> anyhow::Result<Duration> {
     let name = text(component, "/metadata/name")?;
     let target = at(
         resiliency,
@@ -308,7 +312,7 @@ fn list(text: &str) -> BTreeSet<String> {
 }
 
 /// `3s` or `800ms`.
-fn duration(text: &str) -> anyhow::Result<Duration> {
+pub(crate) fn duration(text: &str) -> anyhow::Result<Duration> {
     if let Some(number) = text.strip_suffix("ms") {
         return Ok(Duration::from_millis(number.parse()?));
     }

@@ -7,6 +7,7 @@ mod schemas;
 
 mod dapr;
 mod docker;
+mod engines;
 mod helm;
 mod kubernetes;
 mod monitoring;

@@ -7,6 +7,7 @@ use e2e::testbed::process::folder;
 use serde_json::{Value, json};
 
 use crate::{
+    engines::COMPONENTS,
     manifests::{built, file, files, identity, kustomized, secured},
     schemas::Schemas,
 };
@@ -73,13 +74,12 @@ fn the_example_secrets_match_their_schema() -> anyhow::Result<()> {
 #[test]
 fn dapr_files_for_one_machine_match_their_schemas() -> anyhow::Result<()> {
     let schemas = Schemas::read()?;
-    let components = files("components")?;
-    let configs = files("dapr-config")?;
-    ensure!(!components.is_empty(), "no components");
-    for path in components
-        .union(&configs)
-        .filter(|path| !NO_OBJECTS.contains(&path.as_str()))
-    {
+    let mut paths = files("dapr-config")?;
+    for folder in COMPONENTS {
+        paths.extend(files(folder)?);
+    }
+    let is_yaml = |path: &&String| path.ends_with(".yaml") && !NO_OBJECTS.contains(&path.as_str());
+    for path in paths.iter().filter(is_yaml) {
         let objects = file(path)?;
         ensure!(!objects.is_empty(), "nothing in {path}");
         for object in &objects {

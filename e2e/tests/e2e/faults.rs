@@ -2,7 +2,7 @@
 //! once, and no client waits for a dead process.
 
 use anyhow::{Context, ensure};
-use contract::FeedPage;
+use contract::{DocumentId, FeedPage};
 use e2e::{
     client::Api,
     testbed::{
@@ -305,9 +305,15 @@ async fn a_large_write_group_is_split_to_fit_a_transaction() -> Outcome {
 
 /// Checks that the log holds every revision from 1 to the head exactly once. Returns their number.
 async fn every_revision_once(api: &Api) -> anyhow::Result<u64> {
+    Ok(every_change_once(api).await?.len() as u64)
+}
+
+/// The same. Returns the ids of the documents, in the order of the revisions.
+pub(crate) async fn every_change_once(api: &Api) -> anyhow::Result<Vec<DocumentId>> {
     let head = api.head(FREE).await?;
-    let mut since = 0;
-    while since < head.revision {
+    let mut ids = Vec::new();
+    while (ids.len() as u64) < head.revision {
+        let since = ids.len() as u64;
         let page: FeedPage = serde_json::from_str(
             &api.get(&format!("/v1/collections/{FREE}/changes?since={since}"))
                 .await?
@@ -315,14 +321,14 @@ async fn every_revision_once(api: &Api) -> anyhow::Result<u64> {
                 .body,
         )?;
         for change in page.items {
-            since += 1;
+            let before = ids.len() as u64;
             ensure!(
-                change.revision == since,
-                "{} follows {}",
-                change.revision,
-                since - 1
+                change.revision == before + 1,
+                "{} follows {before}",
+                change.revision
             );
+            ids.push(change.id);
         }
     }
-    Ok(head.revision)
+    Ok(ids)
 }

@@ -260,3 +260,9 @@ securityContext:
       requests:
         storage: {{ .claim.size }}
 {{- end }}
+
+{{/* Not empty when pods reach Redis: directly, or through the Components of this chart. */}}
+{{- define "confcast.usesRedis" -}}
+{{- $dapr := and (eq .Values.events.transport "DAPR") (eq .Values.dapr.broker "redis") }}
+{{- if or $dapr (eq .Values.events.transport "REDIS") }}yes{{ end }}
+{{- end }}

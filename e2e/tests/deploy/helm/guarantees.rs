@@ -230,7 +230,11 @@ fn policies_let_through_what_is_needed() -> anyhow::Result<()> {
             let store = items(workload, "/spec/template/spec/containers/0/env")
                 .find(|variable| variable["name"] == "AURA_CONFIGURATION_STORE_URL");
             let has_mongodb = store.is_some_and(|variable| variable.get("valueFrom").is_some());
-            let has_redis = has_sidecar
+            // A sidecar on another broker reaches that one by a rule of the user.
+            let has_component = (objects.iter()).any(|object| {
+                kind(object) == "Component" && object["spec"]["type"] == "pubsub.redis"
+            });
+            let has_redis = has_sidecar && has_component
                 || items(workload, "/spec/template/spec/containers/0/env")
                     .any(|variable| variable["name"] == "AURA_REDIS_URL");
             for (port, needed) in [
