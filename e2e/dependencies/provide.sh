@@ -316,7 +316,9 @@ make_previous() {
   has_previous() { git -C "$history" cat-file -e "$previous^{commit}" 2>/dev/null; }
   if ! has_previous; then
     say "previous: the commit $previous is not in this clone, fetching it"
-    timeout 120 git -C "$history" fetch --quiet --depth 1 origin "$previous" || true
+    # Not every server gives a single commit.
+    timeout 120 git -C "$history" fetch --quiet --depth 1 origin "$previous" ||
+      timeout 300 git -C "$history" fetch --quiet --unshallow || true
     has_previous || fail "previous: the history lacks the commit $previous of version $previous_name (e2e/previous-version):" \
       "fetch it (git fetch --unshallow), or set PREVIOUS to a folder with its publisher, subscriber and confcast"
   fi
