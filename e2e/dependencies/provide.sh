@@ -29,7 +29,7 @@ clients=$here/../../examples/clients
 # The version of the sidecar is defined in one place: the module that builds it.
 [[ $(<"$here/daprd/go.mod") =~ github.com/dapr/dapr\ v([0-9.]+) ]] && dapr=${BASH_REMATCH[1]}
 # What is compiled in. An older build of the same version lacks the newer components.
-components=$(sha256sum "$here/daprd/main.go") components=${components:0:12}
+components=$(cat "$here"/daprd/{main.go,go.mod,go.sum} | sha256sum) components=${components:0:12}
 
 # The same for the newer etcd of the benchmark.
 [[ $(<"$here/etcd/go.mod") =~ go.etcd.io/etcd/server/v3\ v([0-9.]+) ]] && etcd=${BASH_REMATCH[1]}

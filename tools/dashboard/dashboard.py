@@ -49,7 +49,7 @@ ROWS = {
               quantiles("confcast_commit_to_applied_seconds"), unit="s"),
         Panel("Commits of the store", "Time of a commit in the store, of those that succeeded.",
               quantiles("confcast_store_call_seconds", 'operation="commit", result="ok"'), unit="s"),
-        Panel("Probe document", "Turns of the publishers that write it, and changes that replicas reported as applied.",
+        Panel("Probe document", "Attempts to write it, by result, and changes that replicas reported as applied.",
               ((rate("confcast_probe_writes_total", "result"), "{{result}}"),
                (rate("confcast_commit_to_applied_seconds_count"), "changes applied")), unit="ops"),
     ),

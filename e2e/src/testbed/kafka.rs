@@ -49,9 +49,11 @@ impl Kafka {
         std::fs::write(kafka.properties(), kafka.settings())?;
         let mut format = kafka.java("kafka.tools.StorageTool")?;
         format.args(["format", "--cluster-id", CLUSTER_ID, "--config"]);
-        let formatted = format.arg(kafka.properties()).output();
-        let formatted = formatted.context("running java: Kafka needs version 17 or newer")?;
-        ensure!(formatted.status.success(), "{formatted:?}");
+        format.arg(kafka.properties());
+        let mut formatting = Process::start("kafka-format", kafka.folder.path(), &mut format)
+            .context("Kafka needs Java 17 or newer")?;
+        let formatted = formatting.ended(START).await?;
+        ensure!(formatted.success(), "{}", formatting.tail());
         kafka.restart().await?;
         Ok(kafka)
     }
@@ -84,7 +86,9 @@ impl Kafka {
     /// A Java process that is small and starts fast.
     fn java(&self, class: &str) -> anyhow::Result<Command> {
         let mut command = Command::new("java");
+        // No file of performance data stays in the folder of the system after a kill.
         command.args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
+        command.arg("-XX:-UsePerfData");
         command
             .arg("-cp")
             .arg(dependencies::path_of("KAFKA")?.join("*"))

@@ -1,6 +1,6 @@
 //! A real NATS server with JetStream, and the streams that this repository ships.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
+    time::timeout,
 };
 
 use crate::testbed::{
@@ -16,6 +17,9 @@ use crate::testbed::{
     process::{Process, folder},
     wait::eventually,
 };
+
+/// How long one answer may take.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// A server, running or stopped. Port and streams stay the same over restarts.
 #[derive(Debug)]
@@ -55,7 +59,7 @@ impl Nats {
         }
         let name = stream["name"].as_str().context("a name")?;
         let subject = format!("$JS.API.STREAM.CREATE.{name}");
-        let answer = self.ask(&subject, &stream.to_string()).await?;
+        let answer = timeout(ANSWER, self.ask(&subject, &stream.to_string())).await??;
         ensure!(answer.get("error").is_none(), "{file}: {answer}");
         Ok(())
     }
@@ -107,7 +111,8 @@ impl Nats {
             .arg(self.folder.path().join("data"));
         self.process = Some(Process::start("nats", self.folder.path(), &mut command)?);
         eventually("nats answers", async || {
-            let answer = self.ask("$JS.API.INFO", "").await?;
+            // Where nothing answers the subject, NATS is silent.
+            let answer = timeout(ANSWER, self.ask("$JS.API.INFO", "")).await??;
             ensure!(answer.get("error").is_none(), "{answer}");
             Ok(())
         })

@@ -80,8 +80,13 @@ impl ReplicaSet {
     pub async fn step_down(&self) -> anyhow::Result<()> {
         let old = self.primary().await?;
         eventually("the primary steps down", async || {
+            // An answer may be lost after the node has stepped down.
+            let hello = self.nodes[old].admin(doc! { "hello": 1 }).await?;
+            if !hello.get_bool("isWritablePrimary")? {
+                return Ok(());
+            }
             let command = doc! { "replSetStepDown": 20, "secondaryCatchUpPeriodSecs": 2 };
-            self.nodes[old].admin(command).await
+            self.nodes[old].admin(command).await.map(drop)
         })
         .await?;
         self.until_another_than(old).await

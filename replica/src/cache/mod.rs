@@ -322,8 +322,8 @@ impl Cache {
         }
     }
 
-    /// The state now, and when time alone may change it. It keeps no view: whoever waits with one keeps
-    /// everything in memory that was replaced since.
+    /// The state now, and when time alone may change it. It keeps no view: a task that waits with
+    /// a view keeps in memory everything that was replaced since.
     fn state(&self, now: Instant) -> (ReplicaState, Option<Instant>) {
         let view = self.view_guard();
         (view.state(now), view.state_changes_after(now))

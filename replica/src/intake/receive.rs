@@ -20,15 +20,12 @@ use tracing::{Instrument, Level, Span, field};
 
 use super::{
     DropReports, EventKeys, EventOutcome, EventSource, IdOnlyCollections, Stats, UnconfirmedClaims,
-    UnversionedIntake,
+    UnversionedIntake, without_effect::MAX_ERROR_CHARS,
 };
 use crate::{
     Config, Follow, cache::Cache, change_traces::ChangeTraces, failure_log::LogRate,
     source::PublisherSource, sync::SyncSignals,
 };
-
-/// A remembered drop shows this much of its error: it may quote what was sent.
-pub(super) const MAX_ERROR_CHARS: usize = 300;
 
 /// Applies events to the cache.
 ///

@@ -1,12 +1,15 @@
-//! Events that change nothing: each is counted, and answered so that a broker sends it again only where
+//! Events that are not applied: each is counted, and answered so that a broker sends it again only where
 //! that helps. Log lines have a rate, because anyone may send such events in any number.
 
 use std::fmt;
 
 use contract::{CollectionName, DocumentId, signature::UnprovenEvent, text::Escaped};
 
-use super::{EventOutcome, Intake, receive::MAX_ERROR_CHARS};
+use super::{EventOutcome, Intake};
 use crate::failure_log::LogRate;
+
+/// A remembered drop shows this much of its error: it may quote what was sent.
+pub(super) const MAX_ERROR_CHARS: usize = 300;
 
 impl Intake {
     /// Counts and logs an event that says nothing about a document. That is no error: the source

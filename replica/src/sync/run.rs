@@ -260,14 +260,14 @@ impl SyncLoop {
 
     /// The phase `CatchingUp`: one catch-up. Returns the next phase.
     async fn catch_up(&self, schedule: &mut Schedule) -> Phase {
-        let before = self.cache.view();
+        let before = self.cache.view_guard().root().gaps();
         let version = *self.cache.feed_changed().borrow();
         let result = self.catch_up.catch_up().await;
         let brought = *self.cache.feed_changed().borrow() != version;
         schedule.catch_up_done(Instant::now(), brought);
         let after = self.cache.view();
         // The publisher said that there is no more: asking again would bring the same.
-        if result.is_ok() && before.root().gaps() == after.root().gaps() {
+        if result.is_ok() && before == after.root().gaps() {
             schedule.unavailable.clone_from(&after.gaps);
         }
         self.note(result, schedule)

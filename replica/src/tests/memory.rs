@@ -61,7 +61,7 @@ async fn until_freed(replica: &Replica, view: &Weak<View>, context: &str) {
         }
         assert!(
             Instant::now() < deadline,
-            "somebody holds the old view: {context}"
+            "a task holds the old view: {context}"
         );
         let value = json!({"v": revision});
         let next = event("Update", "x", revision, Some(value));

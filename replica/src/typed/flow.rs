@@ -109,12 +109,15 @@ impl HandlerFlow<'_> {
                 waits.reset();
                 continue;
             }
-            // A new generation ends the wait: the failure may have been about the old one.
+            // A new generation ends the wait: the failure may have been about the old one. The
+            // projection is not kept for so long.
+            let generation = newest.generation();
+            drop(newest);
             let wait = waits.next_wait();
             tokio::select! {
                 _ = stopping.wait_for(|stopping| *stopping) => return,
                 () = sleep(wait) => {}
-                () = self.typed.newer_generation(Some(newest.generation())) => {}
+                () = self.typed.newer_generation(Some(generation)) => {}
             }
         }
     }

@@ -240,7 +240,7 @@ impl Typed {
             unread: BTreeSet::new(),
             partial: next.partial(),
         };
-        // Who holds the old one would keep it in memory until the next change.
+        // A reference to the old projection would keep it in memory until the next change.
         drop(before);
         drop(self.projection.publish(next));
         // After the values, so that no state promises what cannot be read yet.

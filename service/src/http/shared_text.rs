@@ -8,8 +8,9 @@
 //! off. So a reader that stalls costs those of later texts nothing. A text that has had one reader
 //! for a while keeps nothing behind it. Nothing here knows what a text is of.
 //!
-//! Some pieces together are compressed by the first reader that takes the compressed form, once for
-//! all of them: see [`reader`].
+//! What the source gives is a piece, as long as there is one reader. For several, half a mebibyte of it
+//! is a piece: each piece wakes every reader. A piece is compressed by the first reader that takes the
+//! compressed form, once for all of them: see [`reader`].
 //!
 //! One lock guards all texts. It is never held while a piece is made or compressed.
 
@@ -45,6 +46,10 @@ const LONGEST_PIECE: Duration = Duration::from_secs(30);
 /// How long a text with one reader waits for others: those that come together with it are queued for
 /// no longer than 1.5 s.
 const ALONE: Duration = Duration::from_secs(2);
+/// Bytes of a piece for several readers, as far as the source gives them in [`TOGETHER_FOR`].
+const TOGETHER: usize = 512 * 1024;
+/// How long a piece may wait for more of the source: a reader gives up on an answer that pauses for 2 s.
+const TOGETHER_FOR: Duration = Duration::from_millis(500);
 
 /// The texts that are being read, each under the key that says what it is of.
 #[derive(Debug)]
@@ -59,8 +64,9 @@ struct Texts<K> {
     /// Bytes of all pieces.
     bytes: usize,
     max: usize,
-    /// [`ALONE`], and [`LONGEST_PIECE`].
+    /// [`ALONE`], [`TOGETHER`] and [`LONGEST_PIECE`].
     alone: Duration,
+    together: usize,
     longest_piece: Duration,
 }
 
@@ -78,11 +84,11 @@ struct Text<K> {
     ended: Option<Ended>,
 }
 
-/// A piece as it was made.
+/// A piece as it was made, and compressed once a reader has taken it so.
 #[derive(Debug, Clone)]
 struct Piece {
-    plain: Bytes,
-    /// The compressed form of the pieces that begin with this one, once a reader has taken it.
+    /// As the source gave it.
+    plain: Arc<[Bytes]>,
     zstd: Arc<OnceCell<Bytes>>,
     /// Bytes of both, as far as they are counted.
     bytes: usize,
@@ -99,11 +105,11 @@ enum Ended {
     Failed(io::ErrorKind),
 }
 
-/// What a reader finds in the place of the pieces that it needs.
+/// What a reader finds in the place of the piece that it needs.
 enum Found {
-    /// None after the last one.
-    Pieces(Vec<Piece>),
+    Piece(Piece),
     NotMade(Making),
+    End,
 }
 
 /// Why a reader is cut off.
@@ -133,6 +139,7 @@ impl<K: PartialEq + Send + 'static> SharedTexts<K> {
             bytes: 0,
             max,
             alone: ALONE,
+            together: TOGETHER,
             longest_piece: LONGEST_PIECE,
         })))
     }
@@ -151,7 +158,8 @@ impl<K: PartialEq + Send + 'static> SharedTexts<K> {
         let number = match texts.join(&key) {
             Some(number) => number,
             None => texts.begin(key, |number, longest| {
-                make(Arc::clone(&self.0), number, longest, source)
+                // The first reader need not wait for more.
+                make(Arc::clone(&self.0), number, 1, longest, source)
             }),
         };
         self.reader(number, coding)
@@ -195,9 +203,8 @@ impl<K: PartialEq> Texts<K> {
 }
 
 impl<K> Texts<K> {
-    /// The pieces of a text from this place on, of at least so many bytes together, or all that follow;
-    /// at least one.
-    fn find(&mut self, number: u64, place: usize, bytes: usize) -> io::Result<Found> {
+    /// What is in this place of a text.
+    fn find(&mut self, number: u64, place: usize) -> io::Result<Found> {
         let text = self.texts.get_mut(&number);
         let text = text.expect("a text is there while it has a reader");
         if text.readers == 1 && text.began.elapsed() >= self.alone {
@@ -206,24 +213,15 @@ impl<K> Texts<K> {
             }
         }
         let kept = place.checked_sub(text.gone).ok_or(CutOff::TooSlow)?;
-        let mut found = Vec::new();
-        let mut missing = bytes.max(1);
-        for piece in text.pieces.iter().skip(kept) {
-            found.push(piece.clone());
-            missing = missing.saturating_sub(piece.plain.len());
-            if missing == 0 {
-                break;
-            }
-        }
-        match text.ended {
-            _ if missing == 0 => Ok(Found::Pieces(found)),
-            None => Ok(Found::NotMade(text.making.clone())),
-            Some(Ended::Whole) => Ok(Found::Pieces(found)),
-            Some(Ended::Failed(kind)) => Err(kind.into()),
+        match (text.pieces.get(kept), text.ended) {
+            (Some(piece), _) => Ok(Found::Piece(piece.clone())),
+            (None, None) => Ok(Found::NotMade(text.making.clone())),
+            (None, Some(Ended::Whole)) => Ok(Found::End),
+            (None, Some(Ended::Failed(kind))) => Err(kind.into()),
         }
     }
 
-    /// Counts the compressed form of pieces, if the first of them is still there.
+    /// Counts the compressed form of a piece, if the piece is still there.
     fn count_form(&mut self, number: u64, place: usize, bytes: usize) {
         let Some(text) = self.texts.get_mut(&number) else {
             return;
@@ -274,38 +272,68 @@ impl<K> Text<K> {
 fn make<K: Send + 'static>(
     shared: Arc<Mutex<Texts<K>>>,
     number: u64,
+    together: usize,
     longest: Duration,
     mut source: Source,
 ) -> Making {
     let making = async move {
-        let piece = AssertUnwindSafe(timeout(longest, source.next()));
-        let piece = match piece.catch_unwind().await {
-            Ok(Ok(piece)) => piece,
-            Ok(Err(_elapsed)) => Some(Err(io::ErrorKind::TimedOut.into())),
+        let gathered = AssertUnwindSafe(gather(&mut source, together, longest)).catch_unwind();
+        let (plain, ended) = gathered.await.unwrap_or_else(|_panic| {
             // Without this the other readers would not be woken. The panic hook has reported it.
-            Err(_panic) => Some(Err(io::ErrorKind::Other.into())),
-        };
+            (Vec::new(), Some(Ended::Failed(io::ErrorKind::Other)))
+        });
         let mut guard = lock(&shared);
         let texts = &mut *guard;
         let Some(text) = texts.texts.get_mut(&number) else {
             return;
         };
-        match piece {
-            Some(Ok(plain)) => {
-                texts.bytes += plain.len();
-                text.pieces.push_back(Piece {
-                    bytes: plain.len(),
-                    plain,
-                    zstd: Arc::default(),
-                });
-                text.making = make(Arc::clone(&shared), number, longest, source);
-                texts.keep_to_the_limit();
-            }
-            Some(Err(error)) => text.ended = Some(Ended::Failed(error.kind())),
-            None => text.ended = Some(Ended::Whole),
+        let bytes = plain.iter().map(Bytes::len).sum();
+        if !plain.is_empty() {
+            texts.bytes += bytes;
+            text.pieces.push_back(Piece {
+                plain: plain.into(),
+                zstd: Arc::default(),
+                bytes,
+            });
         }
+        text.ended = ended;
+        if ended.is_none() {
+            let together = if text.readers > 1 { texts.together } else { 1 };
+            text.making = make(Arc::clone(&shared), number, together, longest, source);
+        }
+        texts.keep_to_the_limit();
     };
     making.boxed().shared()
+}
+
+/// What a source gives for one piece, and how it has ended, if it has.
+async fn gather(
+    source: &mut Source,
+    together: usize,
+    longest: Duration,
+) -> (Vec<Bytes>, Option<Ended>) {
+    let began = Instant::now();
+    let (mut plain, mut bytes) = (Vec::new(), 0);
+    while bytes < together {
+        let wait = if plain.is_empty() {
+            longest
+        } else {
+            TOGETHER_FOR.saturating_sub(began.elapsed())
+        };
+        match timeout(wait, source.next()).await {
+            Ok(Some(Ok(given))) => {
+                bytes += given.len();
+                plain.push(given);
+            }
+            Ok(Some(Err(error))) => return (plain, Some(Ended::Failed(error.kind()))),
+            Ok(None) => return (plain, Some(Ended::Whole)),
+            Err(_elapsed) if plain.is_empty() => {
+                return (plain, Some(Ended::Failed(io::ErrorKind::TimedOut)));
+            }
+            Err(_elapsed) => break,
+        }
+    }
+    (plain, None)
 }
 
 fn lock<K>(texts: &Mutex<Texts<K>>) -> MutexGuard<'_, Texts<K>> {

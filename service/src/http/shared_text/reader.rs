@@ -1,9 +1,8 @@
 //! A reader of a shared text, and the form in which it takes the text.
 //!
-//! As they are, pieces are sent one by one. In the coding `zstd` (RFC 8878, section 3) the answer is
-//! one frame after the other, each of some pieces: a small piece that is compressed well would cost
-//! more to send than to make. The reader that begins a text takes it so only over a network: that of
-//! one load would take longer than the bytes do over loopback.
+//! In the coding `zstd` (RFC 8878, section 3) the answer is one frame after the other, each of a piece.
+//! The reader that begins a text takes it so only over a network: that of one load would take longer
+//! than the bytes do over loopback.
 
 use std::{
     io::{self, Write as _},
@@ -15,7 +14,10 @@ use actix_web::{
     http::header::{self, AcceptEncoding, Encoding, Header as _},
 };
 use bytes::Bytes;
-use futures_util::stream::{self, Stream};
+use futures_util::{
+    StreamExt as _, TryStreamExt as _,
+    stream::{self, Stream},
+};
 use tokio::{
     task::spawn_blocking,
     time::{Instant, timeout_at},
@@ -25,8 +27,6 @@ use super::{CutOff, Found, LONGEST, Piece, Texts, lock};
 
 /// The level of compression: the fastest of those with a number above zero.
 const LEVEL: i32 = 1;
-/// A frame is of pieces with at least so many bytes, as far as there are more.
-pub(super) const TOGETHER: usize = 512 * 1024;
 
 /// The form in which a reader takes a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,49 +79,43 @@ impl<K: Send + 'static> Reader<K> {
 
     pub(super) fn pieces(self) -> impl Stream<Item = io::Result<Bytes>> + Send {
         let until = Instant::now() + LONGEST;
-        stream::try_unfold((self, 0), move |(reader, place)| async move {
-            // What is there is given also after the deadline of a wait.
+        let pieces = stream::try_unfold((self, 0), move |(reader, place)| async move {
+            // A piece that is there is given also after the deadline of a wait.
             if Instant::now() >= until {
-                return Err(CutOff::TooLong.into());
+                return Err(io::Error::from(CutOff::TooLong));
             }
-            let next = timeout_at(until, reader.next(place)).await;
-            let next = next.map_err(|_elapsed| CutOff::TooLong)??;
-            Ok(next.map(|(bytes, pieces)| (bytes, (reader, place + pieces))))
-        })
+            let piece = timeout_at(until, reader.piece(place)).await;
+            let piece = piece.map_err(|_elapsed| CutOff::TooLong)??;
+            Ok(piece.map(|piece| (piece, (reader, place + 1))))
+        });
+        let parts = pieces.map_ok(|piece| stream::iter(piece).map(Ok));
+        parts.try_flatten()
     }
 
-    /// What is sent next, from the piece in this place on, and of how many pieces it is; `None` after
-    /// the last.
-    pub(super) async fn next(&self, place: usize) -> io::Result<Option<(Bytes, usize)>> {
-        let together = match self.coding {
-            Coding::Identity => 0,
-            Coding::Zstd => TOGETHER,
-        };
+    /// The piece in this place, in the form of the reader; `None` after the last.
+    pub(super) async fn piece(&self, place: usize) -> io::Result<Option<Vec<Bytes>>> {
         loop {
-            let found = lock(&self.texts).find(self.number, place, together)?;
+            let found = lock(&self.texts).find(self.number, place)?;
             match found {
-                Found::Pieces(pieces) => return self.form(pieces, place).await,
+                Found::Piece(piece) => return self.form(piece, place).await.map(Some),
                 Found::NotMade(making) => making.await,
+                Found::End => return Ok(None),
             }
         }
     }
 
-    async fn form(&self, pieces: Vec<Piece>, place: usize) -> io::Result<Option<(Bytes, usize)>> {
-        let count = pieces.len();
-        let Some(first) = pieces.first() else {
-            return Ok(None);
-        };
+    async fn form(&self, piece: Piece, place: usize) -> io::Result<Vec<Bytes>> {
         if self.coding == Coding::Identity {
-            return Ok(Some((first.plain.clone(), 1)));
+            return Ok(piece.plain.to_vec());
         }
-        let zstd = Arc::clone(&first.zstd);
         // The others that need it meanwhile wait for it.
-        let compressed = zstd.get_or_try_init(async || {
-            let form = spawn_blocking(move || compress(&pieces)).await??;
+        let compressed = piece.zstd.get_or_try_init(async || {
+            let plain = Arc::clone(&piece.plain);
+            let form = spawn_blocking(move || compress(&plain)).await??;
             lock(&self.texts).count_form(self.number, place, form.len());
             io::Result::Ok(form)
         });
-        Ok(Some((compressed.await?.clone(), count)))
+        Ok(vec![compressed.await?.clone()])
     }
 }
 
@@ -132,11 +126,11 @@ impl<K> Drop for Reader<K> {
     }
 }
 
-/// One frame of some pieces.
-fn compress(pieces: &[Piece]) -> io::Result<Bytes> {
+/// The frame of a piece.
+fn compress(piece: &[Bytes]) -> io::Result<Bytes> {
     let mut frame = zstd::Encoder::new(Vec::new(), LEVEL)?;
-    for piece in pieces {
-        frame.write_all(&piece.plain)?;
+    for part in piece {
+        frame.write_all(part)?;
     }
     frame.finish().map(Bytes::from)
 }
