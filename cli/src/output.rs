@@ -152,8 +152,8 @@ pub(crate) fn exit_code(result: anyhow::Result<()>) -> i32 {
     }
     if is_unknown_parameter(&error) {
         note(
-            "  the service is of an earlier version than this confcast: leave out the option that it \
-             does not know, or upgrade the service",
+            "  the service is of an earlier version than this confcast, or a subscriber: leave out the option \
+             that it does not know, or name a publisher of this version",
         );
     }
     // As of clap for arguments that cannot be used.
@@ -196,7 +196,7 @@ fn problem(error: &anyhow::Error) -> Option<&Problem> {
 }
 
 /// Whether the service refused a parameter that this program sends: nothing was done. It sends those of
-/// its version, so the service is older.
+/// its version, so the service is older, or a subscriber.
 fn is_unknown_parameter(error: &anyhow::Error) -> bool {
     problem(error).is_some_and(|problem| {
         let detail = &problem.detail;

@@ -100,8 +100,13 @@ pub struct CheckIn {
     )]
     #[cfg_attr(feature = "utoipa", schema(value_type = Option<serde_json::Value>))]
     pub version: Option<ReleaseVersion>,
-    /// See [`crate::formats::PROTOCOL`]; absent from an older replica.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// See [`crate::formats::PROTOCOL`]; absent from an older replica. Another value counts as absent.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::lenient::number"
+    )]
+    #[cfg_attr(feature = "utoipa", schema(value_type = Option<serde_json::Value>))]
     pub protocol: Option<u32>,
     /// How long the changes took that the replica applied since its last check-in that was answered.
     /// It is counted by the publisher that answers, and kept nowhere.

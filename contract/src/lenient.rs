@@ -16,6 +16,19 @@ pub fn text<'de, T: FromStr, D: Deserializer<'de>>(deserializer: D) -> Result<Op
     matching(deserializer, |text| text.parse().ok())
 }
 
+/// Reads a whole number that `T` holds; every other value is `None`.
+///
+/// # Errors
+/// When the text is not JSON.
+pub fn number<'de, T: TryFrom<u64>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    deserializer.deserialize_any(Scalar {
+        text: |_text: &str| None::<T>,
+        number: |number: u64| T::try_from(number).ok(),
+    })
+}
+
 /// Reads a text of which `read` makes a value; every other value is `None`. Nothing is stored
 /// meanwhile: events are read with it.
 ///
@@ -25,13 +38,23 @@ pub(crate) fn matching<'de, T, D: Deserializer<'de>>(
     deserializer: D,
     read: impl FnOnce(&str) -> Option<T>,
 ) -> Result<Option<T>, D::Error> {
-    deserializer.deserialize_any(Text(read))
+    deserializer.deserialize_any(Scalar {
+        text: read,
+        number: |_number: u64| None::<T>,
+    })
 }
 
-/// Gives texts to the function, and skips everything else.
-struct Text<F>(F);
+/// Gives texts and whole numbers to its functions, and skips everything else.
+struct Scalar<F, N> {
+    text: F,
+    number: N,
+}
 
-impl<'de, T, F: FnOnce(&str) -> Option<T>> Visitor<'de> for Text<F> {
+impl<'de, T, F, N> Visitor<'de> for Scalar<F, N>
+where
+    F: FnOnce(&str) -> Option<T>,
+    N: FnOnce(u64) -> Option<T>,
+{
     type Value = Option<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -39,7 +62,7 @@ impl<'de, T, F: FnOnce(&str) -> Option<T>> Visitor<'de> for Text<F> {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok((self.0)(text))
+        Ok((self.text)(text))
     }
 
     fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
@@ -50,12 +73,12 @@ impl<'de, T, F: FnOnce(&str) -> Option<T>> Visitor<'de> for Text<F> {
         Ok(None)
     }
 
-    fn visit_i64<E: Error>(self, _value: i64) -> Result<Self::Value, E> {
-        Ok(None)
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Self::Value, E> {
+        Ok(u64::try_from(value).ok().and_then(self.number))
     }
 
-    fn visit_u64<E: Error>(self, _value: u64) -> Result<Self::Value, E> {
-        Ok(None)
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Self::Value, E> {
+        Ok((self.number)(value))
     }
 
     fn visit_f64<E: Error>(self, _value: f64) -> Result<Self::Value, E> {
@@ -77,7 +100,7 @@ impl<'de, T, F: FnOnce(&str) -> Option<T>> Visitor<'de> for Text<F> {
 mod tests {
     use serde::Deserialize;
 
-    use crate::Crc;
+    use crate::{Crc, fleet::CheckIn};
 
     #[derive(Debug, PartialEq, Deserialize)]
     struct Message {
@@ -129,5 +152,26 @@ mod tests {
             );
         }
         assert!(serde_json::from_str::<Message>(r#"{"crc":[1,"n":1}"#).is_err());
+    }
+
+    #[test]
+    fn a_check_in_whose_version_and_protocol_are_both_wrong_is_valid() {
+        for (protocol, expected) in [
+            ("1", Some(1)),
+            ("4294967295", Some(u32::MAX)),
+            ("4294967296", None),
+            ("-1", None),
+            ("1.5", None),
+            (r#""1""#, None),
+            ("null", None),
+            ("[1]", None),
+            (r#"{"a":1}"#, None),
+        ] {
+            let text = format!(
+                r#"{{"instance":"a","bootId":"b","intervalMs":1,"collections":{{}},"version":[1],"protocol":{protocol}}}"#
+            );
+            let read: CheckIn = crate::objects::from_str(&text).expect("read");
+            assert_eq!((read.version, read.protocol), (None, expected), "{text}");
+        }
     }
 }

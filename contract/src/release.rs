@@ -96,7 +96,7 @@ pub struct Release {
 pub struct StoreRelease {
     /// The kind.
     pub kind: StoreKind,
-    /// See [`formats::STORE`].
+    /// The format that this program reads and writes; it opens no other. See [`formats::STORE`].
     pub format: u64,
 }
 

@@ -98,8 +98,13 @@ pub struct ReplicaStatus {
     )]
     #[cfg_attr(feature = "utoipa", schema(value_type = Option<String>))]
     pub version: Option<ReleaseVersion>,
-    /// See [`crate::formats::PROTOCOL`]; absent from an older replica.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// See [`crate::formats::PROTOCOL`]; absent from an older replica. Another value counts as absent.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::lenient::number"
+    )]
+    #[cfg_attr(feature = "utoipa", schema(value_type = Option<u32>))]
     pub protocol: Option<u32>,
     /// The transport of its events, where it knows; see [`Transport`].
     #[serde(

@@ -26,9 +26,9 @@ use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use ::tls::ServerTls;
 use actix_web::{App, dev::Server, web};
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use auth::{Authenticator, StoreTokens};
-use contract::{CollectionName, fleet::MAX_SERVED};
+use contract::CollectionName;
 use service::{
     http::{
         access::{Layer, SidecarToken},
@@ -117,7 +117,7 @@ impl Publisher {
     /// When the schemas or the settings of the transport are wrong, or the store cannot be opened.
     pub async fn without_http(settings: Settings) -> anyhow::Result<Self> {
         // 1. What may be written, and the transport.
-        let policy = Arc::new(policy(&settings)?);
+        let policy = Arc::new(policy(&settings));
         let audits = settings.audit.is_on(!settings.authenticator.is_open());
         let (sidecar_pubsub, sidecar_token) =
             settings.events.as_ref().map(sidecar).unwrap_or_default();
@@ -438,7 +438,7 @@ async fn warn_of_collections(store: &Store) {
     }
 }
 
-fn policy(settings: &Settings) -> anyhow::Result<PublisherPolicy> {
+fn policy(settings: &Settings) -> PublisherPolicy {
     if !settings.schemas_dir.exists() {
         warn!(
             folder = %settings.schemas_dir.display(),
@@ -456,11 +456,6 @@ fn policy(settings: &Settings) -> anyhow::Result<PublisherPolicy> {
     // A collection that has a schema file is served as well.
     let mut collections = settings.collections.clone();
     collections.extend(schemas.keys().cloned());
-    ensure!(
-        collections.len() <= MAX_SERVED,
-        "{} collections are configured or have a schema; a publisher serves at most {MAX_SERVED}",
-        collections.len()
-    );
     let collections = if settings.collections_grow {
         ServedCollections::growing(collections)
     } else {
@@ -475,7 +470,7 @@ fn policy(settings: &Settings) -> anyhow::Result<PublisherPolicy> {
             .map(Sealing::with_keys)
             .unwrap_or_default(),
     };
-    Ok(PublisherPolicy {
+    PublisherPolicy {
         collections,
         rules,
         broadcast: settings
@@ -483,7 +478,7 @@ fn policy(settings: &Settings) -> anyhow::Result<PublisherPolicy> {
             .as_ref()
             .map(|events| events.broadcast.clone())
             .unwrap_or_default(),
-    })
+    }
 }
 
 /// The component with which the sidecar reads dead letters, and the token that it sends.

@@ -56,7 +56,8 @@
 //!     assert_eq!((error.kind(), error.index()), (ProblemKind::Exists, Some(0)));
 //!     anyhow::Ok(())
 //! };
-//! // The publisher stops in order when the service ends.
+//! // The publisher stops in order when the service ends. The drain of the settings happens only where the
+//! // caller awaits it: `let drain = publisher.drain();` before `run`, `drain.run().await` last in its future.
 //! let mut outcome = Ok(());
 //! publisher.run(async { outcome = service.await }).await?;
 //! outcome

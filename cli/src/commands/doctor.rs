@@ -83,7 +83,11 @@ impl Doctor {
         } else {
             Verdict::Warning
         };
+        // The error of the command is the summary as well.
         ensure!(report.verdict <= allowed, "{}", report.summary());
+        if !self.json {
+            output::result(report.summary())?;
+        }
         Ok(())
     }
 }
@@ -92,10 +96,8 @@ impl Report {
     async fn gather(publishers: &[Endpoint]) -> Self {
         let facts = join_all(publishers.iter().map(publisher_facts)).await;
         let mut findings: Vec<Finding> = facts.iter().flat_map(PublisherFacts::findings).collect();
-        let mut asked = publishers.iter().zip(&facts);
-        // They share a store, so one of them knows all replicas.
-        if let Some((first, _facts)) = asked.find(|(_publisher, facts)| facts.may_know_replicas()) {
-            findings.extend(fleet_facts(first).await.findings());
+        if let Some(fleet) = first_fleet(publishers, &facts).await {
+            findings.extend(fleet.findings());
         }
         let verdict = findings.iter().map(|finding| finding.verdict).max();
         Self {
@@ -134,7 +136,6 @@ impl Report {
             ]);
         }
         output::result_table(&table)?;
-        output::result(self.summary())?;
         Ok(())
     }
 
@@ -170,18 +171,34 @@ async fn publisher_facts(publisher: &Endpoint) -> PublisherFacts {
     }
 }
 
+/// What the first publisher says that lists the replicas: they share a store, so each of them knows all.
+/// Where none does, what the first one says that was asked.
+async fn first_fleet(publishers: &[Endpoint], facts: &[PublisherFacts]) -> Option<FleetFacts> {
+    let mut known = None;
+    for (publisher, facts) in publishers.iter().zip(facts) {
+        if !facts.may_know_replicas() {
+            continue;
+        }
+        let fleet = fleet_facts(publisher).await;
+        if matches!(fleet.replicas, Ok(Some(_))) {
+            return Some(fleet);
+        }
+        if known.is_none() {
+            known = Some(fleet);
+        }
+    }
+    known
+}
+
 async fn fleet_facts(publisher: &Endpoint) -> FleetFacts {
     FleetFacts {
         replicas: publisher
             .replicas()
             .await
             .map_err(|error| error.to_string()),
-        // What cannot list them has none that are known.
         unfinished_restores: restore::unfinished(publisher)
             .await
-            .unwrap_or_default()
-            .iter()
-            .map(restore::described)
-            .collect(),
+            .map(|marks| marks.iter().map(restore::described).collect())
+            .map_err(|error| format!("{error:#}")),
     }
 }

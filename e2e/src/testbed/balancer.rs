@@ -118,7 +118,7 @@ impl Targets {
     }
 }
 
-/// Looks at the readiness of all services, for ever.
+/// Looks at the readiness of all services, indefinitely.
 async fn look(targets: Targets) {
     let mut period = interval(PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);

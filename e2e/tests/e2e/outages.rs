@@ -43,13 +43,18 @@ async fn subscriber(publishers: &[String]) -> anyhow::Result<Service> {
 /// Waits until it says that it is stale. It serves the document, and is ready, at every look.
 async fn serves_and_becomes_stale(subscriber: &Service) -> Outcome {
     let api = subscriber.api();
-    within(STALE, "the replica says that it is stale", async || {
-        let held = api.document(FREE, "a").await?.expect(200)?;
-        ensure!(api.status_of("/readyz").await? == 204, "not ready");
+    // A failure inside of the wait would be tried again: what it saw is judged outside.
+    let seen: Result<(), String> = within(STALE, "the replica says that it is stale", async || {
+        let held = api.document(FREE, "a").await?;
+        let ready = api.status_of("/readyz").await?;
+        if held.status != 200 || ready != 204 {
+            return Ok(Err(format!("/readyz {ready}, {held:?}")));
+        }
         ensure!(held.header("confcast-state") == "stale", "{held:?}");
-        Ok(())
+        Ok(Ok(()))
     })
-    .await
+    .await?;
+    seen.map_err(anyhow::Error::msg)
 }
 
 /// Waits until it has this value and is current. It has not loaded again.

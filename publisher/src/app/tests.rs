@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use actix_web::test::TestRequest;
+use anyhow::ensure;
 use futures_util::future::try_join_all;
 use serde_json::json;
 use service::http::snapshot_slots::Client;

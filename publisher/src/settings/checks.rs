@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
-use contract::{CollectionName, SecretUrl};
+use contract::{CollectionName, SecretUrl, fleet::MAX_SERVED};
 use secrets::{KeyProvider, SecretKeys};
 use service::runtime::settings::{
     SettingChecks, SettingsError, boolean, listed, listen_address, or, positive, token,
@@ -146,6 +146,17 @@ impl Args {
             sidecar_needs_token(checks, authenticator);
         }
         let (schemas_dir, schemas) = schemas?;
+        if let Some(collections) = &collections {
+            // A collection that has a schema file is served as well.
+            let served: BTreeSet<_> = collections.iter().chain(schemas.keys()).collect();
+            if served.len() > MAX_SERVED {
+                let number = served.len();
+                let reason = format_args!(
+                    "…: {number} collections are configured or have a schema; a publisher serves at most {MAX_SERVED}"
+                );
+                checks.error("AURA_CONFIGURATION_COLLECTIONS", reason);
+            }
+        }
         if let (Some(collections), Some(events)) = (&collections, &events) {
             let served = collections.iter().chain(schemas.keys()).cloned().collect();
             check_served(checks, &events.broadcast, &served);

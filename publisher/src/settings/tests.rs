@@ -1,7 +1,7 @@
 //! The publisher checks all settings at once, before anything is opened.
 
 use clap::CommandFactory;
-use contract::environment;
+use contract::{environment, fleet::MAX_SERVED};
 
 use super::*;
 
@@ -270,4 +270,23 @@ fn a_collection_that_is_not_served_is_a_mistake_in_the_lists_of_events() {
     let read = Settings::read(&["--id-only-collections=*"]).expect("valid settings");
     let broadcast = read.events.expect("events").broadcast;
     assert!(broadcast.is_id_only(&"Later".parse().expect("a name")));
+}
+
+#[test]
+fn more_collections_than_a_publisher_serves_are_a_mistake() {
+    let names: Vec<_> = (0..=MAX_SERVED)
+        .map(|number| format!("C{number}"))
+        .collect();
+    let option = format!("--collections={}", names.join(","));
+    let found = mistakes(&["--schemas-dir=", &option]);
+    assert_eq!(
+        found,
+        [format!(
+            "AURA_CONFIGURATION_COLLECTIONS=…: {} collections are configured or have a schema; a publisher \
+             serves at most {MAX_SERVED}",
+            names.len()
+        )]
+    );
+    let option = format!("--collections={}", names[1..].join(","));
+    assert!(Settings::read(&["--schemas-dir=", &option]).is_ok());
 }

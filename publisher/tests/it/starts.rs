@@ -58,7 +58,7 @@ async fn a_publisher_that_is_asked_to_stop_while_it_starts_ends_with_success_at_
     Ok(())
 }
 
-/// Whoever routes requests to it learns that it ends, and it still does everything.
+/// A load balancer learns that it ends, and it still does everything.
 #[tokio::test]
 async fn a_publisher_that_drains_is_not_ready_and_serves_until_a_second_signal() -> Outcome {
     let folder = tempfile::tempdir()?;

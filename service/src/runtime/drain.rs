@@ -26,7 +26,8 @@ use super::{
 pub const DRAIN_SECONDS: &str = "AURA_CONFIGURATION_DRAIN_SECONDS";
 /// No drain: nothing routes requests to a service that a person starts.
 const DEFAULT: &str = "0";
-/// Longest drain, in seconds. The end that follows takes up to 15 s.
+/// Longest drain, in seconds. The end that follows takes up to 15 s, and 2 s more where spans are
+/// sent.
 const LONGEST: u64 = 300;
 
 /// The text of the setting, and its help.
@@ -36,7 +37,7 @@ pub struct DrainArgs {
     ///
     /// Meanwhile `/readyz` answers 503 and every answer closes its connection, so that a load balancer
     /// sends its requests elsewhere before the port is closed. Set it to the time that this takes. The
-    /// end follows within 15 s; a second signal begins it at once.
+    /// end follows within 15 s, and 2 s more where spans are sent; a second signal begins it at once.
     #[arg(long, env = DRAIN_SECONDS, value_name = "SECONDS", default_value = DEFAULT)]
     drain_seconds: String,
 }
@@ -91,6 +92,7 @@ impl Drain {
     pub async fn after(self, mut signals: StopSignals) {
         signals.received().await;
         tokio::select! {
+            biased;
             () = self.run() => {}
             () = signals.received() => info!("asked to stop again: the drain ends"),
         }

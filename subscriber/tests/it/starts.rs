@@ -43,7 +43,8 @@ async fn a_subscriber_that_drains_says_so_and_closes_connections_until_a_second_
     let answer = async |path: &str| {
         let answer = client.get(format!("{url}{path}")).send().await;
         let answer = answer.expect("an answer");
-        let closes = answer.headers().get("connection").is_some();
+        let connection = answer.headers().get("connection");
+        let closes = connection.is_some_and(|value| value == "close");
         let status = answer.status().as_u16();
         (status, closes, answer.text().await.expect("a body"))
     };

@@ -134,13 +134,13 @@ impl PublisherFacts {
                 part,
                 "readiness",
                 &degraded.detail,
-                "mend the rows first, with the version that runs: confcast repair",
+                "repair the rows first, with the version that runs: confcast repair",
             ),
             Err(error) => Finding::blocks(
                 part,
                 "readiness",
                 error,
-                "wait until it is ready: after an upgrade nobody could tell the cause",
+                "wait until it is ready: after an upgrade the cause would be unclear",
             ),
         });
         findings
@@ -218,19 +218,22 @@ pub(super) struct FleetFacts {
     /// `None` where it keeps no list.
     pub(super) replicas: Result<Option<ReplicaList>, String>,
     /// In words.
-    pub(super) unfinished_restores: Vec<String>,
+    pub(super) unfinished_restores: Result<Vec<String>, String>,
 }
 
 impl FleetFacts {
     pub(super) fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
-        for mark in &self.unfinished_restores {
-            findings.push(Finding::blocks(
-                "store",
-                "restore",
-                format!("a restore was not finished ({mark})"),
-                "run confcast restore with the same backup again, with the version that began it",
-            ));
+        match &self.unfinished_restores {
+            Ok(marks) => findings.extend(marks.iter().map(|mark| {
+                let remedy = "run confcast restore with the same backup again, with the version that began it";
+                let found = format!("a restore was not finished ({mark})");
+                Finding::blocks("store", "restore", found, remedy)
+            })),
+            Err(error) => {
+                let remedy = "ask again when the store answers";
+                findings.push(Finding::blocks("store", "restore", error, remedy));
+            }
         }
         let list = match &self.replicas {
             Ok(Some(list)) => list,

@@ -126,7 +126,7 @@ fn replicas_are_counted_by_version_and_many_are_not_all_named() {
             backlog: None,
             next: None,
         })),
-        unfinished_restores: vec!["unfinished-restore-1".to_owned()],
+        unfinished_restores: Ok(vec!["unfinished-restore-1".to_owned()]),
     };
     let findings = facts.findings();
     let found = |text: &str| {
@@ -140,4 +140,18 @@ fn replicas_are_counted_by_version_and_many_are_not_all_named() {
     assert_eq!(found("silent since").verdict, Verdict::Warning);
     assert_eq!(found("not finished").verdict, Verdict::Blocks);
     assert!(findings.len() < 30, "{}", findings.len());
+}
+
+#[test]
+fn a_look_at_unfinished_restores_that_fails_blocks() {
+    let facts = FleetFacts {
+        replicas: Ok(None),
+        unfinished_restores: Err("no answer".to_owned()),
+    };
+    let findings = facts.findings();
+    let finding = of_check(&findings, "restore");
+    assert_eq!(finding.verdict, Verdict::Blocks);
+    assert_eq!(finding.found, "no answer");
+    let remedy = finding.remedy.as_deref();
+    assert_eq!(remedy, Some("ask again when the store answers"));
 }
