@@ -10,7 +10,7 @@
 //!
 //! What the source gives is a piece, as long as there is one reader. For several, half a mebibyte of it
 //! is a piece: each piece wakes every reader. A piece is compressed by the first reader that takes the
-//! compressed form, once for all of them: see [`reader`].
+//! compressed form, once for all of them: see [`Reader`].
 //!
 //! One lock guards all texts. It is never held while a piece is made or compressed.
 
