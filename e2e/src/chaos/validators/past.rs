@@ -84,7 +84,7 @@ impl Check<'_, '_> {
             return None;
         }
         match &self.reading.moment {
-            Moment::Snapshot(name) if self.is_deleted(name) => None,
+            Moment::Snapshot(name) if self.is_deleted(name) || self.was_put_back(name) => None,
             Moment::Snapshot(name) => Some((None, format!("the snapshot {name} is not kept"))),
             Moment::Revision(asked) if era == 0 && asked + KEPT_CHANGES > newest => Some((
                 None,
@@ -102,6 +102,18 @@ impl Check<'_, '_> {
             .find(|snapshot| snapshot.name == name)
             .and_then(|snapshot| snapshot.deleting);
         deleting.is_some_and(|deleting| deleting <= self.reading.got)
+    }
+
+    /// Whether a dump was put back after the snapshot was named: table after table, so retention may
+    /// have run when the log was there and the name was not.
+    fn was_put_back(&self, name: &str) -> bool {
+        let record = self.index.record;
+        let mut snapshots = record.snapshots.iter();
+        let named = snapshots.find(|snapshot| snapshot.name == name);
+        named.is_some_and(|snapshot| {
+            let mut restored = record.restores.iter().map(|restore| restore.restored);
+            restored.any(|at| snapshot.started < at && at <= self.reading.got)
+        })
     }
 
     /// Whether another moment was answered than was asked for.

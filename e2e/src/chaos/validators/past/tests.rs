@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     super::{
-        super::record::{NamedState, Outcome},
+        super::record::{NamedState, Outcome, Restore},
         Findings,
         model::{Change, Model},
     },
@@ -41,7 +41,7 @@ struct Publisher {
 }
 
 impl Publisher {
-    /// With a history of writes, rollbacks, a named snapshot and a restored dump.
+    /// With a history of writes, rollbacks, a restored dump and a named snapshot.
     fn new(mutation: Mutation, seed: u64) -> Self {
         let mut publisher = Self {
             model: Model::new(seed),
@@ -53,7 +53,6 @@ impl Publisher {
         for step in 1..600_u64 {
             publisher.model.now = step * 10;
             match step {
-                150 => publisher.name(),
                 300 => dump = Some((publisher.model.now, publisher.model.store.clone())),
                 330 => {
                     if let Some((dumped, store)) = dump.take() {
@@ -63,6 +62,8 @@ impl Publisher {
                         publisher.model.restore(dumped, store);
                     }
                 }
+                // One that was named before may be lost.
+                400 => publisher.name(),
                 _ if step.is_multiple_of(9) => publisher.roll_back((step % 3) as u8),
                 _ => drop(publisher.model.any_write()),
             }
@@ -298,17 +299,31 @@ fn a_refusal_of_what_retention_keeps_is_detected() {
 }
 
 #[test]
-fn a_named_snapshot_may_be_given_up_once_its_deletion_was_sent() {
+fn a_named_snapshot_may_be_given_up_once_its_deletion_was_sent_or_a_dump_was_put_back() {
     let mut publisher = Publisher::new(Mutation::Nothing, 1);
     let now = publisher.model.now;
-    for (deleting, is_broken) in [(None, true), (Some(now + 1), true), (Some(now), false)] {
+    let named = publisher.model.record.snapshots[0].started;
+    for (deleting, restored, is_broken) in [
+        (None, None, true),
+        (Some(now + 1), None, true),
+        (Some(now), None, false),
+        (None, Some(named), true),
+        (None, Some(named + 1), false),
+    ] {
         publisher.model.record.snapshots[0].deleting = deleting;
+        let restore = |restored| Restore {
+            dumped: restored,
+            restored,
+            ended: 1,
+        };
+        publisher.model.record.restores = restored.map(restore).into_iter().collect();
         let index = WriteIndex::new(&publisher.model.record);
         let answer = PastAnswer::NotKept { newest: 1 };
         let moment = Moment::Snapshot("n".to_owned());
         let reading = publisher.reading(0, None, moment, answer);
         let mut findings = Findings::default();
         past(&index, &reading, true, &mut findings);
-        assert_eq!(!findings.violations.is_empty(), is_broken, "{deleting:?}");
+        let is_found = !findings.violations.is_empty();
+        assert_eq!(is_found, is_broken, "{deleting:?} {restored:?}");
     }
 }
