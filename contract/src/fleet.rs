@@ -115,6 +115,12 @@ pub struct CheckIn {
 }
 
 impl CheckIn {
+    /// The worst state of any collection. A check-in has no state of its own; one without collections
+    /// comes before the first load.
+    pub fn worst_state(&self) -> Option<ReplicaState> {
+        self.collections.values().map(|report| report.state).min()
+    }
+
     /// The number of failing handlers; an older replica only lists them.
     pub fn failing_handlers(&self) -> u64 {
         let failing = self.handlers.iter().filter(|handler| handler.is_failing());

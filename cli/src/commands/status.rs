@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Events that are not published are late after this time, in milliseconds.
-const LATE_EVENT_MS: u64 = 2_000;
+pub(super) const LATE_EVENT_MS: u64 = 2_000;
 
 /// Show the state of the publisher and of every replica
 ///

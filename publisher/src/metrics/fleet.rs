@@ -90,13 +90,7 @@ fn by_state(replicas: &[ReplicaRecord]) -> Family<Label, Gauge> {
         family.get_or_create(&[("state", state)]).set(0);
     }
     for replica in replicas {
-        let worst = replica
-            .check_in
-            .collections
-            .values()
-            .map(|report| report.state)
-            .min();
-        let state = match worst {
+        let state = match replica.check_in.worst_state() {
             _ if replica.gone => "gone",
             Some(state) => state.as_str(),
             // A replica without collections misses nothing.

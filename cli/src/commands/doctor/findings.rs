@@ -13,8 +13,8 @@ use contract::{
 };
 use serde::Serialize;
 
-/// Events that are not published for this long are named, in milliseconds.
-const LATE_EVENT_MS: u64 = 2_000;
+use crate::commands::status::LATE_EVENT_MS;
+
 /// Findings of one kind about replicas, at most.
 const MAX_NAMED: usize = 20;
 /// The part that findings about all replicas are of.
@@ -267,7 +267,8 @@ impl FleetFacts {
         });
         findings.extend(bounded(REPLICAS, foreign.collect()));
         let late = live().filter_map(|replica| {
-            let worst = state(replica);
+            let worst = replica.check_in.worst_state();
+            let worst = worst.unwrap_or(ReplicaState::Loading);
             (worst != ReplicaState::Current).then(|| {
                 let remedy = "wait until it is current: confcast status says what it lacks";
                 let found = format!("it is {}", worst.as_str());
@@ -284,13 +285,6 @@ impl FleetFacts {
         findings.extend(bounded(REPLICAS, gone.collect()));
         findings
     }
-}
-
-/// The worst state of a replica in any collection.
-fn state(replica: &ReplicaRecord) -> ReplicaState {
-    let reports = replica.check_in.collections.values();
-    let worst = reports.map(|report| report.state).min();
-    worst.unwrap_or(ReplicaState::Loading)
 }
 
 /// How many live replicas there are of each version.

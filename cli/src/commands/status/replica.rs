@@ -125,10 +125,7 @@ impl ReplicaView {
             last_seen: ago(record),
             gone: record.gone,
             error: None,
-            // A check-in has no state of its own. One without collections comes before the first load.
-            state: (check_in.collections.values().map(|report| report.state))
-                .min()
-                .unwrap_or(ReplicaState::Loading),
+            state: check_in.worst_state().unwrap_or(ReplicaState::Loading),
             // What the replica notices itself is a fault of 64 changes.
             intake_fault: check_in
                 .intake
