@@ -12,7 +12,7 @@ use anyhow::{Context, bail, ensure};
 use e2e::{
     client::Api,
     testbed::{
-        FREE, StoreKind, Testbed, Transport, brokers::Engine, environment::number_or, numbered,
+        FREE, StoreKind, Testbed, Transport, brokers::BrokerKind, environment::number_or, numbered,
     },
 };
 use serde_json::json;
@@ -21,14 +21,14 @@ const WARM_UP: u64 = 100;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What is measured.
-enum Way {
+enum Row {
     /// A transport with a store, on Redis where it needs a broker.
     Transport(Transport, StoreKind),
     /// Sidecars on another broker, with the embedded store.
-    Broker(Engine),
+    Broker(BrokerKind),
 }
 
-impl Way {
+impl Row {
     fn all() -> Vec<Self> {
         let transports = [
             Transport::Local,
@@ -40,7 +40,9 @@ impl Way {
             [StoreKind::Embedded, StoreKind::Mongo].map(|kind| Self::Transport(transport, kind))
         };
         let mut all: Vec<_> = transports.into_iter().flat_map(with_both).collect();
-        let others = Engine::ALL.into_iter().filter(|one| *one != Engine::Redis);
+        let others = BrokerKind::ALL
+            .into_iter()
+            .filter(|one| *one != BrokerKind::Redis);
         all.extend(others.map(Self::Broker));
         all
     }
@@ -48,14 +50,14 @@ impl Way {
     fn name(&self) -> String {
         match self {
             Self::Transport(transport, kind) => format!("{transport:?}, {kind:?}"),
-            Self::Broker(engine) => format!("Dapr {engine:?}, Embedded"),
+            Self::Broker(broker) => format!("Dapr {broker:?}, Embedded"),
         }
     }
 
     async fn start(&self) -> anyhow::Result<Testbed> {
         match self {
             Self::Transport(transport, kind) => Testbed::start(*kind, *transport).await,
-            Self::Broker(engine) => Testbed::start_on(StoreKind::Embedded, *engine).await,
+            Self::Broker(broker) => Testbed::start_on(StoreKind::Embedded, *broker).await,
         }
     }
 }
@@ -69,15 +71,15 @@ async fn main() -> anyhow::Result<()> {
         "{:<28}{:>12}{:>12}{:>12}",
         "events, store", "median", "p99", "PUT median"
     );
-    for way in Way::all() {
-        let name = way.name();
-        if !via
-            .split(',')
-            .any(|word| name.to_lowercase().contains(word))
-        {
-            continue;
-        }
-        let testbed = way.start().await?;
+    let is_named = |row: &Row| {
+        let name = row.name().to_lowercase();
+        via.split(',').any(|word| name.contains(word))
+    };
+    let rows: Vec<_> = Row::all().into_iter().filter(is_named).collect();
+    ensure!(!rows.is_empty(), "VIA={via} names no row");
+    for row in rows {
+        let name = row.name();
+        let testbed = row.start().await?;
         let (mut visible, mut answered) = measure(&testbed, rounds).await?;
         println!(
             "{name:<28}{:>12.2?}{:>12.2?}{:>12.2?}",

@@ -13,9 +13,9 @@ use crate::testbed::{
     sidecar::Sidecar,
 };
 
-/// What a broker is.
+/// The kind of a broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Engine {
+pub enum BrokerKind {
     /// One Redis server.
     Redis,
     /// A cluster of three Redis masters.
@@ -26,7 +26,7 @@ pub enum Engine {
     JetStream,
 }
 
-impl Engine {
+impl BrokerKind {
     /// All of them.
     pub const ALL: [Self; 4] = [
         Self::Redis,
@@ -39,13 +39,13 @@ impl Engine {
 /// A broker of one of these kinds.
 #[derive(Debug)]
 pub enum Broker {
-    /// See [`Engine::Redis`].
+    /// See [`BrokerKind::Redis`].
     Redis(Redis),
-    /// See [`Engine::RedisCluster`].
+    /// See [`BrokerKind::RedisCluster`].
     RedisCluster(RedisCluster),
-    /// See [`Engine::Kafka`].
+    /// See [`BrokerKind::Kafka`].
     Kafka(Kafka),
-    /// See [`Engine::JetStream`].
+    /// See [`BrokerKind::JetStream`].
     JetStream(Nats),
 }
 
@@ -54,12 +54,12 @@ impl Broker {
     ///
     /// # Errors
     /// When it is not ready in time.
-    pub async fn start(engine: Engine) -> anyhow::Result<Self> {
-        Ok(match engine {
-            Engine::Redis => Self::Redis(Redis::start().await?),
-            Engine::RedisCluster => Self::RedisCluster(RedisCluster::start().await?),
-            Engine::Kafka => Self::Kafka(Kafka::start().await?),
-            Engine::JetStream => Self::JetStream(Nats::start().await?),
+    pub async fn start(kind: BrokerKind) -> anyhow::Result<Self> {
+        Ok(match kind {
+            BrokerKind::Redis => Self::Redis(Redis::start().await?),
+            BrokerKind::RedisCluster => Self::RedisCluster(RedisCluster::start().await?),
+            BrokerKind::Kafka => Self::Kafka(Kafka::start().await?),
+            BrokerKind::JetStream => Self::JetStream(Nats::start().await?),
         })
     }
 
@@ -129,9 +129,9 @@ impl Testbed {
     ///
     /// # Errors
     /// When a part is not ready in time.
-    pub async fn start_on(kind: StoreKind, engine: Engine) -> anyhow::Result<Self> {
+    pub async fn start_on(kind: StoreKind, broker: BrokerKind) -> anyhow::Result<Self> {
         let mut testbed = Self::without_transport(kind, Transport::Dapr).await?;
-        let broker = Broker::start(engine).await?;
+        let broker = Broker::start(broker).await?;
         testbed.add_sidecars(|app, port, name| Sidecar::on(&broker, app, port, name))?;
         testbed.broker = Some(broker);
         testbed.start_all().await?;

@@ -95,9 +95,7 @@ impl Mongod {
     /// # Errors
     /// When it cannot be killed.
     pub fn kill(&mut self) -> anyhow::Result<()> {
-        self.process
-            .take()
-            .map_or(Ok(()), |mut process| process.kill())
+        Process::end(&mut self.process)
     }
 
     /// Starts the server again on the same data.

@@ -93,9 +93,7 @@ impl Nats {
     /// # Errors
     /// When it cannot be killed.
     pub fn kill(&mut self) -> anyhow::Result<()> {
-        self.process
-            .take()
-            .map_or(Ok(()), |mut process| process.kill())
+        Process::end(&mut self.process)
     }
 
     /// Starts the server, again after [`Self::kill`], and waits until it answers.

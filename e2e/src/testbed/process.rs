@@ -64,6 +64,14 @@ impl Process {
         kill(pid, signal).with_context(|| format!("{signal} to {}", self.name))
     }
 
+    /// Kills the process of a part, if it runs, as [`Process::kill`].
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub fn end(running: &mut Option<Self>) -> anyhow::Result<()> {
+        running.take().map_or(Ok(()), |mut process| process.kill())
+    }
+
     /// Kills the process (SIGKILL) and waits until it has ended.
     ///
     /// # Errors

@@ -62,9 +62,7 @@ impl ReplicaSet {
     pub async fn primary(&self) -> anyhow::Result<usize> {
         eventually("a primary", async || {
             for (index, node) in self.nodes.iter().enumerate() {
-                let hello = node.admin(doc! { "hello": 1 }).await;
-                if hello.is_ok_and(|hello| matches!(hello.get_bool("isWritablePrimary"), Ok(true)))
-                {
+                if matches!(is_primary(node).await, Ok(true)) {
                     return Ok(index);
                 }
             }
@@ -81,8 +79,7 @@ impl ReplicaSet {
         let old = self.primary().await?;
         eventually("the primary steps down", async || {
             // An answer may be lost after the node has stepped down.
-            let hello = self.nodes[old].admin(doc! { "hello": 1 }).await?;
-            if !hello.get_bool("isWritablePrimary")? {
+            if !is_primary(&self.nodes[old]).await? {
                 return Ok(());
             }
             let command = doc! { "replSetStepDown": 20, "secondaryCatchUpPeriodSecs": 2 };
@@ -122,4 +119,10 @@ impl ReplicaSet {
             .collect();
         format!("mongodb://{}/{database}?replicaSet=rs0", hosts.join(","))
     }
+}
+
+/// Whether a node says that it is primary.
+async fn is_primary(node: &Mongod) -> anyhow::Result<bool> {
+    let hello = node.admin(doc! { "hello": 1 }).await?;
+    Ok(hello.get_bool("isWritablePrimary")?)
 }

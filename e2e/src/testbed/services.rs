@@ -162,9 +162,7 @@ impl Service {
     /// # Errors
     /// When it cannot be killed.
     pub fn kill(&mut self) -> anyhow::Result<()> {
-        self.process
-            .take()
-            .map_or(Ok(()), |mut process| process.kill())
+        Process::end(&mut self.process)
     }
 
     /// Freezes the process (SIGSTOP).

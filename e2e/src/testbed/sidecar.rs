@@ -294,9 +294,7 @@ impl Sidecar {
     /// # Errors
     /// When it cannot be killed.
     pub fn kill(&mut self) -> anyhow::Result<()> {
-        self.process
-            .take()
-            .map_or(Ok(()), |mut process| process.kill())
+        Process::end(&mut self.process)
     }
 
     /// The same sidecar with a fault: its consumer group is shared with other replicas.

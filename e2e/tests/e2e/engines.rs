@@ -9,7 +9,7 @@ use e2e::{
     client::Api,
     testbed::{
         FREE, StoreKind, Testbed,
-        brokers::{Broker, Engine},
+        brokers::{Broker, BrokerKind},
         numbered,
         wait::eventually,
     },
@@ -26,21 +26,21 @@ const WITHOUT_BROKER: u64 = 50;
 
 #[tokio::test]
 async fn redis_cluster_delivers_as_redis_does_and_heals_after_a_node_dies() -> Outcome {
-    delivers_and_heals(Engine::RedisCluster).await
+    delivers_and_heals(BrokerKind::RedisCluster).await
 }
 
 #[tokio::test]
 async fn kafka_delivers_as_redis_does_and_heals_after_the_broker_dies() -> Outcome {
-    delivers_and_heals(Engine::Kafka).await
+    delivers_and_heals(BrokerKind::Kafka).await
 }
 
 #[tokio::test]
 async fn jetstream_delivers_as_redis_does_and_heals_after_the_server_dies() -> Outcome {
-    delivers_and_heals(Engine::JetStream).await
+    delivers_and_heals(BrokerKind::JetStream).await
 }
 
-async fn delivers_and_heals(engine: Engine) -> Outcome {
-    let mut testbed = Testbed::start_on(StoreKind::Embedded, engine).await?;
+async fn delivers_and_heals(kind: BrokerKind) -> Outcome {
+    let mut testbed = Testbed::start_on(StoreKind::Embedded, kind).await?;
     each_replica_receives_every_change(&testbed).await?;
     what_no_replica_takes_becomes_a_dead_letter(&testbed).await?;
     a_broker_that_dies_under_load_is_survived(&mut testbed).await?;
