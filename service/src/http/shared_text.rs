@@ -8,9 +8,8 @@
 //! off. So a reader that stalls costs those of later texts nothing. A text that has had one reader
 //! for a while keeps nothing behind it. Nothing here knows what a text is of.
 //!
-//! What the source gives is a piece, as long as there is one reader. For several, half a mebibyte of it
-//! is a piece: each piece wakes every reader. A piece is compressed by the first reader that takes the
-//! compressed form, once for all of them: see [`Reader`].
+//! A piece is compressed by the first reader that takes the compressed form, once for all of them: see
+//! [`Reader`].
 //!
 //! One lock guards all texts. It is never held while a piece is made or compressed.
 
@@ -46,10 +45,6 @@ const LONGEST_PIECE: Duration = Duration::from_secs(30);
 /// How long a text with one reader waits for others: those that come together with it are queued for
 /// no longer than 1.5 s.
 const ALONE: Duration = Duration::from_secs(2);
-/// Bytes of a piece for several readers, as far as the source gives them in [`TOGETHER_FOR`].
-const TOGETHER: usize = 512 * 1024;
-/// How long a piece may wait for more of the source: a reader gives up on an answer that pauses for 2 s.
-const TOGETHER_FOR: Duration = Duration::from_millis(500);
 
 /// The texts that are being read, each under the key that says what it is of.
 #[derive(Debug)]
@@ -64,9 +59,8 @@ struct Texts<K> {
     /// Bytes of all pieces.
     bytes: usize,
     max: usize,
-    /// [`ALONE`], [`TOGETHER`] and [`LONGEST_PIECE`].
+    /// [`ALONE`], and [`LONGEST_PIECE`].
     alone: Duration,
-    together: usize,
     longest_piece: Duration,
 }
 
@@ -87,8 +81,7 @@ struct Text<K> {
 /// A piece as it was made, and compressed once a reader has taken it so.
 #[derive(Debug, Clone)]
 struct Piece {
-    /// As the source gave it.
-    plain: Arc<[Bytes]>,
+    plain: Bytes,
     zstd: Arc<OnceCell<Bytes>>,
     /// Bytes of both, as far as they are counted.
     bytes: usize,
@@ -139,7 +132,6 @@ impl<K: PartialEq + Send + 'static> SharedTexts<K> {
             bytes: 0,
             max,
             alone: ALONE,
-            together: TOGETHER,
             longest_piece: LONGEST_PIECE,
         })))
     }
@@ -158,8 +150,7 @@ impl<K: PartialEq + Send + 'static> SharedTexts<K> {
         let number = match texts.join(&key) {
             Some(number) => number,
             None => texts.begin(key, |number, longest| {
-                // The first reader need not wait for more.
-                make(Arc::clone(&self.0), number, 1, longest, source)
+                make(Arc::clone(&self.0), number, longest, source)
             }),
         };
         self.reader(number, coding)
@@ -272,68 +263,38 @@ impl<K> Text<K> {
 fn make<K: Send + 'static>(
     shared: Arc<Mutex<Texts<K>>>,
     number: u64,
-    together: usize,
     longest: Duration,
     mut source: Source,
 ) -> Making {
     let making = async move {
-        let gathered = AssertUnwindSafe(gather(&mut source, together, longest)).catch_unwind();
-        let (plain, ended) = gathered.await.unwrap_or_else(|_panic| {
+        let piece = AssertUnwindSafe(timeout(longest, source.next()));
+        let piece = match piece.catch_unwind().await {
+            Ok(Ok(piece)) => piece,
+            Ok(Err(_elapsed)) => Some(Err(io::ErrorKind::TimedOut.into())),
             // Without this the other readers would not be woken. The panic hook has reported it.
-            (Vec::new(), Some(Ended::Failed(io::ErrorKind::Other)))
-        });
+            Err(_panic) => Some(Err(io::ErrorKind::Other.into())),
+        };
         let mut guard = lock(&shared);
         let texts = &mut *guard;
         let Some(text) = texts.texts.get_mut(&number) else {
             return;
         };
-        let bytes = plain.iter().map(Bytes::len).sum();
-        if !plain.is_empty() {
-            texts.bytes += bytes;
-            text.pieces.push_back(Piece {
-                plain: plain.into(),
-                zstd: Arc::default(),
-                bytes,
-            });
+        match piece {
+            Some(Ok(plain)) => {
+                texts.bytes += plain.len();
+                text.pieces.push_back(Piece {
+                    bytes: plain.len(),
+                    plain,
+                    zstd: Arc::default(),
+                });
+                text.making = make(Arc::clone(&shared), number, longest, source);
+                texts.keep_to_the_limit();
+            }
+            Some(Err(error)) => text.ended = Some(Ended::Failed(error.kind())),
+            None => text.ended = Some(Ended::Whole),
         }
-        text.ended = ended;
-        if ended.is_none() {
-            let together = if text.readers > 1 { texts.together } else { 1 };
-            text.making = make(Arc::clone(&shared), number, together, longest, source);
-        }
-        texts.keep_to_the_limit();
     };
     making.boxed().shared()
-}
-
-/// What a source gives for one piece, and how it has ended, if it has.
-async fn gather(
-    source: &mut Source,
-    together: usize,
-    longest: Duration,
-) -> (Vec<Bytes>, Option<Ended>) {
-    let began = Instant::now();
-    let (mut plain, mut bytes) = (Vec::new(), 0);
-    while bytes < together {
-        let wait = if plain.is_empty() {
-            longest
-        } else {
-            TOGETHER_FOR.saturating_sub(began.elapsed())
-        };
-        match timeout(wait, source.next()).await {
-            Ok(Some(Ok(given))) => {
-                bytes += given.len();
-                plain.push(given);
-            }
-            Ok(Some(Err(error))) => return (plain, Some(Ended::Failed(error.kind()))),
-            Ok(None) => return (plain, Some(Ended::Whole)),
-            Err(_elapsed) if plain.is_empty() => {
-                return (plain, Some(Ended::Failed(io::ErrorKind::TimedOut)));
-            }
-            Err(_elapsed) => break,
-        }
-    }
-    (plain, None)
 }
 
 fn lock<K>(texts: &Mutex<Texts<K>>) -> MutexGuard<'_, Texts<K>> {

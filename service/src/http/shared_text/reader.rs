@@ -5,7 +5,7 @@
 //! than the bytes do over loopback.
 
 use std::{
-    io::{self, Write as _},
+    io,
     sync::{Arc, Mutex},
 };
 
@@ -14,10 +14,7 @@ use actix_web::{
     http::header::{self, AcceptEncoding, Encoding, Header as _},
 };
 use bytes::Bytes;
-use futures_util::{
-    StreamExt as _, TryStreamExt as _,
-    stream::{self, Stream},
-};
+use futures_util::stream::{self, Stream};
 use tokio::{
     task::spawn_blocking,
     time::{Instant, timeout_at},
@@ -27,6 +24,8 @@ use super::{CutOff, Found, LONGEST, Piece, Texts, lock};
 
 /// The level of compression: the fastest of those with a number above zero.
 const LEVEL: i32 = 1;
+/// Pieces up to this size, in bytes, are compressed at once, which takes less than a millisecond.
+pub(super) const SHORT: usize = 256 * 1024;
 
 /// The form in which a reader takes a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,21 +78,19 @@ impl<K: Send + 'static> Reader<K> {
 
     pub(super) fn pieces(self) -> impl Stream<Item = io::Result<Bytes>> + Send {
         let until = Instant::now() + LONGEST;
-        let pieces = stream::try_unfold((self, 0), move |(reader, place)| async move {
+        stream::try_unfold((self, 0), move |(reader, place)| async move {
             // A piece that is there is given also after the deadline of a wait.
             if Instant::now() >= until {
-                return Err(io::Error::from(CutOff::TooLong));
+                return Err(CutOff::TooLong.into());
             }
             let piece = timeout_at(until, reader.piece(place)).await;
             let piece = piece.map_err(|_elapsed| CutOff::TooLong)??;
             Ok(piece.map(|piece| (piece, (reader, place + 1))))
-        });
-        let parts = pieces.map_ok(|piece| stream::iter(piece).map(Ok));
-        parts.try_flatten()
+        })
     }
 
     /// The piece in this place, in the form of the reader; `None` after the last.
-    pub(super) async fn piece(&self, place: usize) -> io::Result<Option<Vec<Bytes>>> {
+    pub(super) async fn piece(&self, place: usize) -> io::Result<Option<Bytes>> {
         loop {
             let found = lock(&self.texts).find(self.number, place)?;
             match found {
@@ -104,18 +101,17 @@ impl<K: Send + 'static> Reader<K> {
         }
     }
 
-    async fn form(&self, piece: Piece, place: usize) -> io::Result<Vec<Bytes>> {
+    async fn form(&self, piece: Piece, place: usize) -> io::Result<Bytes> {
         if self.coding == Coding::Identity {
-            return Ok(piece.plain.to_vec());
+            return Ok(piece.plain);
         }
         // The others that need it meanwhile wait for it.
         let compressed = piece.zstd.get_or_try_init(async || {
-            let plain = Arc::clone(&piece.plain);
-            let form = spawn_blocking(move || compress(&plain)).await??;
+            let form = compress(piece.plain.clone()).await?;
             lock(&self.texts).count_form(self.number, place, form.len());
             io::Result::Ok(form)
         });
-        Ok(vec![compressed.await?.clone()])
+        compressed.await.cloned()
     }
 }
 
@@ -126,11 +122,12 @@ impl<K> Drop for Reader<K> {
     }
 }
 
-/// The frame of a piece.
-fn compress(piece: &[Bytes]) -> io::Result<Bytes> {
-    let mut frame = zstd::Encoder::new(Vec::new(), LEVEL)?;
-    for part in piece {
-        frame.write_all(part)?;
+async fn compress(plain: Bytes) -> io::Result<Bytes> {
+    let is_short = plain.len() <= SHORT;
+    let compress = move || zstd::bulk::compress(&plain, LEVEL).map(Bytes::from);
+    if is_short {
+        return compress();
     }
-    frame.finish().map(Bytes::from)
+    // A piece with a large document.
+    spawn_blocking(compress).await?
 }

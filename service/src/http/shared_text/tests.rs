@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use futures_util::{TryStreamExt as _, future::try_join_all, stream};
 
-use super::{Coding::Identity, *};
+use super::{Coding::Identity, reader::SHORT, *};
 
 /// A time that no test waits for unless it fails.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -25,13 +25,6 @@ fn numbers(count: usize) -> (Arc<AtomicUsize>, BoxStream<'static, io::Result<Byt
     (made, pieces.boxed())
 }
 
-/// Texts whose pieces are what the source gives.
-fn texts_of<K: PartialEq + Send + 'static>(max: usize) -> SharedTexts<K> {
-    let texts = SharedTexts::new(max);
-    lock(&texts.0).together = 1;
-    texts
-}
-
 /// Bytes of all texts.
 fn kept<K>(texts: &SharedTexts<K>) -> usize {
     lock(&texts.0).bytes
@@ -49,7 +42,7 @@ async fn whole<K: Send + 'static>(reader: Reader<K>) -> io::Result<Vec<u8>> {
 
 #[tokio::test]
 async fn readers_of_the_same_key_read_the_same_text_and_it_is_made_once() -> io::Result<()> {
-    let texts = texts_of(1 << 20);
+    let texts = SharedTexts::new(1 << 20);
     assert!(texts.join(&7, Identity).is_none(), "nothing has begun");
     let (made, source) = numbers(100);
     let first = texts.begin(7, source, Identity);
@@ -69,7 +62,7 @@ async fn readers_of_the_same_key_read_the_same_text_and_it_is_made_once() -> io:
 
 #[tokio::test]
 async fn a_reader_that_ends_leaves_the_rest_to_the_others() -> io::Result<()> {
-    let texts = texts_of(1 << 20);
+    let texts = SharedTexts::new(1 << 20);
     let (made, source) = numbers(100);
     let mut first = Box::pin(texts.begin(7, source, Identity).pieces());
     let second = texts.join(&7, Identity).expect("it has begun");
@@ -84,7 +77,7 @@ async fn a_reader_that_ends_leaves_the_rest_to_the_others() -> io::Result<()> {
 
 #[tokio::test]
 async fn a_reader_that_stalls_is_cut_off_and_costs_the_others_nothing() -> io::Result<()> {
-    let texts = texts_of(100);
+    let texts = SharedTexts::new(100);
     let (_made, source) = numbers(100);
     let first = texts.begin(7, source, Identity);
     let mut stalled = Box::pin(texts.join(&7, Identity).expect("it has begun").pieces());
@@ -104,7 +97,7 @@ async fn a_reader_that_stalls_is_cut_off_and_costs_the_others_nothing() -> io::R
 
 #[tokio::test]
 async fn a_reader_that_stalls_costs_the_readers_of_later_texts_nothing() -> io::Result<()> {
-    let texts = texts_of(100);
+    let texts = SharedTexts::new(100);
     let stalled = texts.begin(7, numbers(10).1, Identity);
     whole(texts.join(&7, Identity).expect("it has begun")).await?;
     assert_eq!(kept(&texts), 100, "all that may be kept");
@@ -131,7 +124,7 @@ async fn both<K: PartialEq + Send + 'static>(
 
 #[tokio::test]
 async fn every_reader_is_told_that_the_source_failed_and_no_new_one_joins() {
-    let texts = texts_of(100);
+    let texts = SharedTexts::new(100);
     let failing = stream::iter([Ok(Bytes::from_static(b"a")), Err(io::Error::other("gone"))]);
     let first = texts.begin(7, failing.boxed(), Identity);
     let stalls = texts.join(&7, Identity).expect("it has begun");
@@ -142,7 +135,7 @@ async fn every_reader_is_told_that_the_source_failed_and_no_new_one_joins() {
 
 #[tokio::test]
 async fn a_source_that_panics_ends_the_text_for_every_reader() {
-    let texts = texts_of(100);
+    let texts = SharedTexts::new(100);
     let panics = stream::once(async {
         tokio::task::yield_now().await;
         panic!("a mistake of the source")
@@ -153,7 +146,7 @@ async fn a_source_that_panics_ends_the_text_for_every_reader() {
 
 #[tokio::test]
 async fn a_source_that_gives_nothing_ends_the_text_after_its_deadline() {
-    let texts = texts_of(100);
+    let texts = SharedTexts::new(100);
     lock(&texts.0).longest_piece = Duration::from_millis(10);
     let first = texts.begin(7, stream::pending().boxed(), Identity);
     let stalls = texts.join(&7, Identity).expect("it has begun");
@@ -164,7 +157,7 @@ async fn a_source_that_gives_nothing_ends_the_text_after_its_deadline() {
 
 #[tokio::test]
 async fn who_begins_a_text_that_another_began_meanwhile_reads_that_one() -> io::Result<()> {
-    let texts = texts_of(1 << 20);
+    let texts = SharedTexts::new(1 << 20);
     let (made, source) = numbers(100);
     let first = texts.begin(7, source, Identity);
     let (made_again, source) = numbers(100);
@@ -177,7 +170,7 @@ async fn who_begins_a_text_that_another_began_meanwhile_reads_that_one() -> io::
 
 #[tokio::test]
 async fn a_text_with_one_reader_for_a_while_keeps_nothing_behind_it() -> io::Result<()> {
-    let texts = texts_of(1 << 20);
+    let texts = SharedTexts::new(1 << 20);
     lock(&texts.0).alone = Duration::ZERO;
     let (_made, source) = numbers(100);
     let first = texts.begin(7, source, Identity);
@@ -198,7 +191,7 @@ async fn a_text_with_one_reader_for_a_while_keeps_nothing_behind_it() -> io::Res
 
 #[tokio::test]
 async fn compressed_forms_count_towards_the_limit() -> io::Result<()> {
-    let texts = texts_of(100);
+    let texts = SharedTexts::new(100);
     let plain = texts.begin(7, numbers(10).1, Identity);
     let packed = texts.join(&7, Coding::Zstd).expect("it has begun");
     whole(plain).await?;
@@ -215,74 +208,26 @@ async fn compressed_forms_count_towards_the_limit() -> io::Result<()> {
 #[tokio::test]
 async fn a_large_piece_is_compressed_once_for_readers_that_need_it_at_the_same_time()
 -> io::Result<()> {
-    let texts = texts_of(8 << 20);
-    let large = Bytes::from(vec![b'x'; 4 * TOGETHER]);
+    let texts = SharedTexts::new(8 << 20);
+    let large = Bytes::from(vec![b'x'; 4 * SHORT]);
     let source = stream::iter([Ok(large.clone())]).boxed();
     let first = texts.begin(7, source, Coding::Zstd);
     let others = (0..9).map(|_each| texts.join(&7, Coding::Zstd).expect("it has begun"));
     let mut readers: Vec<_> = others.collect();
     readers.push(first);
     let forms = try_join_all(readers.iter().map(|reader| reader.piece(0))).await?;
-    let forms: Vec<_> = forms
-        .into_iter()
-        .map(|form| form.expect("a piece").remove(0))
-        .collect();
-    let one = &forms[0];
+    let one = forms[0].as_ref().expect("a piece");
     assert_eq!(zstd::stream::decode_all(one.as_ref())?, large);
-    assert!(forms.iter().all(|form| form.as_ptr() == one.as_ptr()));
+    let is_the_same =
+        |form: &Option<Bytes>| form.as_deref().map(<[u8]>::as_ptr) == Some(one.as_ptr());
+    assert!(forms.iter().all(is_the_same));
     assert_eq!(kept(&texts), large.len() + one.len());
-    Ok(())
-}
-
-/// A source of so many parts of a quarter of a piece each.
-fn quarters(count: u8) -> BoxStream<'static, io::Result<Bytes>> {
-    let parts = (0..count).map(|number| Ok(Bytes::from(vec![number; TOGETHER / 4])));
-    stream::iter(parts).boxed()
-}
-
-#[tokio::test]
-async fn several_readers_get_larger_pieces_than_one() -> io::Result<()> {
-    let texts = SharedTexts::new(8 << 20);
-    let mut lengths = Vec::new();
-    for others in [0, 1] {
-        let first = texts.begin(7, quarters(10), Identity);
-        let others = (0..others).map(|_each| texts.join(&7, Coding::Zstd).expect("it has begun"));
-        let others: Vec<_> = others.collect();
-        let plain = whole(first).await?;
-        assert!((0..10).all(|number| plain[number * TOGETHER / 4] == number as u8));
-        for other in others {
-            let frames: Vec<Bytes> = other.pieces().try_collect().await?;
-            let frames = frames
-                .iter()
-                .map(|frame| zstd::stream::decode_all(frame.as_ref()));
-            let frames = frames.collect::<io::Result<Vec<_>>>()?;
-            assert_eq!(frames.concat(), plain);
-            lengths = frames
-                .iter()
-                .map(|frame| 4 * frame.len() / TOGETHER)
-                .collect();
-        }
-    }
-    assert_eq!(lengths, [1, 4, 4, 1], "in quarters");
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_piece_does_not_wait_for_a_slow_source() -> io::Result<()> {
-    let texts = SharedTexts::new(8 << 20);
-    // Longer than a client waits for the next bytes.
-    let slow = quarters(2).chain(stream::pending());
-    let first = texts.begin(7, slow.boxed(), Identity);
-    let second = texts.join(&7, Identity).expect("it has begun");
-    assert!(first.piece(0).await?.is_some(), "alone when it began");
-    let piece = timeout(LONGEST_PIECE / 2, second.piece(1)).await??;
-    assert_eq!(piece.map(|parts| parts.len()), Some(1));
     Ok(())
 }
 
 #[tokio::test]
 async fn each_reader_takes_the_form_that_it_accepts_and_a_form_is_kept_once() -> io::Result<()> {
-    let texts = texts_of(1 << 20);
+    let texts = SharedTexts::new(1 << 20);
     let (_made, source) = numbers(100);
     let first = texts.begin(7, source, Identity);
     let stalled = texts.join(&7, Identity).expect("it has begun");
