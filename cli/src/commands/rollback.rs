@@ -280,7 +280,6 @@ fn print_json<'a>(answers: impl IntoIterator<Item = &'a Rollback>) -> anyhow::Re
     Ok(())
 }
 
-/// The documents that change, with a row for each place that is different.
 /// Shows what a rollback changes, before it does.
 fn show(previews: &[Preview], undone: Vec<String>) -> anyhow::Result<()> {
     for preview in previews {
@@ -292,6 +291,7 @@ fn show(previews: &[Preview], undone: Vec<String>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The documents that change, with a row for each place that is different.
 fn table(items: &[RollbackItem]) -> output::Table {
     let mut table = output::wrapping_table(["document", "effect", "at", "now", "then"]);
     for item in items {

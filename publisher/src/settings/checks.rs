@@ -146,24 +146,24 @@ impl Args {
             sidecar_needs_token(checks, authenticator);
         }
         let (schemas_dir, schemas) = schemas?;
-        if let Some(collections) = &collections {
-            // A collection that has a schema file is served as well.
-            let served: BTreeSet<_> = collections.iter().chain(schemas.keys()).collect();
-            if served.len() > MAX_SERVED {
-                let number = served.len();
-                let reason = format_args!(
-                    "…: {number} collections are configured or have a schema; a publisher serves at most {MAX_SERVED}"
-                );
-                checks.error("AURA_CONFIGURATION_COLLECTIONS", reason);
-            }
+        // A collection that has a schema file is served as well.
+        let served = (collections.as_ref())
+            .map(|named| -> BTreeSet<_> { named.iter().chain(schemas.keys()).cloned().collect() });
+        if let Some(served) = &served
+            && served.len() > MAX_SERVED
+        {
+            let number = served.len();
+            let reason = format_args!(
+                "…: {number} collections are configured or have a schema; a publisher serves at most {MAX_SERVED}"
+            );
+            checks.error("AURA_CONFIGURATION_COLLECTIONS", reason);
         }
-        if let (Some(collections), Some(events)) = (&collections, &events) {
-            let served = collections.iter().chain(schemas.keys()).cloned().collect();
-            check_served(checks, &events.broadcast, &served);
+        if let (Some(served), Some(events)) = (&served, &events) {
+            check_served(checks, &events.broadcast, served);
             if let Some(Some(probe)) = &probe
                 && !served.contains(&probe.key.0)
             {
-                let reason = unknown_collection(probe.key.0.as_str(), &served);
+                let reason = unknown_collection(probe.key.0.as_str(), served);
                 checks.error(PROBE, format_args!("{:?}: {reason}", self.probe));
             }
         }

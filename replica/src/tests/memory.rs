@@ -2,7 +2,6 @@
 
 use std::sync::Weak;
 
-use actix_web::HttpResponse;
 use futures_util::{StreamExt, stream};
 
 use super::*;
@@ -10,44 +9,22 @@ use crate::{Builder, View};
 
 /// A publisher of A at revision 1 whose live feed has one event, and then nothing for as long as the
 /// reader wants.
-async fn with_feed(test: impl AsyncFnOnce(Url)) {
-    let app = || {
-        App::new().default_service(web::to(async |request: HttpRequest| {
-            let uri = request.uri().to_string();
-            if request
-                .headers()
-                .get("accept")
-                .is_some_and(|accept| accept == "text/event-stream")
-            {
-                let data = event("Update", "x", 2, Some(json!({"v": 2})));
-                let first = format!("id: A:2\nevent: change\ndata: {data}\n\n");
-                let first = stream::iter([Ok::<_, std::io::Error>(web::Bytes::from(first))]);
-                return HttpResponse::Ok()
-                    .content_type("text/event-stream")
-                    .streaming(first.chain(stream::pending()));
-            }
-            let body = if uri.starts_with("/v1/replicas/") {
-                checked_in(1, &[])
-            } else {
-                snapshot_of(EPOCH, 1, &[document("x", 1, &json!({"v": 1}))])
-            };
-            HttpResponse::Ok().body(body)
-        }))
+fn publisher(request: &HttpRequest, _body: &[u8]) -> HttpResponse {
+    let accept = request.headers().get("accept");
+    if accept.is_some_and(|accept| accept == "text/event-stream") {
+        let data = event("Update", "x", 2, Some(json!({"v": 2})));
+        let first = format!("id: A:2\nevent: change\ndata: {data}\n\n");
+        let first = stream::iter([Ok::<_, std::io::Error>(web::Bytes::from(first))]);
+        return HttpResponse::Ok()
+            .content_type("text/event-stream")
+            .streaming(first.chain(stream::pending()));
+    }
+    let body = if request.path().starts_with("/v1/replicas/") {
+        checked_in(1, &[])
+    } else {
+        snapshot_of(EPOCH, 1, &[document("x", 1, &json!({"v": 1}))])
     };
-    let server = HttpServer::new(app)
-        .workers(1)
-        .disable_signals()
-        .shutdown_timeout(0)
-        .bind("127.0.0.1:0")
-        .expect("a free port");
-    let url = Url::parse(&format!("http://{}", server.addrs()[0])).expect("a URL");
-    let server = server.run();
-    let handle = server.handle();
-    let (ended, ()) = tokio::join!(server, async {
-        test(url).await;
-        handle.stop(false).await;
-    });
-    ended.expect("a server that ends well");
+    HttpResponse::Ok().body(body)
 }
 
 /// Waits until nobody holds this view, while changes of the document come: the next change frees what
@@ -74,7 +51,7 @@ async fn until_freed(replica: &Replica, view: &Weak<View>, context: &str) {
 async fn no_task_keeps_what_was_replaced() {
     for events in [Events::Posted, Events::Feed] {
         for typed in [false, true] {
-            with_feed(async |url| {
+            with_server(publisher, async |url| {
                 let builder = Builder::new(Config {
                     events: events.clone(),
                     ..settings(vec![url])

@@ -59,14 +59,23 @@ async fn with_listener(
     answer: impl Fn(&str, &[u8]) -> (u16, String) + Send + Sync + 'static,
     test: impl AsyncFnOnce(Url),
 ) {
+    let answer = move |request: &HttpRequest, body: &[u8]| {
+        let (status, body) = answer(&request.uri().to_string(), body);
+        HttpResponse::build(StatusCode::from_u16(status).expect("a status")).body(body)
+    };
+    with_server(answer, test).await;
+}
+
+/// Runs `test` with a server that gives these answers.
+async fn with_server(
+    answer: impl Fn(&HttpRequest, &[u8]) -> HttpResponse + Send + Sync + 'static,
+    test: impl AsyncFnOnce(Url),
+) {
     let answer = Arc::new(answer);
     let app = move || {
         let answer = Arc::clone(&answer);
         App::new().default_service(web::to(move |request: HttpRequest, body: web::Bytes| {
-            let (status, body) = answer(&request.uri().to_string(), &body);
-            std::future::ready(
-                HttpResponse::build(StatusCode::from_u16(status).expect("a status")).body(body),
-            )
+            std::future::ready(answer(&request, &body))
         }))
     };
     let server = HttpServer::new(app)

@@ -9,9 +9,7 @@ use actix_web::{
     http::header::{ContentType, VARY},
     web::Bytes,
 };
-use contract::{access::routes::Service, release::Release};
-
-use contract::{Problem, ProblemKind};
+use contract::{Problem, ProblemKind, access::routes::Service, release::Release};
 
 use super::{accept::preferred, caller::Caller, problem::ProblemError};
 use crate::runtime::drain::Drain;

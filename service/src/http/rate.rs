@@ -153,7 +153,6 @@ struct Shared {
     reads: Option<ClassCounters>,
     writes: Option<ClassCounters>,
     follows: Option<ClassCounters>,
-    /// Classes by method and pattern.
     /// The classes of the methods of each path.
     classes: HashMap<&'static str, Vec<(Method, RequestClass)>>,
 }
