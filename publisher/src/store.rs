@@ -33,6 +33,7 @@ mod document_cursor;
 mod embedded;
 mod epoch;
 pub mod integrity;
+pub mod log_end;
 mod log_record;
 mod mongo;
 pub mod past;

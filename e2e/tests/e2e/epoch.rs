@@ -196,6 +196,65 @@ async fn a_publisher_detects_a_restore_without_check_ins() -> Outcome {
     Ok(())
 }
 
+/// A log without the names of the snapshots that need it looks as if it could be trimmed.
+#[tokio::test]
+async fn retention_waits_while_a_dump_is_put_back() -> Outcome {
+    let (_store, mut publisher, database) = mongo().await?;
+    publisher.stop().await?;
+    publisher.set("AURA_CONFIGURATION_LOG_KEEP_CHANGES", "1");
+    publisher.set("AURA_CONFIGURATION_LOG_KEEP_HOURS", "0");
+    publisher.set("AURA_CONFIGURATION_LOG_TRIM_SECONDS", "1");
+    publisher.start().await?;
+    let api = publisher.api();
+    api.create(FREE, &json!({"id": "a"})).await?.expect(201)?;
+    api.put(FREE, "a", &numbered(1)).await?.expect(200)?;
+    let named = api.send(Method::PUT, "/v1/snapshots/one", &[], "");
+    named.await?.expect(201)?;
+    for number in 2..=9 {
+        api.put(FREE, "a", &numbered(number)).await?.expect(200)?;
+    }
+    let old = api.head(FREE).await?;
+    let dump = Dump::of(&database).await?;
+    let names = database.collection::<Document>("_snapshots");
+    let kept: Vec<_> = names.find(doc! {}).await?.try_collect().await?;
+    ensure!(!kept.is_empty());
+    for number in 10..=12 {
+        api.put(FREE, "a", &numbered(number)).await?.expect(200)?;
+    }
+    // The names come last.
+    names.delete_many(doc! {}).await?;
+    dump.restore(&database, &["_changes"]).await?;
+    let waits = async |reason: &str| {
+        eventually("retention waits", async || {
+            let output = publisher.output();
+            ensure!(
+                output.contains("is not trimmed for now") && output.contains(reason),
+                "{output}"
+            );
+            Ok(())
+        })
+        .await
+    };
+    waits("does not end at its head").await?;
+    dump.restore(&database, &TABLES).await?;
+    until_after(&api, old.epoch).await?;
+    waits("was declared").await?;
+    names.insert_many(kept).await?;
+    eventually("retention goes on", async || {
+        let output = publisher.output();
+        ensure!(
+            output.contains("the change log is trimmed again"),
+            "{output}"
+        );
+        Ok(())
+    })
+    .await?;
+    let past = format!("/v1/collections/{FREE}/documents/a?snapshot=one");
+    let past = api.get(&past).await?.expect(200)?.json()?;
+    ensure!(past["configData"] == numbered(1), "{past}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_blank_database_never_starts_a_new_epoch() -> Outcome {
     let (_store, publisher, database) = mongo().await?;

@@ -10,7 +10,8 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use contract::{
     CollectionName, Epoch, Head, Revision,
     access::{Right, Target},
-    feed::{FeedGoneError, FeedScope, at_heads},
+    event::Confirm,
+    feed::{CONFIRM_HEADER, FeedGoneError, FeedScope, at_heads},
 };
 use service::http::{
     caller::Caller,
@@ -62,6 +63,10 @@ async fn answer(
         return stream(api, caller, feed_request).await;
     }
     let names: BTreeSet<_> = feed_request.collections().cloned().collect();
+    let mut answer = HttpResponse::Ok();
+    if api.fleet.wants_confirmations() {
+        answer.insert_header((CONFIRM_HEADER, Confirm::Applied.as_str()));
+    }
     let heads = api.store.heads(&names).await.map_err(store_failed)?;
     let view = LogView {
         api,
@@ -70,7 +75,7 @@ async fn answer(
         // A page is read once.
         reads: SharedReads::default(),
     };
-    Ok(feed::page(&view, feed_request, HttpResponse::Ok()).await?)
+    Ok(feed::page(&view, feed_request, answer).await?)
 }
 
 async fn stream(

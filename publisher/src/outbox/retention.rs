@@ -2,7 +2,7 @@
 //!
 //! A change is kept while it is among the newest, or is recent, or is pending. Only a prefix of the
 //! log is removed, and a head never names a record that is gone. Every publisher does this; several
-//! at the same time do no harm.
+//! at the same time do no harm. While a dump is put back ([`PutBack`]) nothing is removed.
 //!
 //! Where this publisher sends no events, of any collection or of one without a topic, no change is
 //! kept because it is pending: it will never be published here, and the log would grow indefinitely.
@@ -20,6 +20,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::put_back::{PutBack, Reason};
 use crate::store::Store;
 
 /// Changes that are removed in one step, at most: writers of the collection wait for one step.
@@ -55,6 +56,9 @@ pub struct Retention {
     store: Store,
     policy: RetentionPolicy,
     blocked: BlockedCollections,
+    put_back: PutBack,
+    /// Why it waits; `None` while it trims.
+    waits: Option<Reason>,
     /// Whether it was reported that change sets cannot be found.
     unindexed: bool,
 }
@@ -115,6 +119,8 @@ impl Retention {
             store,
             policy,
             blocked: BlockedCollections::default(),
+            put_back: PutBack::default(),
+            waits: None,
             unindexed: false,
         }
     }
@@ -168,6 +174,9 @@ impl Retention {
     async fn round(&mut self) -> anyhow::Result<()> {
         self.index_sets().await;
         let store = self.store.clone();
+        if self.waits(&store).await? {
+            return Ok(());
+        }
         let mut failed = Ok(());
         for collection in store.policy().collections.all().iter() {
             let trimmed = self.trim(collection).await;
@@ -191,6 +200,22 @@ impl Retention {
             }
         }
         failed
+    }
+
+    /// Whether this round is left out, because a dump is being put back.
+    async fn waits(&mut self, store: &Store) -> anyhow::Result<bool> {
+        let reason = self.put_back.look(store).await?;
+        // One line for each reason.
+        if reason != self.waits {
+            match &reason {
+                Some(reason) => info!(
+                    "the change log is not trimmed for now: the database is being put back ({reason})"
+                ),
+                None => info!("the change log is trimmed again"),
+            }
+        }
+        self.waits = reason;
+        Ok(self.waits.is_some())
     }
 
     /// Removes all changes that may be removed, step by step. Returns the pending change that
