@@ -2,7 +2,8 @@
 
 use contract::{
     CollectionName, Epoch, FeedPage, Revision,
-    feed::{FeedScope, NEXT_HEADER, Since},
+    event::Confirm,
+    feed::{CONFIRM_HEADER, FeedScope, NEXT_HEADER, Since},
 };
 use reqwest::Response;
 use serde::de::DeserializeOwned;
@@ -22,6 +23,12 @@ impl BegunPage {
     pub fn next(&self) -> Option<Since> {
         let next = self.response.headers().get(NEXT_HEADER)?;
         FeedScope::Several.since(next.to_str().ok()?).ok()
+    }
+
+    /// Whether a check-in is asked for once the page is applied.
+    pub fn wants_confirmation(&self) -> bool {
+        let wanted = self.response.headers().get(CONFIRM_HEADER);
+        wanted.is_some_and(|wanted| wanted == Confirm::Applied.as_str())
     }
 
     /// Who answers.

@@ -146,6 +146,15 @@ pub enum Confirm {
     Applied,
 }
 
+impl Confirm {
+    /// The text of it in an event and in a header.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+        }
+    }
+}
+
 impl FromStr for Confirm {
     type Err = FormatError;
 

@@ -26,6 +26,9 @@ pub const PAGE_BYTES: usize = 4 << 20;
 pub const NEXT_HEADER: &str = "confcast-next";
 /// Bytes of [`NEXT_HEADER`], at most: some clients have no room for large heads.
 pub const MAX_NEXT: usize = 1_024;
+/// The header of a page whose reader is asked to check in once it has applied it: a request waits until
+/// replicas have a write. Its value is that of [`Confirm`](crate::event::Confirm).
+pub const CONFIRM_HEADER: &str = "confcast-confirm";
 /// `event` of a change.
 pub const CHANGE: &str = "change";
 /// `event` with the reason why the stream ends: a [`StreamEnd`].

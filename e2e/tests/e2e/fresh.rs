@@ -93,6 +93,7 @@ async fn a_replica_without_a_publisher_says_what_it_has_and_recovers() -> Outcom
     ensure!(problem.kind == ProblemKind::NotFresh, "{problem:?}");
     for part in [
         &format!("at revision {held} here"),
+        "a publisher last confirmed it",
         "The last error",
         "ask again",
     ] {

@@ -157,8 +157,12 @@ impl CatchUp {
                 Some(requested.map(|begun| (ahead, begun)))
             };
             let this = async {
+                let wants_confirmation = begun.wants_confirmation();
                 let page = self.source.read_page(begun, &cursor, epoch).await?;
                 count += self.apply_page(&page, &hinted);
+                if wants_confirmation {
+                    self.signals.confirmation_wanted();
+                }
                 Ok::<_, SourceError>(page)
             };
             let (next, page) = tokio::join!(biased; next, this);

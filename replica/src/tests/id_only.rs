@@ -232,3 +232,48 @@ async fn the_topic_of_an_id_only_event_names_its_collection() {
     })
     .await;
 }
+
+/// An id-only event cannot ask for a check-in, so the page that it leads to does.
+#[tokio::test]
+async fn a_page_that_asks_for_it_is_confirmed_at_once() {
+    let (revision, requests, answer) = versioned();
+    let asks = Arc::new(AtomicBool::new(false));
+    let asking = Arc::clone(&asks);
+    let answer = move |request: &HttpRequest, _body: &[u8]| {
+        let path = request.uri().to_string();
+        let (status, mut body) = answer(&path);
+        if path == "/v1/replicas/test" {
+            body = body.replacen('{', r#"{"reportAfterMs":600000,"confirmAfterMs":1,"#, 1);
+        }
+        let mut response =
+            HttpResponse::build(StatusCode::from_u16(status).expect("a status code"));
+        if path.starts_with("/v1/changes") && asking.load(Ordering::Relaxed) {
+            response.insert_header((contract::feed::CONFIRM_HEADER, "applied"));
+        }
+        response.body(body)
+    };
+    with_server(answer, async |url| {
+        let replica = replica(vec![url]);
+        following(&replica, async {
+            let check_ins = || requested(&requests, "/v1/replicas/test");
+            let bring = async |next| {
+                revision.store(next, Ordering::Relaxed);
+                changed(&replica, &format!("d{next}")).await;
+                eventually("its change", || {
+                    replica.status().collections[0].revision == next
+                })
+                .await;
+            };
+            eventually("checked in", || {
+                check_ins() == 1 && replica.view().root().loaded()
+            })
+            .await;
+            bring(8).await;
+            asks.store(true, Ordering::Relaxed);
+            bring(9).await;
+            eventually("a check-in", || check_ins() == 2).await;
+        })
+        .await;
+    })
+    .await;
+}

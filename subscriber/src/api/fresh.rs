@@ -101,6 +101,14 @@ fn refusal(
     if let Some(reason) = view.reason_of(name) {
         detail += &format!(" ({reason})");
     }
+    // A publisher that gives no answer is not an error yet, and its collections are current until then.
+    detail += &match view.confirmed(Instant::now()) {
+        Some(ago) => format!(
+            "; a publisher last confirmed it {:.1} s ago",
+            ago.as_secs_f64()
+        ),
+        None => "; no publisher has confirmed it since this replica started".to_owned(),
+    };
     // An error may name hosts and settings.
     let may_know = Caller::of(request).may(Right::Observe, Target::Service);
     if let Some(error) = may_know.then(|| api.replica.status().last_error).flatten() {

@@ -6,7 +6,7 @@
 use contract::{
     CollectionName, Document, DocumentId, Epoch, FeedPage, Head, Heads, ProblemKind,
     access::Identity,
-    feed::{EVENT_STREAM, NEXT_HEADER, PAGE},
+    feed::{CONFIRM_HEADER, EVENT_STREAM, NEXT_HEADER, PAGE},
     listing::NDJSON,
     release::Release,
     schema::{DocumentList, ListStart},
@@ -26,6 +26,13 @@ const NEXT: ApiHeader = ApiHeader {
     name: NEXT_HEADER,
     description: "The `since` of the next page, which can so be requested before this one was read",
     pattern: "^[A-Za-z0-9:,._-]+$",
+};
+
+/// Asks for a check-in.
+const CONFIRM: ApiHeader = ApiHeader {
+    name: CONFIRM_HEADER,
+    description: "A request waits for replicas: one that has applied the page is asked to check in",
+    pattern: "^applied$",
 };
 
 /// The same operation, for one collection.
@@ -178,7 +185,7 @@ where
     )
     .content(JSON, ApiSchema::of::<FeedPage<I>>().with_named::<I>())
     .content(EVENT_STREAM, text())
-    .may_have(&[VARY, NEXT])
+    .may_have(&[VARY, NEXT, CONFIRM])
     .with(headers);
     operation
         .describe(
