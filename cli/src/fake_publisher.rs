@@ -56,6 +56,8 @@ struct Store {
     cut: Cut,
     /// Without one it is a publisher that keeps no list of replicas.
     replicas: Option<ReplicaList>,
+    /// Why it cannot do its work.
+    not_ready: Option<String>,
     /// The requests for a new epoch.
     epoch_requests: Vec<RestoreEpochRequest>,
     /// It is an older publisher, without change sets.

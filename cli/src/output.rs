@@ -17,7 +17,10 @@ use contract::{
 };
 use serde::Serialize;
 
-use crate::commands::differences::{author, place};
+use crate::commands::{
+    differences::{author, place},
+    outcome::OutcomeUnknown,
+};
 
 /// Lines of a document that the message of a conflict shows.
 const SHOWN: usize = 30;
@@ -161,6 +164,8 @@ pub(crate) fn exit_code(result: anyhow::Result<()>) -> i32 {
         2
     } else if error.is::<NotApplied>() {
         3
+    } else if error.is::<OutcomeUnknown>() {
+        4
     } else {
         1
     }

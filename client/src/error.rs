@@ -132,6 +132,20 @@ impl ClientError {
         matches!(self, Self::Refused(_) | Self::Unusable { .. })
     }
 
+    /// Whether a write that ended so may have been done all the same: it was sent, and no answer says.
+    pub fn leaves_open(&self) -> bool {
+        match self {
+            Self::Unreachable { cause, .. } => !cause.is_connect(),
+            Self::NoAnswer { .. } | Self::BrokenOff { .. } | Self::Unusable { .. } => true,
+            Self::Refused(_) => {
+                // Without a problem it is the answer of something between.
+                matches!(self.kind(), Some(ProblemKind::OutcomeUnknown))
+                    || (self.problem().is_none() && self.status() >= Some(500))
+            }
+            Self::NoPublisher => false,
+        }
+    }
+
     /// Whether the service has no heads, snapshots and feeds for what was asked, because its
     /// documents have no revisions. A 404 in another form than a problem comes from a publisher
     /// that follows the source document only.
@@ -195,6 +209,19 @@ mod tests {
             problem,
             excerpt: "Bad Gateway".to_owned(),
         }))
+    }
+
+    #[test]
+    fn a_write_without_an_answer_may_have_been_done() {
+        let of = |kind| refused(503, Some(Problem::new(kind, "")));
+        assert!(of(ProblemKind::OutcomeUnknown).leaves_open());
+        assert!(!of(ProblemKind::NotCommitted).leaves_open());
+        assert!(refused(502, None).leaves_open() && !refused(401, None).leaves_open());
+        let silent = ClientError::NoAnswer {
+            publisher: "http://p:1".to_owned(),
+            after: Duration::from_secs(8),
+        };
+        assert!(silent.leaves_open() && !ClientError::NoPublisher.leaves_open());
     }
 
     #[test]

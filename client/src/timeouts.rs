@@ -35,11 +35,12 @@ impl Timeouts {
         silence: Duration::from_secs(12),
     };
 
-    /// The limits of a command that a person waits for.
+    /// The limits of a command that a person waits for. A publisher waits 5 s for its store, and says then
+    /// what is wrong with it.
     pub const COMMAND: Self = Self {
         connect: Duration::from_secs(1),
         idle: Duration::from_secs(8),
-        read: Duration::from_secs(2),
+        read: Duration::from_secs(6),
         write: Duration::from_secs(8),
         maintenance: Duration::from_secs(60),
         repair: Duration::from_secs(1_800),

@@ -2,10 +2,12 @@
 
 use contract::{CollectionName, DocumentId, Expected};
 
-use super::wait::WaitArgs;
+use super::{outcome::of_write, wait::WaitArgs};
 use crate::{author::Author, output, target::Target};
 
 /// Delete a document
+///
+/// Where no answer came, it may have been deleted all the same: the exit code is 4.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Delete {
     /// Collection of the document
@@ -40,7 +42,8 @@ impl Delete {
             target,
         } = self;
         let publisher = wait.first(author.writing(target.endpoint()?, false));
-        let written = publisher.delete(&collection, &id, &expect).await?;
+        let written = publisher.delete(&collection, &id, &expect).await;
+        let written = written.map_err(of_write)?;
         output::result(format_args!(
             "{collection}/{id} was deleted by revision {}",
             written.revision

@@ -17,6 +17,7 @@ mod history;
 mod import;
 mod keys;
 mod list;
+pub(crate) mod outcome;
 mod point;
 mod put;
 mod reap;

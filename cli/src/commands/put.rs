@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use contract::{CollectionName, DocumentId, Expected};
 
-use super::wait::WaitArgs;
+use super::{outcome::of_write, wait::WaitArgs};
 use crate::{author::Author, input, output, target::Target};
 
 /// Create or update a document
@@ -13,7 +13,8 @@ use crate::{author::Author, input, output, target::Target};
 /// one. With --exact the document becomes exactly the file, also if that removes members of
 /// `metadata`: that is how an older file is written back.
 ///
-/// A write that --expect refuses prints what is there now, and which change made it.
+/// A write that --expect refuses prints what is there now, and which change made it. Where no answer came,
+/// it may have been written all the same: the exit code is 4.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Put {
     /// Collection of the document
@@ -59,9 +60,10 @@ impl Put {
         let publisher = wait.first(author.writing(target.endpoint()?, exact));
         // PUT alone requires a document that exists.
         let written = match expect {
-            Expected::Any => publisher.put_or_create(&collection, &id, value).await?,
-            expected => publisher.put(&collection, &id, value, &expected).await?,
+            Expected::Any => publisher.put_or_create(&collection, &id, value).await,
+            expected => publisher.put(&collection, &id, value, &expected).await,
         };
+        let written = written.map_err(of_write)?;
         output::result(format_args!(
             "{collection}/{id} {} at revision {}",
             if written.changed {

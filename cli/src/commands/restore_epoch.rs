@@ -3,6 +3,7 @@
 
 mod effect;
 
+use anyhow::ensure;
 use client::Endpoint;
 use contract::{
     Head,
@@ -27,7 +28,9 @@ use crate::{output, target::Target};
 /// The publisher uses another database, or a blank one. Replicas then report `other-store` and keep
 /// their values. First check that the store URL is right. If this store is meant to replace what
 /// the replicas hold, --adopt makes it a continuation of the history that they follow, so that they
-/// load it, even if it is empty. It names that history by its lineage, the first part of an epoch;
+/// load it. A store without documents is refused unless --empty is given: first take what is lost from a
+/// replica (`confcast backup create` with the replica as --publisher, then `confcast restore`, which takes
+/// over the lineage as well). --adopt names that history by its lineage, the first part of an epoch;
 /// --adopt without a name declares nothing and lists the lineages of the replicas.
 ///
 /// A counter may also be near its end, because a clock was wrong or was set by hand. Where no counter
@@ -43,6 +46,9 @@ pub(crate) struct RestoreEpoch {
     /// Make the replicas that follow this lineage of another store load this one
     #[arg(long, value_name = "LINEAGE", num_args = 0..=1, default_missing_value = "")]
     adopt: Option<String>,
+    /// Let --adopt make the replicas load a store without documents: they lose what they hold
+    #[arg(long, requires = "adopt")]
+    empty: bool,
     /// The highest counter that a lost epoch may have had, at most a day (in milliseconds) after the
     /// clock of the publisher
     #[arg(long, value_name = "COUNTER")]
@@ -71,6 +77,9 @@ impl RestoreEpoch {
                 output::result(line)?;
             }
             return Ok(());
+        }
+        if self.adopt.is_some() && !self.empty {
+            ensure_not_empty(&heads)?;
         }
         if !self.yes {
             for line in preview(&publisher, &heads, &effect) {
@@ -103,6 +112,18 @@ async fn gather(publisher: &Endpoint, adopt: Option<&str>) -> anyhow::Result<(Ve
     let replicas = replicas.map_or_else(Vec::new, |list| list.replicas);
     let effect = Effect::new(&heads, adopt, &replicas);
     Ok((heads, effect))
+}
+
+/// # Errors
+/// When the store has no document: the replicas may hold the last copy.
+fn ensure_not_empty(heads: &[Head]) -> anyhow::Result<()> {
+    ensure!(
+        heads.iter().any(|head| head.count > 0),
+        "the store has no documents, and the replicas would lose theirs. If they are lost, take them from a \
+         replica: run `confcast backup create` with the replica as --publisher, then `confcast restore`. If \
+         the replicas are to have none, add --empty"
+    );
+    Ok(())
 }
 
 /// What will be done, and to which replicas.
@@ -161,6 +182,21 @@ mod tests {
             publisher.epoch_requests(),
             [adopt, RestoreEpochRequest::default()]
         );
+    }
+
+    #[test]
+    fn a_store_without_documents_replaces_nothing_unasked() {
+        let head = |count| Head {
+            count,
+            ..Head::empty(
+                "A".parse().expect("a name"),
+                "00000001-1".parse().expect("an epoch"),
+            )
+        };
+        let refused = ensure_not_empty(&[head(0)]).expect_err("empty").to_string();
+        assert!(refused.contains("confcast backup create") && refused.contains("--empty"));
+        assert!(ensure_not_empty(&[]).is_err());
+        ensure_not_empty(&[head(0), head(1)]).expect("a document");
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ mod reply;
 mod unusable;
 
 use anyhow::ensure;
-use client::{Endpoint, dead_letters::LetterSelection};
+use client::{ClientError, Endpoint, dead_letters::LetterSelection};
 use contract::{
     Head, Heads,
     fleet::{EventBacklog, MAX_BACKLOG, ReplicaList},
@@ -45,10 +45,11 @@ pub(super) const LATE_EVENT_MS: u64 = 2_000;
 /// --json prints an object. `publisher` is the answer of GET /v1/collections. `replicaList` is the
 /// answer of GET /v1/replicas, and absent when replicas were asked directly; `replicas` is the
 /// answer of GET /v1/status of each replica that was asked. Each of them has `url`, and `answer` or
-/// `error`. `openDeadLetters` is the number of events that no replica took and that were not sent
+/// `error`. `notReady` says why the publisher does not do all of its work (GET /readyz).
+/// `openDeadLetters` is the number of events that no replica took and that were not sent
 /// again (confcast dead-letters).
 ///
-/// The exit code is 0 only if the publisher and all replicas answer, every collection of every
+/// The exit code is 0 only if the publisher is ready, it and all replicas answer, every collection of every
 /// replica is `current`, no digest differs, no service refuses a value or has a failing handler, and
 /// the last load or check-in of each replica succeeded, and no `confcast restore` was left unfinished; what failed is printed below the table with
 /// the place and the error. A replica that is gone (silent for more than three check-in intervals,
@@ -84,6 +85,9 @@ struct Report {
     /// Absent when the publisher keeps no dead letters, or did not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     open_dead_letters: Option<u64>,
+    /// Why the publisher does not do all of its work; absent where it does, or where it gives no heads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_ready: Option<String>,
     /// The marks of restores that were not finished.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unfinished_restores: Vec<NamedSnapshot>,
@@ -138,6 +142,7 @@ impl Report {
         } else {
             None
         };
+        let not_ready = not_ready(publisher, heads.as_ref().err()).await;
         let unfinished_restores = if heads.is_ok() {
             // What cannot list them has none that are known.
             restore::unfinished(publisher).await.unwrap_or_default()
@@ -152,6 +157,7 @@ impl Report {
             replica_list: replica_list.map(|list| Reply::new(publisher, list)),
             replicas: join_all(replicas).await,
             open_dead_letters,
+            not_ready,
             unfinished_restores,
         })
     }
@@ -230,8 +236,13 @@ impl Report {
     /// What is not well; empty for exit code 0.
     fn failures(&self, strict: bool) -> Vec<String> {
         let mut failures = Vec::new();
+        if let Some(reason) = &self.not_ready {
+            failures.push(format!("the publisher is not ready: {reason}"));
+        }
         if self.publisher.error().is_some() {
-            failures.push("the publisher does not answer".to_owned());
+            if self.not_ready.is_none() {
+                failures.push("the publisher does not answer".to_owned());
+            }
         } else if let Some(error) = self.replica_list.as_ref().and_then(Reply::error) {
             failures.push(format!("the publisher does not list its replicas: {error}"));
         }
@@ -285,6 +296,20 @@ impl Report {
 
     fn heads(&self) -> &[Head] {
         self.publisher.answer().map_or(&[], |Heads { heads }| heads)
+    }
+}
+
+/// Why a publisher does not do all of its work, as `/readyz` says it. A publisher that does not answer at
+/// all is not asked again.
+async fn not_ready(publisher: &Endpoint, heads: Option<&ClientError>) -> Option<String> {
+    if heads.is_some_and(|error| !error.is_answer()) {
+        return None;
+    }
+    match publisher.readiness().await {
+        Ok(None) => None,
+        Ok(Some(degraded)) => Some(degraded.detail),
+        // An older one, or a proxy, may not have the route.
+        Err(error) => Some(error.problem()?.detail.clone()),
     }
 }
 

@@ -7,7 +7,7 @@ use actix_web::{
     web::{self, Data, Json, ServiceConfig},
 };
 use contract::{
-    Epoch, Problem,
+    Epoch, Problem, ProblemKind,
     fleet::{
         CheckIn, CollectionReport, EpochDeclared, IntakeFault, ReplicaList, ReplicaRecord,
         RestoreEpochRequest, SettledPoint,
@@ -19,6 +19,7 @@ use super::{FakePublisher, Store, collection, missing_route};
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config
+        .route("/readyz", web::get().to(readiness))
         .route("/v1/replicas", web::get().to(replicas))
         .route("/v1/epoch", web::post().to(restore_epoch))
         .route("/v1/status", web::get().to(status));
@@ -34,9 +35,22 @@ impl FakePublisher {
         });
     }
 
+    /// Cannot do its work from now on.
+    pub(crate) fn is_not_ready(&self, reason: &str) {
+        self.store.lock().expect("no panic").not_ready = Some(reason.to_owned());
+    }
+
     /// The requests for a new epoch.
     pub(crate) fn epoch_requests(&self) -> Vec<RestoreEpochRequest> {
         self.store.lock().expect("no panic").epoch_requests.clone()
+    }
+}
+
+async fn readiness(store: Data<Mutex<Store>>) -> HttpResponse {
+    match &store.lock().expect("no panic").not_ready {
+        None => HttpResponse::NoContent().finish(),
+        Some(reason) => HttpResponse::ServiceUnavailable()
+            .json(Problem::new(ProblemKind::StoreUnavailable, reason)),
     }
 }
 

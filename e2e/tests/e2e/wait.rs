@@ -244,6 +244,30 @@ async fn a_command_ends_when_replicas_have_applied_its_write_and_fails_where_the
     Ok(())
 }
 
+/// A script must not take a write for one that failed.
+#[tokio::test]
+async fn a_write_without_an_answer_has_an_exit_code_of_its_own() -> Outcome {
+    let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Feed).await?;
+    testbed.publisher.start().await?;
+    let folder = testbed.publisher.folder();
+    std::fs::write(folder.join("value"), r#"{"number":1}"#)?;
+    testbed.publisher.pause()?;
+    let (code, said) = confcast(&testbed.publisher, None, &["put", FREE, "a", "value"]).await?;
+    testbed.publisher.resume()?;
+    ensure!(
+        code == Some(4) && said.contains("it is not known whether this was written"),
+        "{code:?}: {said}"
+    );
+    // Nothing was sent.
+    testbed.publisher.kill()?;
+    let (code, said) = confcast(&testbed.publisher, None, &["put", FREE, "a", "value"]).await?;
+    ensure!(
+        code == Some(1) && said.contains("is it running?"),
+        "{code:?}: {said}"
+    );
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_writer_waits_for_replicas_without_learning_their_names() -> Outcome {
     let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Feed).await?;

@@ -117,7 +117,8 @@ impl PublisherFacts {
         let part = &self.url;
         let mut findings = match &self.release {
             Err(error) => {
-                let remedy = "start it, or name every publisher with --publisher; the caller needs the right observe";
+                let remedy = "start it, or see what it waits for at /readyz; name every publisher with --publisher; \
+                              the caller needs the right observe";
                 return vec![Finding::blocks(part, "answer", error, remedy)];
             }
             Ok(None) => vec![Finding::warning(

@@ -12,6 +12,7 @@ use super::{Preview, Subject};
 use crate::{
     commands::{
         diff::{changed_ids, documents},
+        outcome::of_write,
         wait::WaitArgs,
     },
     progress::ProgressLine,
@@ -108,7 +109,7 @@ fn waited(done: &[Rollback]) -> Duration {
 /// Why it ended early, with what was done.
 fn ended(error: ClientError, done: usize, parts: usize) -> anyhow::Error {
     let remedy = remedy(&error);
-    let error = anyhow::Error::new(error);
+    let error = of_write(error);
     if parts == 1 {
         return error;
     }

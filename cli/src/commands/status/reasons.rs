@@ -71,7 +71,9 @@ fn collection_reason(collection: &CollectionView) -> Option<&'static str> {
     Some(match (collection.reason.as_deref(), collection.state) {
         (Some("other-store"), _) => {
             "the publisher has another store, perhaps a blank one, and the last good values stay: \
-             check its store URL; if the store is right, run `confcast restore-epoch --adopt LINEAGE`"
+             check its store URL. If its documents are lost, the replicas have them: run `confcast \
+             backup create` with a replica as --publisher, then `confcast restore`. If the store is right, \
+             run `confcast restore-epoch --adopt LINEAGE`"
         }
         (Some("older-epoch"), _) => {
             "the publisher has an earlier history, and the last good values stay: it reads an old \

@@ -62,6 +62,7 @@ fn report(state: ReplicaState, revision: u64, digest: u64) -> Report {
         },
         replica_list: None,
         open_dead_letters: None,
+        not_ready: None,
         unfinished_restores: Vec::new(),
         replicas: vec![Reply {
             url: "http://s".to_owned(),
@@ -372,7 +373,9 @@ fn a_reason_names_its_collections_and_the_remedy() {
     status.collections[0].reason = Some("other-store".to_owned());
     let row = row_of(&report, "subscriber-1");
     assert!(
-        row.contains(" the publisher has another store") && row.contains("restore-epoch --adopt"),
+        row.contains(" the publisher has another store")
+            && row.contains("confcast backup create")
+            && row.contains("restore-epoch --adopt"),
         "{row}"
     );
     let ReplyResult::Answer(status) = &mut report.replicas[0].result else {
@@ -549,6 +552,16 @@ async fn named_replicas_are_asked_and_an_older_publisher_is_supported() {
         let text = table.text();
         assert!(text.contains("fake-replica"), "{text}");
     }
+}
+
+#[tokio::test]
+async fn a_publisher_that_is_not_ready_is_a_failure_with_its_reason() {
+    let publisher = FakePublisher::start().await;
+    assert!(gathered(&publisher.endpoint()).await.not_ready.is_none());
+    publisher.is_not_ready("the disk is full");
+    let report = gathered(&publisher.endpoint()).await;
+    let failures = report.failures(false);
+    assert_eq!(failures[0], "the publisher is not ready: the disk is full");
 }
 
 #[tokio::test]
