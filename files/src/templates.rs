@@ -6,7 +6,10 @@
 
 use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc};
 
-use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, syntax::SyntaxConfig};
+use minijinja::{
+    AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value,
+    escape_formatter, syntax::SyntaxConfig, value::ValueKind,
+};
 use secrets::Keyring;
 use state::Root;
 
@@ -194,6 +197,7 @@ impl Templates {
             .lstrip_blocks(true)
             .build();
         environment.set_syntax(syntax.expect("the delimiters are the usual ones"));
+        environment.set_formatter(format);
         environment.add_filter("quoted", quoted);
         environment.add_filter("line", line);
         for (path, content) in &self.0 {
@@ -218,6 +222,22 @@ impl Templates {
 /// The last part of a path.
 fn name_of(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
+}
+
+/// Writes a value as JSON has it: `true`, not `True`. That of null would be read as a word.
+fn format(output: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
+    match (state.auto_escape(), value.kind()) {
+        (AutoEscape::Json, _) => escape_formatter(output, state, value),
+        (_, ValueKind::Bool) => {
+            let text = if value.is_true() { "true" } else { "false" };
+            Ok(output.write_str(text)?)
+        }
+        (_, ValueKind::None) => Err(Error::new(
+            ErrorKind::InvalidOperation,
+            "the value is null, which has no text",
+        )),
+        _ => escape_formatter(output, state, value),
+    }
 }
 
 /// A text in double quotes, with `\` before `"` and `\`. Control characters are refused, so no value

@@ -115,10 +115,9 @@ fn a_process_that_was_killed_leaves_nothing_that_the_next_one_takes_for_whole() 
     {
         let folder = open(path);
         assert!(publish(&folder, &[file("a", "1")]));
-        // Killed while it wrote: no drop.
-        let mut generation = Generation::begin(&folder).expect("begun");
-        generation.write(&file("a", "2")).expect("written");
-        std::mem::forget(generation);
+        // Killed while it wrote.
+        fs::create_dir(generations.join("0000000002.part")).expect("made");
+        fs::write(generations.join("0000000002.part/a"), "2").expect("written");
         // Killed between the two renames.
         fs::create_dir(generations.join("0000000007")).expect("made");
         symlink("nowhere", path.join(".current.new")).expect("made");

@@ -28,7 +28,7 @@ fn a_folder_becomes_the_same_tree_of_files() {
     let documents = root(&[("one", json!({"port": 80, "name": "a\"b"}))]);
     let files = render(&templates(&folder), &documents, None).expect("rendered");
     let expected = [
-        ("a/b/site.conf", "80;\nend\n"),
+        ("a/b/site.conf", "80;end\n"),
         ("a/plain.txt", "{{ not a template }}"),
         ("data.json", "[\"a\\\"b\"]"),
     ];
@@ -85,6 +85,18 @@ fn an_error_names_template_line_and_document() {
         let message = error(wrong, &documents);
         assert!(message.contains(expected), "{wrong}: {message}");
     }
+}
+
+#[test]
+fn values_are_written_as_in_json_and_null_is_an_error() {
+    let documents = [(
+        "a",
+        json!({"yes": true, "none": null, "n": 1.5, "big": 9_007_199_254_740_991_u64}),
+    )];
+    let all = "{{ Site.a.yes }} {{ Site.a.n }} {{ Site.a.big }} {{ Site.a.none is none }}";
+    assert_eq!(text(all, &documents), "true 1.5 9007199254740991 true");
+    let message = error("{{ Site.a.none }}", &documents);
+    assert!(message.contains("the value is null"), "{message}");
 }
 
 #[test]
