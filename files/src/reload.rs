@@ -100,6 +100,10 @@ fn signal(name: SignalName, file: &PathBuf) -> Result<(), String> {
         format!("{shown}: {error}: the application does not run, or has another --pid-file")
     })?;
     let id = text.trim();
+    if id.is_empty() {
+        // nginx makes it when it checks a configuration.
+        return Err(format!("{shown} is empty: the application does not run"));
+    }
     // 0 and negative numbers are groups of processes, and -1 is all of them.
     let id = id
         .parse::<i32>()
@@ -129,7 +133,7 @@ mod tests {
                 .expect_err("missing")
                 .contains("does not run")
         );
-        for wrong in ["", "0", "-1", "x", "1 2", "99999999999"] {
+        for wrong in ["0", "-1", "x", "1 2", "99999999999"] {
             fs::write(&file, wrong).expect("written");
             let error = signal(SignalName::Term, &file).expect_err(wrong);
             assert!(error.contains("no number of a process"), "{error}");

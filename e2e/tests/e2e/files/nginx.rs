@@ -5,6 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use e2e::testbed::ports::free_port;
 use futures_util::future::try_join_all;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
 
 use super::*;
 
@@ -55,16 +60,7 @@ async fn nginx_serves_each_change_and_no_request_fails() -> Outcome {
         .arg(home.path("out/current/nginx.conf"))
         .current_dir(home.folder.path());
     let mut server = Process::start("nginx", home.folder.path(), &mut command)?;
-    let url = format!("http://127.0.0.1:{port}/page");
-    // A connection for each request, so that no worker that ends is asked for another one.
-    let client = reqwest::Client::builder()
-        .pool_max_idle_per_host(0)
-        .timeout(Duration::from_secs(10))
-        .build()?;
-    let get = async || {
-        let answer = client.get(&url).send().await?.error_for_status()?;
-        anyhow::Ok(answer.text().await?)
-    };
+    let get = async || get(port).await;
     let serves = async |expected: String| {
         eventually(&format!("nginx serves {expected}"), async || {
             let text = get().await?;
@@ -122,4 +118,19 @@ async fn nginx_serves_each_change_and_no_request_fails() -> Outcome {
     ensure!(server.runs(), "{}", server.tail());
     server.stop().await?;
     Ok(())
+}
+
+/// Asks for the page on a connection of its own, so that no worker that ends is asked again.
+async fn get(port: u16) -> anyhow::Result<String> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.write_all(b"GET /page HTTP/1.0\r\n\r\n").await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        anyhow::Ok(answer)
+    };
+    let answer = timeout(Duration::from_secs(10), exchange).await??;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+    ensure!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    Ok(body.to_owned())
 }
