@@ -160,9 +160,14 @@ impl Generation {
 
 impl Drop for Generation {
     fn drop(&mut self) {
-        if !self.is_published {
-            // What cannot be removed now is removed before the next one.
-            fs::remove_dir_all(&self.path).ok();
+        if self.is_published {
+            return;
+        }
+        // What cannot be removed now is removed before the next one.
+        fs::remove_dir_all(&self.path).ok();
+        // It has its name when the link could not be made. Many attempts would fill the disk.
+        if !matches!(self.folder.current(), Ok(Some(current)) if current == self.number) {
+            fs::remove_dir_all(self.folder.path_of(self.number)).ok();
         }
     }
 }

@@ -61,6 +61,28 @@ pub struct FilesConfig {
     pub status_file: Option<PathBuf>,
 }
 
+impl FilesConfig {
+    /// # Errors
+    /// When templates and files are in each other: the files of one generation would be templates of the
+    /// next one.
+    fn check_folders(&self) -> Result<(), FilesError> {
+        let Content::Templates(templates) = &self.content else {
+            return Ok(());
+        };
+        let (Ok(from), Ok(to)) = (templates.canonicalize(), self.folder.canonicalize()) else {
+            // One that does not exist is an error of its own.
+            return Ok(());
+        };
+        if from.starts_with(&to) || to.starts_with(&from) {
+            return Err(FilesError::Templates {
+                path: templates.clone(),
+                reason: format!("it and {} must not be in each other", to.display()),
+            });
+        }
+        Ok(())
+    }
+}
+
 /// A projection of the collections of a replica into files.
 #[derive(Debug)]
 pub struct FileProjection {
@@ -73,7 +95,7 @@ pub struct FileProjection {
 /// What an attempt did.
 enum Attempt {
     /// The current generation has these files already.
-    Same { files: usize },
+    Same { number: Option<u64>, files: usize },
     /// There is a new generation.
     Swapped { number: u64, files: usize },
 }
@@ -107,6 +129,7 @@ impl FileProjection {
         keys: Option<SecretKeys>,
     ) -> Result<Self, FilesError> {
         let folder = Arc::new(Folder::open(&config.folder, config.access)?);
+        config.check_folders()?;
         Ok(Self {
             config,
             replica,
@@ -153,16 +176,18 @@ impl FileProjection {
             if is_renderable {
                 progress.gathered.note(view.root(), now);
             }
-            let due = progress.due(&self.config.pace, now);
-            if is_renderable && due.is_some_and(|due| due <= now) {
-                progress.status.state = FilesState::Pending;
-                // The failure is logged and in the status; it is tried again.
-                self.attempt(&mut progress, view.root()).await.ok();
+            // First: where changes never end, the application would never be notified.
+            if progress.reload_at.is_some_and(|at| at <= now) {
+                self.notify(&mut progress).await;
                 self.report(&mut progress);
                 continue;
             }
-            if progress.reload_at.is_some_and(|at| at <= now) {
-                self.notify(&mut progress).await;
+            let due = progress.due(&self.config.pace, now);
+            if is_renderable && due.is_some_and(|due| due <= now) {
+                progress.status.state = FilesState::Pending;
+                self.report(&mut progress);
+                // The failure is logged and in the status; it is tried again.
+                self.attempt(&mut progress, view.root()).await.ok();
                 self.report(&mut progress);
                 continue;
             }
@@ -298,7 +323,8 @@ impl FileProjection {
         })
         .await?;
         let Some(generation) = generation else {
-            return Ok(Attempt::Same { files });
+            let number = self.folder.current()?;
+            return Ok(Attempt::Same { number, files });
         };
         if let Some(check) = &self.config.check {
             let checked = check.run(generation.path(), self.config.command_limit);
@@ -409,8 +435,9 @@ impl Progress {
         self.retries.reset();
         self.status.state = FilesState::Current;
         let is_new = match attempt {
-            Attempt::Same { files } => {
+            Attempt::Same { number, files } => {
                 self.status.rendered(root, *files);
+                self.status.generation = *number;
                 false
             }
             Attempt::Swapped { number, files } => {
@@ -456,6 +483,7 @@ pub async fn preview(
     keys: Option<SecretKeys>,
     limit: Duration,
 ) -> Result<Vec<FileChange>, FilesError> {
+    config.check_folders()?;
     let view = until_current(replica, limit).await?;
     let config = config.clone();
     blocking(move || {

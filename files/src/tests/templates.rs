@@ -52,7 +52,7 @@ fn documents_are_read_in_the_order_of_their_ids() {
     assert_eq!(text(loop_text, &documents), "a=1 \nb=2 x,y\n2 2 false");
     assert_eq!(
         text("{{ Site.b|tojson }}", &documents),
-        r#"{"n":2,"tags":["x","y"]}"#
+        r#"{"n": 2, "tags": ["x", "y"]}"#
     );
     assert_eq!(text("{{ Site.c.n is defined }}", &documents), "false");
 }
