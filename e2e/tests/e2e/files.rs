@@ -14,6 +14,7 @@ use std::{
 use anyhow::{Context, ensure};
 use e2e::testbed::{
     FREE, Store, StoreKind, dependencies,
+    ports::free_port,
     process::{Process, folder},
     services::Service,
     wait::{TIMEOUT, eventually},
@@ -52,9 +53,14 @@ impl Home {
 
     /// `confcast files` with these options.
     fn command(&self, options: &[&str]) -> anyhow::Result<Command> {
+        self.command_at(&self.publisher.url(), options)
+    }
+
+    /// `confcast files` that follows the service at this URL.
+    fn command_at(&self, url: &str, options: &[&str]) -> anyhow::Result<Command> {
         let mut command = Command::new(dependencies::own_program("confcast")?);
         command
-            .args(["files", FREE, "--publisher", &self.publisher.url(), "--to"])
+            .args(["files", FREE, "--publisher", url, "--to"])
             .arg(self.path("out"))
             .arg("--templates")
             .arg(self.path("templates"))
@@ -163,6 +169,24 @@ async fn an_init_container_ends_well_only_when_the_files_are_there() -> Outcome 
         "{output}"
     );
     ensure!(home.read("a.txt")? == "one\n", "the last good file stays");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_subscriber_is_followed_as_well_and_the_next_one_is_tried() -> Outcome {
+    let home = Home::start(&[("n.j2", "{{ FreeForm.a.n }}")]).await?;
+    home.put("a", &json!({"n": 1})).await?;
+    let replica = Service::subscriber("replica", &[home.publisher.url()])?;
+    let mut replica = replica.with("AURA_CONFIGURATION_COLLECTIONS", FREE);
+    replica.start().await?;
+    let nobody = format!("http://127.0.0.1:{}", free_port()?);
+    let urls = format!("{nobody},{}", replica.url());
+    let mut files = home.command_at(&urls, &["--wait-min", "0s"])?;
+    let _files = Process::start("files", home.folder.path(), &mut files)?;
+    for number in 1..4 {
+        home.put("a", &json!({"n": number})).await?;
+        home.until_read("n", &number.to_string()).await?;
+    }
     Ok(())
 }
 
