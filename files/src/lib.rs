@@ -9,10 +9,12 @@
 //! notifies the application (`reload`). Nothing is rendered before every collection was loaded, nor
 //! while the replica is not current: the last good generation stays then, and [`Status`] says why.
 //!
-//! It never writes outside of its folder, never changes a file of a generation, and never reads
+//! It writes to its folder and the file of its status alone, never changes a file of a generation, and never reads
 //! anything back into the replica. A process may be killed at any moment.
 
+mod attempt;
 mod command;
+mod config;
 mod content;
 mod error;
 mod folder;
@@ -20,18 +22,23 @@ mod generation;
 mod names;
 mod opening;
 mod pace;
+mod preview;
+mod progress;
 mod projection;
+mod proven;
 mod reload;
 mod status;
 mod templates;
 mod values;
 
 pub use command::{CommandLine, CommandLineError};
+pub use config::FilesConfig;
 pub use content::{Content, Limits, RenderedFile};
 pub use error::FilesError;
 pub use folder::{Access, LINK};
 pub use pace::Pace;
-pub use projection::{FileChange, FileProjection, FilesConfig, preview};
+pub use preview::{FileChange, preview};
+pub use projection::FileProjection;
 pub use reload::{Reload, SignalName};
 pub use status::{FilesState, ReloadState, Status};
 
