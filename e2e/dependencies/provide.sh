@@ -3,7 +3,7 @@
 #
 #   provide.sh [PART...]      PART: mongod redis-server openssl daprd kustomize helm kubernetes-schemas dapr-crds monitoring-crds
 #                             node-tools openapi-types client-modules schemathesis client-generators etcd wrk peer-modules
-#                             promtool otel-collector kafka nats-server previous (default: these)
+#                             promtool otel-collector kafka nats-server nginx previous (default: these)
 #                             etcd-module, prometheus (only when they are named: `make bench` and `make prometheus` need
 #                             them, `make test` does not)
 #
@@ -306,6 +306,21 @@ make_otel-collector() {
   [[ $("$1/otel-collector" --version) == *"$collector"* ]] || fail "otel-collector reports another version than $collector"
 }
 
+# An application that reads files. Debian's package would add a service that starts at once and at every boot, so only
+# its program is extracted.
+make_nginx() {
+  type -P apt-get >/dev/null && type -P dpkg-deb >/dev/null || fail "nginx: install it, or set $variable (Debian: apt-get install nginx)"
+  (
+    cd "$1"
+    apt-get download -q nginx || { [[ $EUID == 0 ]] && apt-get update && apt-get download -q nginx; } ||
+      fail "nginx: apt-get has no package nginx; install it or set $variable"
+    dpkg-deb -x nginx_*.deb unpacked
+    mv unpacked/usr/sbin/nginx nginx
+    rm -rf unpacked nginx_*.deb
+  )
+  "$1/nginx" -v 2>/dev/null || fail "nginx does not run here (Debian: apt-get install libpcre2-8-0 libssl3)"
+}
+
 # The programs of the version before this one, from the history of this repository. Without debugging information, because
 # nobody looks into them. The toolchain is the one that their own source names.
 make_previous() {
@@ -378,7 +393,7 @@ make() { # home
   trap - EXIT
 }
 
-[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize helm kubernetes-schemas dapr-crds monitoring-crds node-tools openapi-types client-modules schemathesis client-generators etcd wrk peer-modules promtool otel-collector kafka nats-server previous
+[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize helm kubernetes-schemas dapr-crds monitoring-crds node-tools openapi-types client-modules schemathesis client-generators etcd wrk peer-modules promtool otel-collector kafka nats-server nginx previous
 for name; do
   case $name in
     mongod)             provide "$name" MONGOD "mongod-$mongod" mongod ;;
@@ -401,6 +416,7 @@ for name; do
     otel-collector)     provide "$name" OTEL_COLLECTOR "otel-collector-$collector" otel-collector ;;
     kafka)              provide "$name" KAFKA "kafka-$kafka" ;;
     nats-server)        provide "$name" NATS_SERVER "nats-server-$nats" nats-server ;;
+    nginx)              provide "$name" NGINX nginx nginx ;;
     previous)           provide "$name" PREVIOUS "previous-${previous:0:12}" ;;
     promtool)           provide "$name" PROMTOOL promtool promtool ;;
     prometheus)         provide "$name" PROMETHEUS prometheus prometheus ;;

@@ -12,6 +12,7 @@ mod diff;
 pub(crate) mod differences;
 mod doctor;
 mod export;
+mod files;
 mod get;
 mod history;
 mod import;
@@ -62,6 +63,7 @@ enum Command {
     Status(status::Status),
     Doctor(doctor::Doctor),
     Tail(tail::Tail),
+    Files(Box<files::FilesCommand>),
     #[command(alias = "log")]
     History(history::History),
     Diff(diff::DiffCommand),
@@ -98,6 +100,7 @@ impl Confcast {
             Command::Status(command) => command.run().await,
             Command::Doctor(command) => command.run().await,
             Command::Tail(command) => command.run().await,
+            Command::Files(command) => command.run().await,
             Command::History(command) => command.run().await,
             Command::Diff(command) => command.run().await,
             Command::Rollback(command) => command.run().await,
@@ -230,6 +233,10 @@ mod tests {
             "tail",
             "tail ChannelConfiguration --since 41 --id whatsapp-es --op Update --op delete --json --strict",
             "tail --since ChannelConfiguration:41,SkillConfiguration:7 --url http://127.0.0.1:8081",
+            "files ChannelConfiguration --to /config",
+            "files A B --to /config --templates t --check x --reload y --once --deadline 10s --owner 101:101",
+            "files A --to /config --signal HUP --pid-file /run/nginx.pid --wait-min 50ms --wait-max 1s --keep 5",
+            "files A --to /config --templates t --dry-run --publisher http://a:1,http://b:2 --mode 640",
             "verify --subscriber http://127.0.0.1:8081,http://127.0.0.1:8082 --wait 30 --json",
             "reap",
             "reap --redis-url rediss://user:secret@redis:6380/1 --groups a-*,b-* --groups c-* --idle-seconds 60 --apply --json",
@@ -306,6 +313,15 @@ mod tests {
                 "stays secret",
             ),
             ("restore f --yes --dry-run", "--dry-run"),
+            ("files --to d", "<COLLECTION>"),
+            ("files A", "--to"),
+            ("files A --to d --signal HUP", "--pid-file"),
+            ("files A --to d --mode 888", "an octal mode"),
+            ("files A --to d --mode 0066", "an octal mode"),
+            ("files A --to d --owner nginx", "USER:GROUP as numbers"),
+            ("files A --to d --check \"x", "a quote"),
+            ("files A --to d --keep 0", "1..=100"),
+            ("files A --to d --once --dry-run", "--dry-run"),
             ("history --from yesterday", "2h 30m ago"),
             ("show A a --revision 1 --at 15m", "cannot be used with"),
             ("diff A@yesterday", "snapshot:NAME"),

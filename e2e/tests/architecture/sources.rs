@@ -33,6 +33,7 @@ const PRODUCT: &[&str] = &[
     "mongo-json/src",
     "publisher/src",
     "subscriber/src",
+    "files/src",
     "cli/src",
     "tls/src",
     "auth/src",

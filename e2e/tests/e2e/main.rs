@@ -14,6 +14,7 @@ mod examples;
 mod failover;
 mod faults;
 mod feed;
+mod files;
 mod fleet;
 mod fresh;
 mod id_only;

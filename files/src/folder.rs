@@ -1,0 +1,227 @@
+//! The folder: its link, its generations, and which process writes to it.
+//!
+//! `current` is a symbolic link to `.generations/NUMBER`. A generation that is being written, checked or
+//! removed is called `NUMBER.part`, so a process that is killed leaves nothing that looks whole and is not;
+//! the next one removes it. The link is relative: the folder may be mounted elsewhere.
+
+use std::{
+    fs::{self, DirBuilder, File, Permissions, TryLockError},
+    io,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown, symlink},
+    path::{Path, PathBuf},
+};
+
+use crate::{FilesError, error::at_path};
+
+/// The name of the link to the newest generation.
+pub const LINK: &str = "current";
+/// The folder of the generations.
+const GENERATIONS: &str = ".generations";
+/// The link before it has its name.
+const NEW_LINK: &str = ".current.new";
+/// The file that the process which writes holds a lock of.
+const LOCK: &str = ".lock";
+/// The end of the name of a generation that is not whole.
+const PART: &str = ".part";
+/// Digits of a number, so that names are in order.
+const DIGITS: usize = 10;
+
+/// Who may read the files.
+#[derive(Debug, Clone, Copy)]
+pub struct Access {
+    /// Mode of files, whatever the mask of the process is. Folders have it too, with `x` where a file has `r`.
+    pub mode: u32,
+    /// Mode of files that have secrets in plain text.
+    pub secret_mode: u32,
+    /// User and group of files and folders.
+    pub owner: Option<(u32, u32)>,
+}
+
+impl Access {
+    pub(crate) fn folder_mode(&self) -> u32 {
+        0o700 | self.mode | ((self.mode & 0o444) >> 2)
+    }
+}
+
+/// The folder, locked for this process.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    path: PathBuf,
+    pub(crate) access: Access,
+    /// Until the end of the process.
+    _lock: File,
+}
+
+impl Folder {
+    /// Makes the folder, if there is none, and locks it.
+    ///
+    /// # Errors
+    /// When it cannot be written to, another process has it, or `current` is something else.
+    pub(crate) fn open(path: &Path, access: Access) -> Result<Self, FilesError> {
+        let mode = access.folder_mode();
+        let make = |path: &Path| {
+            let is_new = !path.exists();
+            let mut builder = DirBuilder::new();
+            let made = builder.recursive(true).mode(mode).create(path);
+            made.and_then(|()| {
+                if is_new {
+                    access.apply(path, mode)
+                } else {
+                    Ok(())
+                }
+            })
+            .map_err(at_path(path))
+        };
+        make(path)?;
+        let path = path.canonicalize().map_err(at_path(path))?;
+        make(&path.join(GENERATIONS))?;
+        let lock_path = path.join(LOCK);
+        let lock = File::options()
+            .create(true)
+            .append(true)
+            .open(&lock_path)
+            .map_err(at_path(&lock_path))?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => FilesError::Locked(path.clone()),
+            TryLockError::Error(source) => at_path(&lock_path)(source),
+        })?;
+        let folder = Self {
+            path,
+            access,
+            _lock: lock,
+        };
+        folder.current()?;
+        Ok(folder)
+    }
+
+    /// The path of the link.
+    pub(crate) fn link(&self) -> PathBuf {
+        self.path.join(LINK)
+    }
+
+    /// The generation that the link names; `None` before the first one.
+    pub(crate) fn current(&self) -> Result<Option<u64>, FilesError> {
+        current(&self.path)
+    }
+
+    pub(crate) fn path_of(&self, number: u64) -> PathBuf {
+        self.path.join(GENERATIONS).join(name_of(number))
+    }
+
+    pub(crate) fn part_of(&self, number: u64) -> PathBuf {
+        let name = format!("{}{PART}", name_of(number));
+        self.path.join(GENERATIONS).join(name)
+    }
+
+    /// The number of the next generation. What is left of a killed process is removed first.
+    pub(crate) fn next(&self) -> Result<u64, FilesError> {
+        self.remove_parts()?;
+        let newest = self.numbers()?.into_iter().chain(self.current()?).max();
+        Ok(newest.unwrap_or_default() + 1)
+    }
+
+    /// Makes a whole generation the current one, in one step.
+    pub(crate) fn swap(&self, number: u64) -> Result<(), FilesError> {
+        let whole = self.path_of(number);
+        fs::rename(self.part_of(number), &whole).map_err(at_path(&whole))?;
+        sync(&self.path.join(GENERATIONS))?;
+        let new = self.path.join(NEW_LINK);
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(at_path(new)(error));
+            }
+            _ => {}
+        }
+        let target = Path::new(GENERATIONS).join(name_of(number));
+        symlink(target, &new).map_err(at_path(&new))?;
+        let link = self.link();
+        fs::rename(&new, &link).map_err(at_path(&link))?;
+        sync(&self.path)
+    }
+
+    /// Removes all generations but the current one and so many of those before it.
+    pub(crate) fn collect(&self, keep: usize) -> Result<(), FilesError> {
+        let current = self.current()?;
+        let mut others = self.numbers()?;
+        others.retain(|number| Some(*number) != current);
+        others.sort_unstable();
+        others.reverse();
+        for number in others.into_iter().skip(keep) {
+            // Killed here, it leaves no folder that looks whole.
+            let part = self.part_of(number);
+            fs::rename(self.path_of(number), &part).map_err(at_path(&part))?;
+        }
+        self.remove_parts()
+    }
+
+    fn remove_parts(&self) -> Result<(), FilesError> {
+        for name in self.names()? {
+            if name.strip_suffix(PART).and_then(number_of).is_some() {
+                let path = self.path.join(GENERATIONS).join(name);
+                fs::remove_dir_all(&path).map_err(at_path(&path))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn numbers(&self) -> Result<Vec<u64>, FilesError> {
+        let names = self.names()?;
+        Ok(names.iter().filter_map(|name| number_of(name)).collect())
+    }
+
+    /// The names in the folder of generations. A name that is not UTF-8 is none of ours.
+    fn names(&self) -> Result<Vec<String>, FilesError> {
+        let path = self.path.join(GENERATIONS);
+        let entries = fs::read_dir(&path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let entries = entries.map_err(at_path(path))?;
+        let names = entries.into_iter().map(|entry| entry.file_name());
+        Ok(names.filter_map(|name| name.into_string().ok()).collect())
+    }
+}
+
+impl Access {
+    /// Gives a path this mode, and the owner.
+    pub(crate) fn apply(&self, path: &Path, mode: u32) -> io::Result<()> {
+        if let Some((user, group)) = self.owner {
+            chown(path, Some(user), Some(group))?;
+        }
+        // After the owner: a change of the owner may clear bits.
+        fs::set_permissions(path, Permissions::from_mode(mode))
+    }
+}
+
+/// The folder of the current generation, for a reader that has no lock; `None` where there is none.
+pub(crate) fn current_of(folder: &Path) -> Result<Option<PathBuf>, FilesError> {
+    Ok(current(folder)?.map(|number| folder.join(GENERATIONS).join(name_of(number))))
+}
+
+/// Brings the names in a folder to the disk.
+pub(crate) fn sync(folder: &Path) -> Result<(), FilesError> {
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(at_path(folder))
+}
+
+fn current(folder: &Path) -> Result<Option<u64>, FilesError> {
+    let link = folder.join(LINK);
+    let target = match fs::read_link(&link) {
+        Ok(target) => target,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            return Err(FilesError::NoLink(link));
+        }
+        Err(error) => return Err(at_path(link)(error)),
+    };
+    let name = target.strip_prefix(GENERATIONS).ok();
+    let number = name.and_then(|name| number_of(name.to_str()?));
+    // A link of somebody else is not replaced.
+    number.map(Some).ok_or(FilesError::NoLink(link))
+}
+
+fn name_of(number: u64) -> String {
+    format!("{number:0DIGITS$}")
+}
+
+fn number_of(name: &str) -> Option<u64> {
+    let is_number = name.len() >= DIGITS && name.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| name.parse().ok()).flatten()
+}

@@ -1,0 +1,227 @@
+//! A generation that is being written. It has no name that a reader sees until it was published, and is
+//! removed when it is dropped before.
+//!
+//! A file that is as in the current generation is not written again but linked: that costs neither bytes nor
+//! a sync, and the time of a file says when its content changed.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, DirBuilder, File},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{
+    Access, FilesError, RenderedFile,
+    error::at_path,
+    folder::{self, Folder},
+};
+
+/// A generation that is being written.
+#[derive(Debug)]
+pub(crate) struct Generation {
+    folder: Arc<Folder>,
+    number: u64,
+    path: PathBuf,
+    /// The current generation.
+    base: Option<PathBuf>,
+    /// Paths of folders in it.
+    folders: BTreeSet<PathBuf>,
+    files: usize,
+    /// Whether a file is not as in the current generation.
+    is_changed: bool,
+    is_published: bool,
+}
+
+impl Generation {
+    /// An empty one.
+    pub(crate) fn begin(folder: &Arc<Folder>) -> Result<Self, FilesError> {
+        let number = folder.next()?;
+        let path = folder.part_of(number);
+        new_folder(&path)?;
+        Ok(Self {
+            number,
+            base: folder.current()?.map(|current| folder.path_of(current)),
+            folder: Arc::clone(folder),
+            folders: BTreeSet::from([path.clone()]),
+            path,
+            files: 0,
+            is_changed: false,
+            is_published: false,
+        })
+    }
+
+    /// Where its files are until it is published.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Adds a file.
+    pub(crate) fn write(&mut self, file: &RenderedFile) -> Result<(), FilesError> {
+        let path = self.path.join(&file.path);
+        self.make_folders_of(&path)?;
+        self.files += 1;
+        let access = self.folder.access;
+        let mode = mode_of(file, &access);
+        if let Some(base) = &self.base {
+            let old = base.join(&file.path);
+            // Not every file system has links.
+            if is_same(&old, &file.content, mode, &access) && fs::hard_link(&old, &path).is_ok() {
+                return Ok(());
+            }
+        }
+        self.is_changed = true;
+        // Never over a file that is there: two names may be one file on this file system.
+        let created = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path);
+        let mut created = match created {
+            Ok(created) => created,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(FilesError::SameFile(file.path.clone()));
+            }
+            Err(error) => return Err(at_path(path)(error)),
+        };
+        let written = created
+            .write_all(&file.content)
+            .and_then(|()| access.apply(&path, mode))
+            .and_then(|()| created.sync_all());
+        written.map_err(at_path(path))
+    }
+
+    /// Whether it differs from the current generation.
+    pub(crate) fn is_changed(&self) -> Result<bool, FilesError> {
+        let Some(base) = &self.base else {
+            return Ok(true);
+        };
+        if self.is_changed {
+            return Ok(true);
+        }
+        let before = match files_below(base) {
+            Ok(files) => files.len(),
+            // Somebody removed it.
+            Err(_error) => return Ok(true),
+        };
+        Ok(before != self.files)
+    }
+
+    /// Gives folders their mode, and brings all names to the disk.
+    pub(crate) fn finish(&self) -> Result<(), FilesError> {
+        let access = self.folder.access;
+        // The innermost first.
+        for path in self.folders.iter().rev() {
+            access
+                .apply(path, access.folder_mode())
+                .map_err(at_path(path))?;
+            folder::sync(path)?;
+        }
+        Ok(())
+    }
+
+    /// Makes it the current generation.
+    pub(crate) fn publish(mut self) -> Result<(), FilesError> {
+        self.folder.swap(self.number)?;
+        self.is_published = true;
+        Ok(())
+    }
+
+    fn make_folders_of(&mut self, path: &Path) -> Result<(), FilesError> {
+        let parents = path.ancestors().skip(1);
+        let parents = parents.take_while(|parent| *parent != self.path);
+        let mut missing: Vec<_> = parents
+            .filter(|parent| !self.folders.contains(*parent))
+            .map(Path::to_path_buf)
+            .collect();
+        // The outermost first.
+        missing.reverse();
+        for parent in missing {
+            let made = new_folder(&parent);
+            made.map_err(|error| match error {
+                // A file has the name of a folder.
+                FilesError::Io { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
+                    let shown = parent.strip_prefix(&self.path).unwrap_or(&parent);
+                    FilesError::SameFile(shown.to_string_lossy().into_owned())
+                }
+                error => error,
+            })?;
+            self.folders.insert(parent);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        if self.is_published {
+            return;
+        }
+        // What cannot be removed now is removed before the next one.
+        fs::remove_dir_all(&self.path).ok();
+        // It has its name when the link could not be made. Many attempts would fill the disk.
+        if !matches!(self.folder.current(), Ok(Some(current)) if current == self.number) {
+            fs::remove_dir_all(self.folder.path_of(self.number)).ok();
+        }
+    }
+}
+
+/// The files below a folder, relative to it, with `/` between parts.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn files_below(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut left = vec![folder.to_path_buf()];
+    while let Some(path) = left.pop() {
+        for entry in fs::read_dir(&path)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                left.push(entry.path());
+            } else if let Ok(relative) = entry.path().strip_prefix(folder) {
+                files.push(relative.to_path_buf());
+            }
+        }
+    }
+    Ok(files)
+}
+
+fn mode_of(file: &RenderedFile, access: &Access) -> u32 {
+    match file.has_secrets {
+        true => access.secret_mode,
+        false => access.mode,
+    }
+}
+
+fn new_folder(path: &Path) -> Result<(), FilesError> {
+    let made = DirBuilder::new().mode(0o700).create(path);
+    made.map_err(at_path(path))
+}
+
+/// Whether there is a file with this content, mode and owner.
+fn is_same(path: &Path, content: &[u8], mode: u32, access: &Access) -> bool {
+    let Ok(metadata) = fs::symlink_metadata(path) else {
+        return false;
+    };
+    let owner = access.owner;
+    let is_owned = owner.is_none_or(|owner| owner == (metadata.uid(), metadata.gid()));
+    if !metadata.is_file()
+        || metadata.len() != content.len() as u64
+        || metadata.mode() & 0o7777 != mode
+        || !is_owned
+    {
+        return false;
+    }
+    let mut old = Vec::with_capacity(content.len());
+    let read = File::open(path).and_then(|file| {
+        // It may grow meanwhile.
+        file.take(content.len() as u64 + 1).read_to_end(&mut old)
+    });
+    read.is_ok() && old == content
+}

@@ -1,0 +1,170 @@
+//! What a folder of generations holds after each step, also when a process was killed in it.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+
+use super::*;
+use crate::{RenderedFile, generation::Generation};
+
+fn file(path: &str, content: &str) -> RenderedFile {
+    RenderedFile {
+        path: path.to_owned(),
+        content: content.as_bytes().to_vec(),
+        has_secrets: path.contains("secret"),
+    }
+}
+
+/// Writes a generation, and publishes it if it differs.
+fn publish(folder: &Arc<Folder>, files: &[RenderedFile]) -> bool {
+    let mut generation = Generation::begin(folder).expect("begun");
+    for file in files {
+        generation.write(file).expect("written");
+    }
+    let is_changed = generation.is_changed().expect("compared");
+    if is_changed {
+        generation.finish().expect("on the disk");
+        generation.publish().expect("published");
+    }
+    is_changed
+}
+
+fn current(folder: &Path, path: &str) -> String {
+    fs::read_to_string(folder.join("current").join(path)).expect("a file")
+}
+
+#[test]
+fn a_generation_is_seen_as_a_whole_and_has_the_modes_that_were_asked_for() {
+    let home = tempfile::tempdir().expect("a folder");
+    let path = home.path().join("new/folder");
+    let folder = open(&path);
+    let mut generation = Generation::begin(&folder).expect("begun");
+    generation.write(&file("a/b/c", "1")).expect("written");
+    generation.write(&file("a/secret", "2")).expect("written");
+    assert!(!path.join("current").exists());
+    generation.finish().expect("on the disk");
+    generation.publish().expect("published");
+    assert_eq!(current(&path, "a/b/c"), "1");
+    let target = fs::read_link(path.join("current")).expect("a link");
+    assert_eq!(
+        target,
+        Path::new(".generations/0000000001"),
+        "relative, so it works in another mount"
+    );
+    for (name, mode) in [
+        ("a/b/c", 0o640),
+        ("a/secret", 0o600),
+        ("a/b", 0o750),
+        ("", 0o750),
+    ] {
+        let metadata = fs::metadata(path.join("current").join(name)).expect("there");
+        assert_eq!(metadata.permissions().mode() & 0o777, mode, "{name}");
+    }
+}
+
+#[test]
+fn what_did_not_change_is_neither_written_again_nor_a_new_generation() {
+    let home = tempfile::tempdir().expect("a folder");
+    let path = home.path();
+    let folder = open(path);
+    assert!(publish(&folder, &[file("a", "1"), file("b", "1")]));
+    assert!(!publish(&folder, &[file("a", "1"), file("b", "1")]));
+    assert_eq!(entries(&path.join(".generations")), ["0000000001"]);
+    assert!(publish(&folder, &[file("a", "1"), file("b", "2")]));
+    let inode = |generation: &str, file: &str| {
+        let path = path.join(".generations").join(generation).join(file);
+        fs::metadata(path).expect("a file").ino()
+    };
+    assert_eq!(inode("0000000001", "a"), inode("0000000002", "a"));
+    assert_ne!(inode("0000000001", "b"), inode("0000000002", "b"));
+    // A file fewer is a change, and so is one that somebody has written to.
+    assert!(publish(&folder, &[file("b", "2")]));
+    fs::write(path.join("current/b"), "x").expect("written");
+    assert!(publish(&folder, &[file("b", "2")]));
+    assert_eq!(current(path, "b"), "2");
+}
+
+#[test]
+fn older_generations_are_kept_up_to_a_number_and_nothing_else_is_removed() {
+    let home = tempfile::tempdir().expect("a folder");
+    let path = home.path();
+    let folder = open(path);
+    for number in 0..5 {
+        assert!(publish(&folder, &[file("a", &number.to_string())]));
+    }
+    let generations = path.join(".generations");
+    // As a killed process leaves them, and what is none of ours.
+    fs::create_dir(generations.join("0000000009.part")).expect("made");
+    fs::create_dir(generations.join("notes")).expect("made");
+    symlink("/", generations.join("0000000001.link")).expect("made");
+    folder.collect(2).expect("collected");
+    let kept = [
+        "0000000001.link",
+        "0000000003",
+        "0000000004",
+        "0000000005",
+        "notes",
+    ];
+    assert_eq!(entries(&generations), kept);
+    assert_eq!(current(path, "a"), "4");
+}
+
+#[test]
+fn a_process_that_was_killed_leaves_nothing_that_the_next_one_takes_for_whole() {
+    let home = tempfile::tempdir().expect("a folder");
+    let path = home.path();
+    let generations = path.join(".generations");
+    {
+        let folder = open(path);
+        assert!(publish(&folder, &[file("a", "1")]));
+        // Killed while it wrote.
+        fs::create_dir(generations.join("0000000002.part")).expect("made");
+        fs::write(generations.join("0000000002.part/a"), "2").expect("written");
+        // Killed between the two renames.
+        fs::create_dir(generations.join("0000000007")).expect("made");
+        symlink("nowhere", path.join(".current.new")).expect("made");
+    }
+    assert_eq!(current(path, "a"), "1");
+    let folder = open(path);
+    assert!(publish(&folder, &[file("a", "3")]));
+    assert_eq!(current(path, "a"), "3");
+    assert_eq!(
+        entries(&generations),
+        ["0000000001", "0000000007", "0000000008"]
+    );
+}
+
+#[test]
+fn one_process_has_a_folder_and_replaces_nothing_of_somebody_else() {
+    let home = tempfile::tempdir().expect("a folder");
+    let path = home.path();
+    let folder = open(path);
+    let second = Folder::open(path, ACCESS).expect_err("locked").to_string();
+    assert!(second.contains("give each its own folder"), "{second}");
+    drop(folder);
+    symlink("/etc", path.join("current")).expect("made");
+    assert!(matches!(
+        Folder::open(path, ACCESS),
+        Err(FilesError::NoLink(_))
+    ));
+    fs::remove_file(path.join("current")).expect("removed");
+    fs::create_dir(path.join("current")).expect("made");
+    assert!(matches!(
+        Folder::open(path, ACCESS),
+        Err(FilesError::NoLink(_))
+    ));
+}
+
+#[test]
+fn two_names_never_become_one_file() {
+    let home = tempfile::tempdir().expect("a folder");
+    let folder = open(home.path());
+    let mut generation = Generation::begin(&folder).expect("begun");
+    generation.write(&file("a", "1")).expect("written");
+    let error = generation.write(&file("a", "2")).expect_err("twice");
+    assert!(matches!(error, FilesError::SameFile(_)), "{error}");
+    let error = generation
+        .write(&file("a/b", "2"))
+        .expect_err("a file and a folder");
+    assert!(matches!(error, FilesError::SameFile(_)), "{error}");
+    drop(generation);
+    assert_eq!(entries(&home.path().join(".generations")), [""; 0]);
+}
