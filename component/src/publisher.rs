@@ -4,16 +4,30 @@
 //! only where the publisher said that it did nothing: the answer that was lost may have been a success,
 //! which would make the repetition a conflict with itself.
 
+use std::collections::BTreeSet;
+
 use client::{
     ClientError, CredentialError, Endpoint, PublisherClient, RetryPolicy, Timeouts,
     documents::{StoredDocument, WriteOptions},
     retry::{is_busy, is_transient},
 };
 use contract::{
-    CollectionName, DocumentId, Expected, ProblemKind, Revision,
+    CollectionName, DocumentId, Epoch, Expected, FeedPage, Operation, ProblemKind, Revision,
     set::{ChangeSetRequest, ChangeSetWritten, RequestOperation},
 };
 use replica::Config;
+use serde::Deserialize;
+
+/// Changes of one page of the log.
+const PAGE: usize = 500;
+
+/// What of a change in the log counts here.
+#[derive(Deserialize)]
+struct LoggedChange {
+    op: Operation,
+    id: DocumentId,
+    revision: Revision,
+}
 
 /// Writes documents.
 #[derive(Debug)]
@@ -54,7 +68,7 @@ impl Publisher {
             exact,
             ..WriteOptions::default()
         };
-        let written = self.write(expected.is_any(), |endpoint| {
+        let written = self.send(expected.is_any(), |endpoint| {
             let endpoint = endpoint.writing(options.clone());
             async move {
                 match expected {
@@ -75,7 +89,7 @@ impl Publisher {
         (collection, id): (&CollectionName, &DocumentId),
         expected: &Expected,
     ) -> Result<Option<Revision>, ClientError> {
-        let deleted = self.write(expected.is_any(), |endpoint| async move {
+        let deleted = self.send(expected.is_any(), |endpoint| async move {
             endpoint.delete(collection, id, expected).await
         });
         match deleted.await {
@@ -100,7 +114,7 @@ impl Publisher {
             .changes
             .iter()
             .all(|change| change.expected.is_any() && change.op != RequestOperation::Create);
-        self.write(is_free, |endpoint| async move {
+        self.send(is_free, |endpoint| async move {
             endpoint.write_change_set(set).await
         })
         .await
@@ -115,14 +129,49 @@ impl Publisher {
         collection: &CollectionName,
         id: &DocumentId,
     ) -> Result<StoredDocument, ClientError> {
-        self.write(true, |endpoint| async move {
+        self.send(true, |endpoint| async move {
             endpoint.document(collection, id).await
         })
         .await
     }
 
+    /// The documents that were deleted after a revision, as far as the log has it.
+    ///
+    /// # Errors
+    /// As the client; when the log no longer has the revision, or it is of another epoch.
+    pub(crate) async fn deleted_since(
+        &self,
+        collection: &CollectionName,
+        epoch: Epoch,
+        mut since: Revision,
+    ) -> Result<BTreeSet<DocumentId>, ClientError> {
+        let mut deleted = BTreeSet::new();
+        loop {
+            let page: FeedPage<LoggedChange> = self
+                .send(true, |endpoint| async move {
+                    endpoint
+                        .collection_page(collection, since, epoch, PAGE)
+                        .await
+                })
+                .await?;
+            let Some(last) = page.items.last() else {
+                return Ok(deleted);
+            };
+            since = last.revision;
+            for change in page.items {
+                match change.op {
+                    Operation::Delete => deleted.insert(change.id),
+                    Operation::Create | Operation::Update => deleted.remove(&change.id),
+                };
+            }
+            if !page.more {
+                return Ok(deleted);
+            }
+        }
+    }
+
     /// Makes a request. One that `is_free` of a condition may happen twice.
-    async fn write<T, F>(
+    async fn send<T, F>(
         &self,
         is_free: bool,
         attempt: impl Fn(Endpoint) -> F,

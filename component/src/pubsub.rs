@@ -40,6 +40,7 @@ use self::{
 
 mod delivery;
 mod message;
+mod positions;
 mod publish;
 mod reader;
 
@@ -148,7 +149,12 @@ impl PubSub {
         tracing::info!(%topic, "the sidecar subscribes to {topic} as {name}");
         let subscription = Subscription {
             _subscribed: self.instances.subscribed(&topic),
-            reader: TopicReader::new(self.replica.clone(), topic.clone(), &self.known),
+            reader: TopicReader::new(
+                self.replica.clone(),
+                Arc::clone(&self.publisher),
+                topic.clone(),
+                &self.known,
+            ),
             pubsub: self,
             name,
             topic,

@@ -11,11 +11,19 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use contract::{CollectionName, DocumentId, Epoch, Operation, Revision};
+use client::retry::is_transient;
+use contract::{CollectionName, DocumentId, Operation, Revision};
 use replica::{Replica, ReplicaState, View};
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 
-use super::message::Event;
+use super::{
+    message::Event,
+    positions::{Position, SavedPosition},
+};
+use crate::publisher::Publisher;
 
 /// The documents that subscribers of each topic know, over their subscriptions: one that comes again
 /// is told what is gone meanwhile.
@@ -28,6 +36,11 @@ impl KnownDocuments {
         known.get(collection).cloned().unwrap_or_default()
     }
 
+    fn has(&self, collection: &CollectionName) -> bool {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.contains_key(collection)
+    }
+
     fn keep(&self, collection: &CollectionName, documents: BTreeSet<DocumentId>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(collection.clone(), documents);
@@ -38,6 +51,7 @@ impl KnownDocuments {
 #[derive(Debug)]
 pub(crate) struct TopicReader {
     replica: Replica,
+    publisher: Arc<Publisher>,
     collection: CollectionName,
     moved: watch::Receiver<u64>,
     states: watch::Receiver<ReplicaState>,
@@ -45,17 +59,14 @@ pub(crate) struct TopicReader {
     position: Option<Position>,
     /// What it is being given.
     batch: Option<Batch>,
+    /// Where it was before the program started, until what was deleted since then is known.
+    resume: Resume,
+    /// The position on disk.
+    saved: SavedPosition,
     /// The documents that it knows.
     known: BTreeSet<DocumentId>,
     /// Where they are kept for its next subscription.
     shared: KnownDocuments,
-}
-
-/// Every change up to a revision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Position {
-    epoch: Epoch,
-    revision: Revision,
 }
 
 /// A part of one view.
@@ -65,6 +76,16 @@ struct Batch {
     /// The position after it.
     end: Position,
     rest: Rest,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Resume {
+    /// The file was not read yet.
+    Unread,
+    /// It was there.
+    From(Position),
+    /// Nothing is to be done.
+    Done,
 }
 
 #[derive(Debug)]
@@ -82,10 +103,20 @@ impl TopicReader {
     /// A reader of the topic of a collection, at its beginning.
     pub(crate) fn new(
         replica: Replica,
+        publisher: Arc<Publisher>,
         collection: CollectionName,
         shared: &KnownDocuments,
     ) -> Self {
+        // What this process knows is more than what it saved.
+        let resume = if shared.has(&collection) {
+            Resume::Done
+        } else {
+            Resume::Unread
+        };
         Self {
+            resume,
+            saved: SavedPosition::new(replica.config().snapshot_dir.as_ref(), &collection),
+            publisher,
             moved: replica.feed_changed(),
             states: replica.states(),
             known: shared.of(&collection),
@@ -106,9 +137,16 @@ impl TopicReader {
             // Before the view is taken: a change in between is noticed once more, and none is missed.
             self.moved.mark_unchanged();
             self.states.mark_unchanged();
+            self.resume().await;
             self.batch = self.batch_of(self.replica.view());
             if self.batch.is_none() {
+                let due = self.saved.due(self.position);
                 tokio::select! {
+                    () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                        if let Some(position) = self.position {
+                            self.saved.save(position).await;
+                        }
+                    }
                     Ok(()) = self.moved.changed() => {}
                     // What was on disk is held back for a moment, and then shown without a change.
                     Ok(()) = self.states.changed() => {}
@@ -125,6 +163,36 @@ impl TopicReader {
             Operation::Delete => self.known.remove(&event.data.id),
             Operation::Create | Operation::Update => self.known.insert(event.data.id.clone()),
         };
+    }
+
+    /// Learns what was deleted since the program ended before, so that it is named with the documents.
+    /// Where no publisher answers, the documents come first, and the next batch tries again.
+    async fn resume(&mut self) {
+        if let Resume::Unread = self.resume {
+            let saved = self.saved.load().await;
+            self.resume = saved.map_or(Resume::Done, Resume::From);
+        }
+        let Resume::From(Position { epoch, revision }) = self.resume else {
+            return;
+        };
+        let collection = &self.collection;
+        let deleted = self.publisher.deleted_since(collection, epoch, revision);
+        match deleted.await {
+            Ok(deleted) => {
+                self.known.extend(deleted);
+                // What is gone is named before the documents.
+                self.position = None;
+                self.resume = Resume::Done;
+            }
+            Err(error) if is_transient(&error) => {}
+            Err(error) => {
+                self.resume = Resume::Done;
+                tracing::warn!(
+                    %collection, revision,
+                    "what was deleted in {collection} after revision {revision} is not known, so subscribers are not told: {error}"
+                );
+            }
+        }
     }
 
     fn next_of_batch(&mut self) -> Option<Event> {

@@ -284,7 +284,19 @@ async fn a_subscriber_hears_the_state_first_and_what_is_gone() -> Outcome {
     }
     let api = publisher.api();
     api.put(FREE, "a", &numbered(2)).await?.expect(200)?;
-    let mut replica = Replica::start("late", FREE, &publisher).await?;
+    let mut replica = Replica::new("late", FREE, &publisher).await?;
+    let copy = replica
+        .component
+        .folder()
+        .join("copy")
+        .display()
+        .to_string();
+    replica
+        .component
+        .set("AURA_CONFIGURATION_SNAPSHOT_DIR", copy);
+    replica.component.launch()?;
+    replica.start_sidecar().await?;
+    replica.component.until_ready().await?;
     replica.until_equal(&publisher, FREE).await?;
     let heard = replica.node.heard().await?;
     let ids: Vec<_> = heard
@@ -310,6 +322,14 @@ async fn a_subscriber_hears_the_state_first_and_what_is_gone() -> Outcome {
     let heard = replica.node.heard().await?;
     let gone = heard.iter().find(|event| event["data"]["op"] == "Delete");
     ensure!(gone.context("a deletion")?["subject"] == "b", "{heard:?}");
+
+    // The component is away as well: where it was is on disk.
+    replica.component.kill()?;
+    replica.sidecar.kill()?;
+    api.delete(FREE, "c").await?.expect(200)?;
+    replica.component.launch()?;
+    replica.start_sidecar().await?;
+    replica.until_equal(&publisher, FREE).await?;
 
     // The program forgets everything, and its sidecar does not notice: what comes next still arrives.
     replica.node.launch().await?;

@@ -228,3 +228,37 @@ async fn what_is_no_document_is_refused_in_words() -> Outcome {
     }
     Ok(())
 }
+
+/// Programs in other languages use it without a library.
+#[tokio::test]
+async fn node_and_python_change_a_version_once() -> Outcome {
+    let publisher = publisher().await?;
+    let replica = with_state(&publisher).await?;
+    let state = State::new(&replica.sidecar, "free")?;
+    let folder = dependencies::repository_root().join("e2e/tests/e2e/component");
+    for (program, file, key) in [
+        ("node", "state.mjs", "node"),
+        ("python3", "state.py", "python"),
+    ] {
+        let mut command = tokio::process::Command::new(program);
+        command
+            .arg(folder.join(file))
+            .arg(&state.base)
+            .kill_on_drop(true);
+        let output = tokio::time::timeout(LONG, command.output()).await??;
+        let printed = String::from_utf8_lossy(&output.stdout);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success() && printed.trim() == "2",
+            "{program}: {printed}{errors}"
+        );
+        let document = publisher
+            .api()
+            .document(FREE, key)
+            .await?
+            .expect(200)?
+            .json()?;
+        ensure!(document["configData"] == json!({"n": 2}), "{document}");
+    }
+    Ok(())
+}
