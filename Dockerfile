@@ -28,10 +28,10 @@ FROM runtime AS publisher
 COPY --from=build /out/publisher /usr/local/bin/
 ENTRYPOINT ["publisher"]
 
-FROM runtime AS subscriber
-COPY --from=build /out/subscriber /usr/local/bin/
-ENTRYPOINT ["subscriber"]
-
 FROM runtime AS component
 COPY --from=build /out/confcast-component /usr/local/bin/
 ENTRYPOINT ["confcast-component"]
+
+FROM runtime AS subscriber
+COPY --from=build /out/subscriber /usr/local/bin/
+ENTRYPOINT ["subscriber"]

@@ -126,6 +126,7 @@ async fn pull(client: &mut Grpc<Channel>, requests: Vec<Pull>) -> Result<Streami
     let path = PathAndQuery::try_from(format!("{PUBSUB}/PullMessages")).expect("a path");
     let requests = stream::iter(requests).chain(stream::pending());
     let codec = ProstCodec::<Pull, Empty>::default();
+    client.ready().await.expect("it is ready");
     let answer = client.streaming(Request::new(requests), path, codec).await;
     answer.map(tonic::Response::into_inner)
 }
