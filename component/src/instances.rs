@@ -38,7 +38,10 @@ impl Instances {
 
     /// Notes that a sidecar initialised a component.
     pub(crate) fn initialised(&self, name: &str, collection: Option<CollectionName>) {
-        (self.seen().components).insert(name.to_owned(), collection);
+        let mut seen = self.seen();
+        seen.components.insert(name.to_owned(), collection);
+        // A sidecar that starts says anew to which topics it subscribes.
+        seen.topics.retain(|_topic, subscribers| *subscribers > 0);
     }
 
     /// The default collection of a component; `None` when no sidecar initialised it.
@@ -107,7 +110,10 @@ mod tests {
         drop(second);
         let error = instances.ready().expect_err("it is lost");
         assert!(error.contains("ChannelConfiguration"), "{error}");
-        let _again = instances.subscribed(&topic);
-        instances.ready().expect("it is back");
+        drop(instances.subscribed(&topic));
+        instances.ready().expect_err("it is lost again");
+        // A sidecar that was told of other topics.
+        instances.initialised("confcast", None);
+        instances.ready().expect("it may only publish");
     }
 }

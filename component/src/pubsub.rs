@@ -147,6 +147,10 @@ impl PubSub {
             ))
         })?;
         tracing::info!(%topic, "the sidecar subscribes to {topic} as {name}");
+        let view = self.replica.view();
+        if view.loaded_as_served() && !view.loaded_of(&topic) {
+            tracing::warn!(%topic, "no publisher serves a collection {topic}: its subscriber waits for one that does");
+        }
         let subscription = Subscription {
             _subscribed: self.instances.subscribed(&topic),
             reader: TopicReader::new(

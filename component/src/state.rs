@@ -10,10 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use client::ClientError;
 use contract::{
-    CanonicalJson, CollectionName, Document, Expected, ProblemKind, Revision, document::JSON,
-    set::MAX_OPERATIONS,
+    CollectionName, Expected, ProblemKind, Revision, document::JSON, set::MAX_OPERATIONS,
 };
 use replica::Replica;
 use tonic::{Code, Status};
@@ -23,14 +21,18 @@ use crate::{
     proto::{
         BulkDeleteRequest, BulkGetRequest, BulkGetResponse, BulkItem, BulkSetRequest,
         DeleteRequest, Empty, Etag, GetRequest, GetResponse, MultiMaxSizeResponse, SetRequest,
-        StateOptions, TransactRequest,
+        TransactRequest,
     },
     publisher::Publisher,
-    status::{ETAG, invalid, of_client, of_field},
+    status::{invalid, of_client, of_field},
 };
 
-use self::key::Key;
+use self::{
+    conditions::{expected, refused, value, version},
+    key::Key,
+};
 
+mod conditions;
 pub(crate) mod key;
 mod transaction;
 
@@ -42,10 +44,6 @@ const MAX_VALUES: usize = 3 << 20;
 const APPLY_DEADLINE: Duration = Duration::from_secs(1);
 /// [`GetRequest::consistency`]: strong.
 const STRONG: i32 = 2;
-/// [`StateOptions::concurrency`]: the first writer wins.
-const FIRST_WRITE: i32 = 1;
-/// [`StateOptions::concurrency`]: the last writer wins.
-const LAST_WRITE: i32 = 2;
 
 /// The component. Cloning shares it.
 #[derive(Debug, Clone)]
@@ -123,9 +121,14 @@ impl StateStore {
         let view = self.replica.view();
         // "Does not exist" and "not loaded yet" must never look the same.
         if !view.loaded_of(collection) {
-            return Err(Status::unavailable(format!(
-                "collection {collection} is not loaded yet; /v1/status of confcast-component says what it waits for"
-            )));
+            return Err(if view.loaded_as_served() {
+                let text = format!("no publisher serves a collection {collection}");
+                of_field(Code::NotFound, key::COLLECTION, text)
+            } else {
+                Status::unavailable(format!(
+                    "collection {collection} is not loaded yet; /v1/status of confcast-component says what it waits for"
+                ))
+            });
         }
         let document = view.root().get(collection, id);
         Ok(document.map(|document| (document.config_data().to_vec(), version(document))))
@@ -315,88 +318,4 @@ fn check_number(number: usize) -> Result<(), Status> {
         "items",
         format!("a bulk has at most {MAX_BULK} items"),
     ))
-}
-
-/// The version of a document: its entity tag without quotes.
-fn version(document: &Document) -> String {
-    format!("{}-{}", document.revision(), document.crc())
-}
-
-/// The value of a write.
-fn value(request: &SetRequest) -> Result<CanonicalJson, Status> {
-    let has_ttl = |name: &String| name.eq_ignore_ascii_case("ttlInSeconds");
-    if request.metadata.keys().any(has_ttl) {
-        let text = format!(
-            "key {}: documents do not expire: remove ttlInSeconds",
-            request.key
-        );
-        return Err(invalid("metadata.ttlInSeconds", text));
-    }
-    CanonicalJson::parse(&request.value).map_err(|error| {
-        let text = format!(
-            "key {}: the value is no JSON that can be stored, at {:?}: {}. A document is JSON",
-            request.key, error.pointer, error.reason
-        );
-        invalid("value", text)
-    })
-}
-
-/// The condition of a write. Without a version the first writer creates the document.
-fn expected(etag: Option<&Etag>, options: Option<StateOptions>) -> Result<Expected, Status> {
-    let concurrency = options.map_or(0, |options| options.concurrency);
-    let etag = etag
-        .map(|etag| etag.value.as_str())
-        .filter(|etag| !etag.is_empty());
-    match (concurrency, etag) {
-        (LAST_WRITE, _) => Ok(Expected::Any),
-        (FIRST_WRITE, None) => Ok(Expected::Absent),
-        (_, None) => Ok(Expected::Any),
-        (_, Some(etag)) => match etag.trim_matches('"').parse() {
-            Ok(version) => Ok(Expected::Exactly(version)),
-            Err(error) => Err(invalid(ETAG, format!("etag: {error}"))),
-        },
-    }
-}
-
-/// The refusal of a write. A document that is not there has not the version that was expected.
-fn refused(error: &ClientError, expected: &Expected) -> Status {
-    if !expected.is_any() && error.kind() == Some(ProblemKind::NoData) {
-        return of_field(Code::FailedPrecondition, ETAG, error.to_string());
-    }
-    of_client(error)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_and_concurrency_are_conditions() {
-        let with = |etag: Option<&str>, concurrency| {
-            let etag = etag.map(|value| Etag {
-                value: value.to_owned(),
-            });
-            expected(etag.as_ref(), Some(StateOptions { concurrency }))
-        };
-        let version = |text: &str| Expected::Exactly(text.parse().expect("a version"));
-        for (etag, concurrency, condition) in [
-            (None, 0, Expected::Any),
-            (None, FIRST_WRITE, Expected::Absent),
-            (None, LAST_WRITE, Expected::Any),
-            (Some(""), 0, Expected::Any),
-            (Some("7"), 0, version("7")),
-            (Some("7-6a4d3f2e"), FIRST_WRITE, version("7-6a4d3f2e")),
-            (Some("\"7-6a4d3f2e\""), FIRST_WRITE, version("7-6a4d3f2e")),
-            (Some("7"), LAST_WRITE, Expected::Any),
-        ] {
-            assert_eq!(
-                with(etag, concurrency).expect("right"),
-                condition,
-                "{etag:?}"
-            );
-        }
-        let refusal = with(Some("x"), 0).expect_err("no version");
-        assert_eq!(refusal.code(), Code::InvalidArgument);
-        assert!(!refusal.details().is_empty());
-    }
 }

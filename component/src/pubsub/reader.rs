@@ -140,7 +140,11 @@ impl TopicReader {
             self.resume().await;
             self.batch = self.batch_of(self.replica.view());
             if self.batch.is_none() {
-                let due = self.saved.due(self.position);
+                // The position of before is needed until what was deleted since then is known.
+                let due = match self.resume {
+                    Resume::Done => self.saved.due(self.position),
+                    Resume::Unread | Resume::From(_) => None,
+                };
                 tokio::select! {
                     () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                         if let Some(position) = self.position {
@@ -250,7 +254,10 @@ impl TopicReader {
 
 impl Drop for TopicReader {
     fn drop(&mut self) {
-        (self.shared).keep(&self.collection, std::mem::take(&mut self.known));
+        // Else the next subscription starts from the position on disk, as this one did.
+        if let Resume::Done = self.resume {
+            (self.shared).keep(&self.collection, std::mem::take(&mut self.known));
+        }
     }
 }
 

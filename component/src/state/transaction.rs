@@ -19,7 +19,10 @@ use crate::{
     status::{invalid, of_client},
 };
 
-use super::{Key, expected, refused, value};
+use super::{
+    Key,
+    conditions::{expected, refused, value},
+};
 
 /// A transaction that was checked.
 #[derive(Debug)]

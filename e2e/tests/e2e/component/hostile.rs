@@ -131,3 +131,38 @@ async fn a_wrong_name_in_the_component_file_is_refused_in_words() -> Outcome {
     })
     .await
 }
+
+/// A subscriber that is more than 1,024 changes behind hears the newest revision of each document, and
+/// what is gone.
+#[tokio::test]
+async fn a_subscriber_far_behind_hears_the_newest_revisions() -> Outcome {
+    let publisher = publisher().await?;
+    let replica = Replica::start("behind", FREE, &publisher).await?;
+    let set = |op: &str, number: u64| {
+        let changes = (0..100).map(|document| {
+            json!({"collection": FREE, "op": op, "id": format!("d-{document}"), "configData": numbered(number)})
+        });
+        json!({ "changes": changes.collect::<Vec<_>>() }).to_string()
+    };
+    let api = publisher.api();
+    let post = async |body: String| {
+        let answer = api.send(Method::POST, "/v1/changes", &[], body).await?;
+        ensure!(answer.status < 300, "{}", answer.body);
+        anyhow::Ok(())
+    };
+    post(set("Create", 0)).await?;
+    replica.until_equal(&publisher, FREE).await?;
+    replica.node.fail("fail", 5).await?;
+    for number in 1..=13 {
+        post(set("Update", number)).await?;
+    }
+    api.delete(FREE, "d-7").await?.expect(200)?;
+    replica.until_equal(&publisher, FREE).await?;
+    let heard = replica.node.heard().await?;
+    ensure!(heard.len() < 1_401, "it heard all {} changes", heard.len());
+    let revisions: Vec<_> = (heard.iter())
+        .filter_map(|event| event["data"]["revision"].as_u64())
+        .collect();
+    ensure!(revisions.is_sorted(), "{revisions:?}");
+    Ok(())
+}
