@@ -2,6 +2,7 @@
 #
 #   docker build --target publisher  --tag confcast-publisher  .
 #   docker build --target subscriber --tag confcast-subscriber .
+#   docker build --target component  --tag confcast-component  .
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /build
@@ -9,8 +10,8 @@ COPY . .
 # The caches stay between builds but are not part of a layer, so the same step copies the programs out.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target,sharing=locked \
-    cargo build --release --locked --package publisher --package subscriber \
-    && install -D --target-directory=/out target/release/publisher target/release/subscriber
+    cargo build --release --locked --package publisher --package subscriber --package component \
+    && install -D --target-directory=/out target/release/publisher target/release/subscriber target/release/confcast-component
 
 FROM debian:12-slim AS runtime
 # The slim image has no certificates; MongoDB over TLS needs them.
@@ -26,6 +27,10 @@ USER 65532:65532
 FROM runtime AS publisher
 COPY --from=build /out/publisher /usr/local/bin/
 ENTRYPOINT ["publisher"]
+
+FROM runtime AS component
+COPY --from=build /out/confcast-component /usr/local/bin/
+ENTRYPOINT ["confcast-component"]
 
 FROM runtime AS subscriber
 COPY --from=build /out/subscriber /usr/local/bin/

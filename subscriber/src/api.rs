@@ -37,7 +37,7 @@ use service::{
     runtime::drain::Drain,
 };
 
-use crate::settings::Settings;
+use crate::{app::Readiness, settings::Settings};
 
 pub mod collections;
 pub mod documents;
@@ -76,6 +76,8 @@ pub struct Api {
     refusals: web::Data<Refusals>,
     layer: Layer,
     role: web::Data<Role>,
+    /// What the program that embeds the subscriber says.
+    readiness: Option<Arc<dyn Readiness>>,
 }
 
 impl Api {
@@ -86,6 +88,7 @@ impl Api {
         settings: &Settings,
         streams: StreamSlots,
         drain: Drain,
+        readiness: Option<Arc<dyn Readiness>>,
     ) -> Self {
         Self {
             replica,
@@ -122,6 +125,7 @@ impl Api {
                 },
             },
             role: web::Data::new(role(settings)),
+            readiness,
         }
     }
 

@@ -5,8 +5,10 @@
 //! process ends. No other module spawns a task.
 
 use std::{
+    fmt,
     future::Future,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use actix_web::{App as HttpApp, dev::Server};
@@ -20,6 +22,7 @@ use service::{
         tasks::{Supervisor, on_thread},
     },
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{self, Api},
@@ -29,6 +32,15 @@ use crate::{
 /// What a peer can do that reaches the port, without a token of the sidecar.
 const PEERS: &str = "every peer can read all documents, and post events, which change what this \
                      replica answers until it compares itself with its publisher";
+
+/// What a program that embeds the subscriber says about its own readiness.
+pub trait Readiness: fmt::Debug + Send + Sync {
+    /// Whether it can do its work.
+    ///
+    /// # Errors
+    /// Why not, and the remedy: `/readyz` answers 503 with it.
+    fn ready(&self) -> Result<(), String>;
+}
 
 /// A subscriber with an open port that does not serve yet.
 pub struct App {
@@ -46,6 +58,24 @@ impl App {
     /// # Errors
     /// When the port cannot be opened, or the HTTP client cannot be created.
     pub fn build(settings: Settings) -> anyhow::Result<Self> {
+        Self::build_with(settings, None)
+    }
+
+    /// As [`App::build`], for a program that is ready only when `readiness` says so as well.
+    ///
+    /// # Errors
+    /// As [`App::build`].
+    pub fn with_readiness(
+        settings: Settings,
+        readiness: Arc<dyn Readiness>,
+    ) -> anyhow::Result<Self> {
+        Self::build_with(settings, Some(readiness))
+    }
+
+    fn build_with(
+        settings: Settings,
+        readiness: Option<Arc<dyn Readiness>>,
+    ) -> anyhow::Result<Self> {
         let listener = server::listen(settings.listen).with_context(|| {
             format!(
                 "cannot listen on {} (AURA_CONFIGURATION_LISTEN)",
@@ -121,6 +151,7 @@ impl App {
             &settings,
             streams,
             drain.clone(),
+            readiness,
         );
         let app = move || HttpApp::new().configure(|config| api::configure(config, &api));
         let server = server::serve(
@@ -151,6 +182,20 @@ impl App {
     /// [`App::run`] is given as `shutdown` runs it before it resolves.
     pub fn drain(&self) -> Drain {
         self.drain.clone()
+    }
+
+    /// Cancelled when the process stops.
+    pub fn stop(&self) -> CancellationToken {
+        self.supervisor.stop()
+    }
+
+    /// Adds a task to the process; see [`Supervisor::spawn`].
+    pub fn spawn(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
+        self.supervisor.spawn(name, task);
     }
 
     /// The replica.

@@ -1,6 +1,6 @@
 //! The services of this repository as processes: publisher and subscriber.
 
-use std::{collections::BTreeMap, process::Command};
+use std::{collections::BTreeMap, path::PathBuf, process::Command};
 
 use anyhow::ensure;
 use nix::sys::signal::Signal;
@@ -54,6 +54,25 @@ impl Service {
         Ok(service
             .with("AURA_CONFIGURATION_API_URL", publishers.join(","))
             .with("AURA_CONFIGURATION_INSTANCE", name))
+    }
+
+    /// A Dapr component over the publishers at these base URLs, with its socket in its folder.
+    ///
+    /// # Errors
+    /// When no port is free or the folder cannot be created.
+    pub fn component(name: &str, publishers: &[String]) -> anyhow::Result<Self> {
+        let service = Self::new("confcast-component")?;
+        let sockets = service.sockets().display().to_string();
+        Ok(service
+            .with("AURA_CONFIGURATION_API_URL", publishers.join(","))
+            .with("AURA_CONFIGURATION_INSTANCE", name)
+            .with("AURA_CONFIGURATION_EVENTS_MANAGER", "FEED")
+            .with("DAPR_COMPONENTS_SOCKETS_FOLDER", sockets))
+    }
+
+    /// Where a component has its socket.
+    pub fn sockets(&self) -> PathBuf {
+        self.folder.path().join("sockets")
     }
 
     fn new(program: &'static str) -> anyhow::Result<Self> {

@@ -1,7 +1,10 @@
 //! A real Dapr sidecar with the components that this repository ships. Only the addresses of the
 //! broker and the list of collections differ.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, ensure};
 use reqwest::RequestBuilder;
@@ -51,6 +54,8 @@ pub struct Sidecar {
     resources: PathBuf,
     api_token: Option<String>,
     app_token: Option<String>,
+    /// Where pluggable components listen.
+    sockets: Option<PathBuf>,
     /// Further flags. Of a flag that is given twice, the sidecar takes the later value.
     flags: Vec<String>,
 }
@@ -88,6 +93,22 @@ impl Sidecar {
         Self::with_components(broker.components(), &addresses, app_id, app_port, replica)
     }
 
+    /// A sidecar without components: they are added with [`Self::add_component`]. It finds pluggable ones
+    /// by their sockets in a folder.
+    ///
+    /// # Errors
+    /// When its folder cannot be created.
+    pub fn with_sockets(
+        app_id: &str,
+        app_port: u16,
+        replica: &str,
+        sockets: &Path,
+    ) -> anyhow::Result<Self> {
+        let mut sidecar = Self::with_folder(app_id, app_port, replica)?;
+        sidecar.sockets = Some(sockets.to_owned());
+        Ok(sidecar)
+    }
+
     /// `addresses`: what the components of this folder say, and what is true here.
     fn with_components(
         components: &str,
@@ -96,13 +117,18 @@ impl Sidecar {
         app_port: u16,
         replica: &str,
     ) -> anyhow::Result<Self> {
+        let sidecar = Self::with_folder(app_id, app_port, replica)?;
+        for source in [components, "dapr-config"] {
+            let source = dependencies::repository_root().join(source);
+            copy_components(&source, &sidecar.resources, addresses)?;
+        }
+        Ok(sidecar)
+    }
+
+    fn with_folder(app_id: &str, app_port: u16, replica: &str) -> anyhow::Result<Self> {
         let folder = folder()?;
         let resources = folder.path().join("resources");
         std::fs::create_dir_all(&resources)?;
-        for source in [components, "dapr-config"] {
-            let source = dependencies::repository_root().join(source);
-            copy_components(&source, &resources, addresses)?;
-        }
         std::fs::write(folder.path().join("names.yaml"), NAME_RESOLUTION)?;
         let app_id = app_id.to_owned();
         let replica = replica.to_owned();
@@ -118,6 +144,7 @@ impl Sidecar {
             resources,
             api_token: None,
             app_token: None,
+            sockets: None,
             flags: Vec::new(),
         })
     }
@@ -179,6 +206,9 @@ impl Sidecar {
             .env("POD_NAME", &self.replica)
             .env("NAMESPACE", "default");
         command.args(&self.flags);
+        if let Some(sockets) = &self.sockets {
+            command.env("DAPR_COMPONENTS_SOCKETS_FOLDER", sockets);
+        }
         if let Some(token) = &self.api_token {
             command.env("DAPR_API_TOKEN", token);
         }

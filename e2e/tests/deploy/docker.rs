@@ -81,7 +81,11 @@ fn images_run_the_programs_that_they_build() -> anyhow::Result<()> {
     let packages: BTreeSet<_> = build
         .windows(2)
         .filter(|pair| pair[0] == "--package")
-        .map(|pair| pair[1].to_owned())
+        .map(|pair| match pair[1] {
+            // Its program is named as the others see it.
+            "component" => "confcast-component".to_owned(),
+            name => name.to_owned(),
+        })
         .collect();
     let run: BTreeSet<_> = arguments(&instructions, "ENTRYPOINT")
         .map(|words| words.concat().replace(['[', ']', '"'], ""))

@@ -115,6 +115,20 @@ fn the_reference_of_settings_is_what_help_says() -> anyhow::Result<()> {
             table(&settings)
         )?;
     }
+    let subscriber = settings(&help("subscriber", &[])?);
+    let is_own = |setting: &Setting| {
+        let mut others = subscriber.iter();
+        others.all(|other| other.variable != setting.variable)
+    };
+    let own: Vec<_> = settings(&help("confcast-component", &[])?)
+        .into_iter()
+        .filter(is_own)
+        .collect();
+    writeln!(
+        generated,
+        "\n## Settings of the Dapr component\n\n`confcast-component` has those of the subscriber, and these:\n\n{}",
+        table(&own)
+    )?;
     page_has("docs/reference/settings.md", &generated)
 }
 

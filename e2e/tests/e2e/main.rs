@@ -4,6 +4,7 @@ mod api;
 mod audit;
 mod backup;
 mod claims;
+mod component;
 mod context;
 mod dapr;
 mod dead_letters;

@@ -187,6 +187,11 @@ impl SettingChecks {
         self.errors.push(format!("{name} is not set: {reason}"));
     }
 
+    /// Takes over the errors of settings that were checked elsewhere.
+    pub fn extend(&mut self, SettingsError(errors): SettingsError) {
+        self.errors.extend(errors);
+    }
+
     /// The settings, when no error was recorded. `settings` may be `None` only after an error.
     ///
     /// # Errors

@@ -26,3 +26,8 @@ pub(super) fn stale() -> ProblemError {
     let detail = "No publisher has confirmed the configuration in time (AURA_CONFIGURATION_READY_WHEN_STALE=false)";
     Problem::new(ProblemKind::Stale, detail).into()
 }
+
+/// 503 `loading`: the program that embeds the subscriber waits for something.
+pub(super) fn not_ready(why: String) -> ProblemError {
+    Problem::new(ProblemKind::Loading, why).into()
+}

@@ -28,6 +28,9 @@ pub async fn readyz(api: web::Data<Api>) -> Result<HttpResponse, ProblemError> {
     if !api.ready_when_stale && view.state(Instant::now()) == ReplicaState::Stale {
         return Err(error::stale());
     }
+    if let Some(readiness) = &api.readiness {
+        readiness.ready().map_err(error::not_ready)?;
+    }
     Ok(health::ready())
 }
 

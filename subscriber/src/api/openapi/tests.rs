@@ -80,6 +80,7 @@ async fn every_route_of_the_table_is_served() {
         &settings,
         streams,
         Drain::default(),
+        None,
     );
     let service = init_service(App::new().configure(|config| crate::api::configure(config, &api)));
     let service = service.await;
