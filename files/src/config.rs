@@ -1,6 +1,9 @@
 //! What is rendered, where to, and who is asked and notified. Nothing here does more than compare paths.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{self, Path, PathBuf},
+    time::Duration,
+};
 
 use crate::{Access, CommandLine, Content, FilesError, Limits, Pace, Reload};
 
@@ -37,10 +40,7 @@ impl FilesConfig {
         let Content::Templates(templates) = &self.content else {
             return Ok(());
         };
-        let (Ok(from), Ok(to)) = (templates.canonicalize(), self.folder.canonicalize()) else {
-            // One that does not exist is an error of its own.
-            return Ok(());
-        };
+        let (from, to) = (real(templates), real(&self.folder));
         if from.starts_with(&to) || to.starts_with(&from) {
             return Err(FilesError::Templates {
                 path: templates.clone(),
@@ -48,5 +48,55 @@ impl FilesConfig {
             });
         }
         Ok(())
+    }
+}
+
+/// The path without links, as far as it exists.
+fn real(path: &Path) -> PathBuf {
+    let path = path::absolute(path).unwrap_or_else(|_error| path.to_path_buf());
+    let found = path.ancestors().find_map(|existing| {
+        let real = existing.canonicalize().ok()?;
+        Some(real.join(path.strip_prefix(existing).ok()?))
+    });
+    found.unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_and_files_are_never_in_each_other() {
+        let home = tempfile::tempdir().expect("a folder");
+        let templates = home.path().join("templates");
+        std::fs::create_dir(&templates).expect("made");
+        std::os::unix::fs::symlink(&templates, home.path().join("link")).expect("made");
+        let is_refused = |to: &str| {
+            let config = FilesConfig {
+                folder: home.path().join(to),
+                content: Content::Templates(templates.clone()),
+                limits: Limits {
+                    file_bytes: 1,
+                    files: 1,
+                },
+                access: Access {
+                    mode: 0o644,
+                    secret_mode: 0o600,
+                    owner: None,
+                },
+                keep: 1,
+                pace: Pace {
+                    min: Duration::ZERO,
+                    max: Duration::ZERO,
+                },
+                check: None,
+                reload: None,
+                command_limit: Duration::ZERO,
+                status_file: None,
+            };
+            config.check_folders().is_err()
+        };
+        assert!(is_refused("templates") && is_refused("templates/new") && is_refused("link/new"));
+        assert!(is_refused("") && !is_refused("out/new") && !is_refused("templates-2"));
     }
 }

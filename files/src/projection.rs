@@ -49,8 +49,8 @@ impl FileProjection {
         replica: Replica,
         keys: Option<SecretKeys>,
     ) -> Result<Self, FilesError> {
-        let folder = Arc::new(Folder::open(&config.folder, config.access)?);
         config.check_folders()?;
+        let folder = Arc::new(Folder::open(&config.folder, config.access)?);
         Ok(Self {
             config,
             replica,

@@ -36,7 +36,7 @@ const FUEL: u64 = 50_000_000;
 pub(crate) struct Templates(BTreeMap<String, Vec<u8>>);
 
 impl Templates {
-    /// Reads a folder. Names that begin with a dot are left out: a mounted ConfigMap has its earlier
+    /// Reads a folder. Names that begin with a dot are left out: a mounted `ConfigMap` has its earlier
     /// versions there.
     ///
     /// # Errors

@@ -54,7 +54,13 @@ fn documents_are_read_in_the_order_of_their_ids() {
         text("{{ Site.b|tojson }}", &documents),
         r#"{"n": 2, "tags": ["x", "y"]}"#
     );
-    assert_eq!(text("{{ Site.c.n is defined }}", &documents), "false");
+    assert_eq!(
+        text(
+            "{{ Site.c is defined }} {{ Site.a.x is defined }}",
+            &documents
+        ),
+        "false false"
+    );
 }
 
 #[test]
