@@ -24,10 +24,11 @@ esac
 revision=$(git -C "$repository" rev-parse HEAD) || fail "the label of the revision needs git and its folder"
 [[ -z $(git -C "$repository" status --porcelain) ]] || revision+=-modified
 
-parts=$("$repository/e2e/dependencies/provide.sh" crane) && eval "$parts"
+parts=$("$repository/e2e/dependencies/provide.sh" crane)
+eval "$parts"
 work=$(mktemp -d)
 registry=
-trap '[[ -z $registry ]] || kill "$registry"; rm -rf "$work"' EXIT
+trap '[[ -z $registry ]] || kill "$registry"; rm -rf "$work" "$out"/confcast*.tar."$$"' EXIT
 
 crane() { "$CRANE" "$@" 2>"$work/crane.log" || fail "crane $1: $(<"$work/crane.log")"; }
 
@@ -100,8 +101,8 @@ entry = {"Config": path(manifest["config"]), "RepoTags": [reference], "Layers": 
 (layout / "manifest.json").write_text(json.dumps([entry], indent=1))
 PYTHON
   tar --directory="$1" --format=gnu --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX \
-    --create --file="$3.new" blobs index.json manifest.json oci-layout
-  mv "$3.new" "$3"
+    --create --file="$3.$$" blobs index.json manifest.json oci-layout
+  mv "$3.$$" "$3"
 }
 
 "$here/root.sh" base "$work/base"

@@ -29,7 +29,8 @@ unpack_base() {
   type -P dpkg-deb >/dev/null || fail "no dpkg-deb (Debian: apt-get install dpkg)"
   local parts package name work
   work=$(mktemp -d)
-  parts=$("$repository/e2e/dependencies/provide.sh" image-packages) && eval "$parts"
+  parts=$("$repository/e2e/dependencies/provide.sh" image-packages)
+  eval "$parts"
   for package in "$IMAGE_PACKAGES/$architecture"/*.deb; do
     dpkg-deb --extract "$package" "$work/all"
     name=$(dpkg-deb --field "$package" Package)
@@ -55,7 +56,7 @@ confcast:x:65532:65532:confcast:/confcast:/usr/sbin/nologin
 PASSWD
   printf '%s\n' root:x:0: confcast:x:65532: >"$root/etc/group"
   printf '%s\n' 'passwd: files' 'group: files' 'hosts: files dns' >"$root/etc/nsswitch.conf"
-  mkdir -p "$root/confcast" "$root/usr/local/bin" "$root/var/lib/confcast"
+  mkdir -p "$root/confcast"
 }
 
 # The program without debugging information, which stays in the folder of the build; and what it reads.
@@ -79,5 +80,5 @@ runs_on_base() { # program
 
 case $1 in
   base) unpack_base ;;
-  program) runs_on_base "$3" && install_program "$3" ;;
+  program) runs_on_base "$3"; install_program "$3" ;;
 esac

@@ -52,7 +52,7 @@ fn every_path_that_the_dockerfile_copies_exists() -> anyhow::Result<()> {
         }
     }
     ensure!(copied > 0, "nothing is copied");
-    // The whole workspace is copied: the build needs every member, the lock file and the schemas.
+    // The whole workspace is copied: the build needs every member, the lock file, the schemas and the scripts.
     let manifest = read("Cargo.toml")?;
     let members = manifest
         .split_once("members = [")
@@ -62,7 +62,7 @@ fn every_path_that_the_dockerfile_copies_exists() -> anyhow::Result<()> {
     for needed in members
         .split(',')
         .map(|member| member.trim().trim_matches('"'))
-        .chain(["Cargo.lock", "schemas"])
+        .chain(["Cargo.lock", "LICENSE", "e2e", "schemas", "tools"])
     {
         ensure!(
             !ignored.lines().any(|line| line == format!("/{needed}")),

@@ -102,7 +102,9 @@ impl Container {
                 let fields: Vec<_> = line.split(' ').collect();
                 let (path, options) = (*fields.get(4)?, *fields.get(5)?);
                 let is_writable = options.split(',').any(|option| option == "rw");
-                (is_writable && path != "/proc" && path != "/dev").then_some(path)
+                // In a user namespace each device is a mount.
+                let is_system = path == "/proc" || path == "/dev" || path.starts_with("/dev/");
+                (is_writable && !is_system).then_some(path)
             })
             .collect();
         ensure!(
