@@ -32,10 +32,10 @@ trap '[[ -z $registry ]] || kill "$registry"; rm -rf "$work" "$out"/confcast*.ta
 
 crane() { "$CRANE" "$@" 2>"$work/crane.log" || fail "crane $1: $(<"$work/crane.log")"; }
 
-# crane changes images in a registry only. This one is in memory, and on loopback.
+# crane changes images in a registry only. This one is in memory and on loopback, and ends also when nobody ends it.
 start_registry() {
   : >"$work/registry.log"
-  "$CRANE" registry serve --address 127.0.0.1:0 2>"$work/registry.log" &
+  timeout 900 "$CRANE" registry serve --address 127.0.0.1:0 2>"$work/registry.log" &
   registry=$!
   local deadline=$((SECONDS + 30))
   until [[ $(<"$work/registry.log") =~ serving\ on\ port\ ([0-9]+) ]]; do
