@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run run-dapr prometheus picture test chaos check latency bench scale fuzz style format lint commits docs reference dependencies advisories
+.PHONY: help run run-dapr image prometheus picture test chaos check latency bench scale fuzz style format lint commits docs reference dependencies advisories
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Tools and servers that are fetched or built once, and shared by all clones.
@@ -23,6 +23,11 @@ run-dapr: ## The same with MongoDB, Redis and Dapr sidecars; missing servers are
 	cargo build --locked --profile $(DAPR_PROFILE) $(SERVICES) --package cli --package run-dapr
 	servers=$$(e2e/dependencies/provide.sh mongod redis-server daprd) && set -a && eval "$$servers" && \
 	exec $(TARGET)/$(DAPR_PROFILE:dev=debug)/run-dapr
+
+# docs/kubernetes.md says when to use it, and when the Dockerfile.
+image: ## Container images of the programs, without a container engine: target/image/*.tar, and a table of sizes
+	cargo build --release --locked $(SERVICES) --package component --package cli
+	tools/image/build.sh $(TARGET)/release $(TARGET)/image
 
 prometheus: ## Prometheus with the alerts, beside `make run`: http://127.0.0.1:9090
 	part=$$(e2e/dependencies/provide.sh prometheus) && eval "$$part" && exec "$$PROMETHEUS" --web.listen-address=127.0.0.1:9090 \

@@ -3,7 +3,7 @@
 #
 #   provide.sh [PART...]      PART: mongod redis-server openssl daprd kustomize helm kubernetes-schemas dapr-crds monitoring-crds
 #                             node-tools openapi-types client-modules schemathesis client-generators etcd wrk peer-modules
-#                             promtool otel-collector kafka nats-server nginx previous (default: these)
+#                             promtool otel-collector kafka nats-server nginx crane runc image-packages previous (default: these)
 #                             etcd-module, prometheus (only when they are named: `make bench` and `make prometheus` need
 #                             them, `make test` does not)
 #
@@ -25,6 +25,7 @@ helm=4.3.1
 operator=0.85.0 # of Prometheus
 kubernetes=1.37.0
 nats=2.15.2
+crane=0.22.1
 clients=$here/../../examples/clients
 # The version of the sidecar is defined in one place: the module that builds it.
 [[ $(<"$here/daprd/go.mod") =~ github.com/dapr/dapr\ v([0-9.]+) ]] && dapr=${BASH_REMATCH[1]}
@@ -43,6 +44,10 @@ openapi=$(sha256sum "$here/openapi-types/package-lock.json") openapi=${openapi:0
 
 # The files of Kafka, by name and checksum.
 kafka=$(sha256sum "$here/kafka/jars.sha256") kafka=${kafka:0:12}
+
+# The packages of the container images.
+packages=$here/../../tools/image/packages.txt
+image=$(sha256sum "$packages") image=${image:0:12}
 
 # This file pins its packages too. Some of them are built for one version of Python.
 python=$(sha256sum "$here/python/requirements.txt") python=${python:0:12}
@@ -234,20 +239,25 @@ make_schemathesis() {
 }
 
 # promtool checks metrics, alerts and queries. It is in the package of the server; each part keeps its own program.
-make_promtool() { prometheus_program "$1" promtool; }
-make_prometheus() { prometheus_program "$1" prometheus; }
+make_promtool() { packaged_program "$1" prometheus usr/bin/promtool; }
+make_prometheus() { packaged_program "$1" prometheus usr/bin/prometheus; }
 
-prometheus_program() { # folder program
-  type -P apt-get >/dev/null && type -P dpkg-deb >/dev/null || fail "$2: install it, or set $variable (Debian: apt-get install prometheus)"
+# Starts container images, as containerd and Docker do it.
+make_runc() { packaged_program "$1" runc usr/sbin/runc; }
+
+# A program that needs no library besides those of a minimal system.
+packaged_program() { # folder package path
+  local program=${3##*/}
+  type -P apt-get >/dev/null && type -P dpkg-deb >/dev/null || fail "$program: install it, or set $variable (Debian: apt-get install $2)"
   (
     cd "$1"
-    apt-get download -q prometheus || { [[ $EUID == 0 ]] && apt-get update && apt-get download -q prometheus; } ||
-      fail "$2: apt-get has no package prometheus; install $2 or set $variable"
-    dpkg-deb -x prometheus_*.deb unpacked
-    mv "unpacked/usr/bin/$2" "$2"
-    rm -rf unpacked prometheus_*.deb
+    apt-get download -q "$2" || { [[ $EUID == 0 ]] && apt-get update && apt-get download -q "$2"; } ||
+      fail "$program: apt-get has no package $2; install $program or set $variable"
+    dpkg-deb -x "$2"_*.deb unpacked
+    mv "unpacked/$3" "$program"
+    rm -rf unpacked "$2"_*.deb
   )
-  "$1/$2" --version >/dev/null || fail "$2 does not run here; install another one or set $variable"
+  "$1/$program" --version >/dev/null || fail "$program does not run here; install another one or set $variable"
 }
 
 # Two generators of API clients, a Java runtime for one of them, and what the generated clients import.
@@ -296,6 +306,34 @@ make_nats-server() {
   say "building nats-server $nats, about 1 minute"
   CGO_ENABLED=0 GOWORK=off GOFLAGS=-trimpath GOBIN=$1 go install -ldflags "-s -w" "github.com/nats-io/nats-server/v2@v$nats"
   [[ $("$1/nats-server" --version) == *"v$nats" ]] || fail "nats-server reports another version than $nats"
+}
+
+# Makes, checks and moves container images. The checksum database of Go pins the module.
+make_crane() {
+  need go "Go 1.26 or newer"
+  CGO_ENABLED=0 GOWORK=off GOFLAGS=-trimpath GOBIN=$1 go install \
+    -ldflags "-s -w -X github.com/google/go-containerregistry/cmd/crane/cmd.Version=$crane" \
+    "github.com/google/go-containerregistry/cmd/crane@v$crane"
+  [[ $("$1/crane" version) == "$crane" ]] || fail "crane reports another version than $crane"
+}
+
+# What the container images contain besides the programs. A package that a point release of Debian has replaced is only in the
+# archive of all releases.
+make_image-packages() {
+  need curl "curl (Debian: curl)"
+  local architecture sum path mirror snapshot file
+  snapshot=$(sed -n 's/^snapshot //p' "$packages")
+  while read -r architecture sum path; do
+    [[ $architecture == amd64 || $architecture == arm64 ]] || continue
+    mkdir -p "$1/$architecture"
+    file=$1/$architecture/${path##*/}
+    for mirror in "https://deb.debian.org/$path" "https://snapshot.debian.org/archive/${path%%/*}/$snapshot/${path#*/}"; do
+      curl --fail --silent --show-error --location --max-time 120 --max-filesize 50M --output "$file" "$mirror" || continue
+      sha256sum --check --status <<<"$sum  $file" && continue 2
+      say "$mirror has another checksum than $packages"
+    done
+    fail "image-packages: nobody has ${path##*/}; renew the list with tools/image/pins.sh"
+  done <"$packages"
 }
 
 # The collector of OpenTelemetry with the parts that the tests need: a receiver of OTLP, and a file.
@@ -393,7 +431,7 @@ make() { # home
   trap - EXIT
 }
 
-[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize helm kubernetes-schemas dapr-crds monitoring-crds node-tools openapi-types client-modules schemathesis client-generators etcd wrk peer-modules promtool otel-collector kafka nats-server nginx previous
+[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize helm kubernetes-schemas dapr-crds monitoring-crds node-tools openapi-types client-modules schemathesis client-generators etcd wrk peer-modules promtool otel-collector kafka nats-server nginx crane runc image-packages previous
 for name; do
   case $name in
     mongod)             provide "$name" MONGOD "mongod-$mongod" mongod ;;
@@ -417,6 +455,9 @@ for name; do
     kafka)              provide "$name" KAFKA "kafka-$kafka" ;;
     nats-server)        provide "$name" NATS_SERVER "nats-server-$nats" nats-server ;;
     nginx)              provide "$name" NGINX nginx nginx ;;
+    crane)              provide "$name" CRANE "crane-$crane" crane ;;
+    runc)               provide "$name" RUNC runc runc ;;
+    image-packages)     provide "$name" IMAGE_PACKAGES "image-packages-$image" ;;
     previous)           provide "$name" PREVIOUS "previous-${previous:0:12}" ;;
     promtool)           provide "$name" PROMTOOL promtool promtool ;;
     prometheus)         provide "$name" PROMETHEUS prometheus prometheus ;;

@@ -1,15 +1,16 @@
 //! The Dockerfile builds existing files with the toolchain that the workspace names. (A real build
-//! needs Docker.)
+//! needs Docker.) `images` compares it with images that are really built.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, ensure};
 use e2e::testbed::dependencies::{own_program, repository_root};
+use serde_json::{Value, json};
 
 use crate::manifests::{at, kustomized, read, the};
 
 /// The instructions, with continued lines joined.
-fn instructions() -> anyhow::Result<Vec<String>> {
+pub(crate) fn instructions() -> anyhow::Result<Vec<String>> {
     let text = read("Dockerfile")?.replace("\\\n", " ");
     let lines = text
         .lines()
@@ -51,7 +52,7 @@ fn every_path_that_the_dockerfile_copies_exists() -> anyhow::Result<()> {
         }
     }
     ensure!(copied > 0, "nothing is copied");
-    // The whole workspace is copied: the build needs every member, the lock file and the schemas.
+    // The whole workspace is copied: the build needs every member, the lock file, the schemas and the scripts.
     let manifest = read("Cargo.toml")?;
     let members = manifest
         .split_once("members = [")
@@ -61,7 +62,7 @@ fn every_path_that_the_dockerfile_copies_exists() -> anyhow::Result<()> {
     for needed in members
         .split(',')
         .map(|member| member.trim().trim_matches('"'))
-        .chain(["Cargo.lock", "schemas"])
+        .chain(["Cargo.lock", "LICENSE", "e2e", "schemas", "tools"])
     {
         ensure!(
             !ignored.lines().any(|line| line == format!("/{needed}")),
@@ -81,28 +82,30 @@ fn images_run_the_programs_that_they_build() -> anyhow::Result<()> {
     let packages: BTreeSet<_> = build
         .windows(2)
         .filter(|pair| pair[0] == "--package")
-        .map(|pair| match pair[1] {
-            // Its program is named as the others see it.
-            "component" => "confcast-component".to_owned(),
-            name => name.to_owned(),
-        })
+        .map(|pair| pair[1])
         .collect();
-    let run: BTreeSet<_> = arguments(&instructions, "ENTRYPOINT")
-        .map(|words| words.concat().replace(['[', ']', '"'], ""))
-        .collect();
-    ensure!(
-        !run.is_empty() && packages == run,
-        "built {packages:?}, run {run:?}"
-    );
-    for program in &run {
+    ensure!(packages == ["publisher", "subscriber", "component", "cli"].into());
+    let mut run = BTreeSet::new();
+    for entrypoint in arguments(&instructions, "ENTRYPOINT") {
+        let path = entrypoint.concat().replace(['[', ']', '"'], "");
+        let program = path
+            .strip_prefix("/usr/local/bin/")
+            .with_context(|| path.clone())?;
         own_program(program)?;
+        let (built, root) = (
+            format!("target/release/{program}"),
+            format!("/roots/{program}"),
+        );
+        let made = ["program", "/roots/base", &*built, &*root];
         ensure!(
-            build.contains(&&*format!("target/release/{program}")),
+            build.windows(made.len()).any(|words| words == made),
             "{program} is not kept"
         );
-        let copied = format!("COPY --from=build /out/{program} /usr/local/bin/");
+        let copied = format!("COPY --from=build {root} /");
         ensure!(instructions.contains(&copied), "no {copied:?}");
+        run.insert(program.to_owned());
     }
+    ensure!(run.len() == packages.len(), "{run:?}");
     Ok(())
 }
 
@@ -126,19 +129,56 @@ fn images_build_with_the_toolchain_of_the_workspace() -> anyhow::Result<()> {
 #[test]
 fn images_run_as_the_user_that_kubernetes_expects() -> anyhow::Result<()> {
     let instructions = instructions()?;
-    let user = arguments(&instructions, "USER")
-        .next()
-        .context("it runs as root")?[0];
     let objects = kustomized()?;
-    for kind in ["Deployment", "StatefulSet"] {
+    for (kind, target) in [("Deployment", "publisher"), ("StatefulSet", "subscriber")] {
         let context = at(
             the(&objects, kind, None)?,
             "/spec/template/spec/securityContext",
         )?;
+        let user = configuration(&instructions, target)?["User"].clone();
         ensure!(
             user == format!("{}:{}", context["runAsUser"], context["runAsGroup"]),
             "{kind}: {context} is not {user}"
         );
     }
     Ok(())
+}
+
+/// The configuration of the image of a target, in the form of OCI. A label with a value from outside is
+/// left out.
+pub(crate) fn configuration(instructions: &[String], target: &str) -> anyhow::Result<Value> {
+    let mut stages: BTreeMap<&str, Value> = BTreeMap::new();
+    let mut name = "";
+    for instruction in instructions {
+        let (kind, rest) = instruction
+            .split_once(' ')
+            .with_context(|| instruction.clone())?;
+        if kind == "FROM" {
+            let (base, stage) = rest.split_once(" AS ").with_context(|| rest.to_owned())?;
+            let inherited = stages.get(base).cloned().unwrap_or_else(|| json!({}));
+            stages.insert(stage, inherited);
+            name = stage;
+            continue;
+        }
+        let config = stages.get_mut(name).context("no FROM")?;
+        match kind {
+            "USER" => config["User"] = rest.into(),
+            "WORKDIR" => config["WorkingDir"] = rest.into(),
+            "ENTRYPOINT" => config["Entrypoint"] = serde_json::from_str(rest)?,
+            "EXPOSE" => config["ExposedPorts"][rest] = json!({}),
+            "ENV" => match config["Env"].as_array_mut() {
+                Some(variables) => variables.push(rest.into()),
+                None => config["Env"] = json!([rest]),
+            },
+            "LABEL" => {
+                let (label, value) = rest.split_once('=').with_context(|| rest.to_owned())?;
+                if !value.contains('$') {
+                    config["Labels"][label] = value.trim_matches('"').into();
+                }
+            }
+            _ => {}
+        }
+    }
+    let config = stages.remove(target);
+    config.with_context(|| format!("the Dockerfile has no target {target}"))
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use e2e::testbed::sidecar::{PUBLISHER, SUBSCRIBER};
 use serde_json::{Value, json};
 
-use crate::manifests::{at, file, identity, items, kustomized, secured, text, the};
+use crate::manifests::{at, file, identity, items, kustomized, read, secured, text, the};
 
 const ANNOTATIONS: &str = "/spec/template/metadata/annotations";
 const POD: &str = "/spec/template/spec";
@@ -346,6 +346,20 @@ fn images_are_named_by_the_version_of_the_workspace() -> anyhow::Result<()> {
         let image = text(at(workload, CONTAINER)?, "/image")?;
         let version = image.split_once(':').map(|(_name, tag)| tag);
         ensure!(version == Some(env!("CARGO_PKG_VERSION")), "{image}");
+    }
+    for page in ["docs/kubernetes.md", "docs/operations/backup.md"] {
+        let page_text = read(page)?;
+        let images: Vec<_> = page_text
+            .split_whitespace()
+            .filter_map(|word| Some((word, word.split_once(':')?)))
+            .filter(|(_word, (name, tag))| {
+                name.contains("confcast") && tag.starts_with(|first: char| first.is_ascii_digit())
+            })
+            .collect();
+        ensure!(!images.is_empty(), "{page} names no image");
+        for (word, (_name, tag)) in images {
+            ensure!(tag == env!("CARGO_PKG_VERSION"), "{page}: {word}");
+        }
     }
     Ok(())
 }

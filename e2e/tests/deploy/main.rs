@@ -1,6 +1,6 @@
 //! The shipped files for Dapr, Kubernetes and Docker: every file is valid, and the files agree with
-//! each other and with the programs. Nothing is applied. The programs and sidecars of `pods` talk to
-//! this host alone.
+//! each other and with the programs. Nothing is applied. The programs, sidecars and containers of `pods`
+//! and `images` talk to this host alone.
 
 mod manifests;
 mod schemas;
@@ -9,6 +9,7 @@ mod dapr;
 mod docker;
 mod engines;
 mod helm;
+mod images;
 mod kubernetes;
 mod monitoring;
 mod pods;

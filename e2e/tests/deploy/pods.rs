@@ -9,6 +9,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
     process::Command,
+    time::Duration,
 };
 
 use anyhow::{Context, ensure};
@@ -23,7 +24,13 @@ use reqwest::Method;
 use serde_json::Value;
 
 use self::pod::{Pod, Sources};
-use crate::manifests::{CHART, charted, file, items, kustomized, read, secured, text, the};
+use crate::{
+    images::image,
+    manifests::{
+        CHART, HELM, at, charted, documents, file, items, kustomized, read, secured, text, the,
+        tool,
+    },
+};
 
 mod pod;
 
@@ -49,6 +56,89 @@ async fn without_dapr_both_start_and_changes_arrive() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// As images, by their own configuration and under the restrictions of the chart: with TLS, without Dapr.
+/// They end in time, and write nothing but what is in their volumes.
+#[tokio::test]
+async fn images_start_as_the_chart_deploys_them_and_changes_arrive() -> anyhow::Result<()> {
+    let values = format!("{CHART}/ci/embedded-values.yaml");
+    let objects = documents(&tool(
+        HELM,
+        &[
+            "template",
+            "confcast",
+            CHART,
+            "--values",
+            &values,
+            "--set",
+            "tls.enabled=true",
+        ],
+    )?)?;
+    let folder = folder()?;
+    let mut pods = Pods::start(&objects, folder.path(), |publisher, subscriber| {
+        publisher.set_image(image("confcast-publisher")?);
+        subscriber.set_image(image("confcast-subscriber")?);
+        Ok(())
+    })
+    .await?;
+    pods.change_arrives("SkillConfiguration").await?;
+    for (api, service) in [(&pods.operator, "publisher"), (&pods.reader, "subscriber")] {
+        let healthy = api
+            .exchange(Method::GET, "/healthz", &[], Vec::new(), 1 << 20)
+            .await?;
+        ensure!(healthy.status == 204, "{healthy:?}");
+        let version = api
+            .exchange(Method::GET, "/v1/version", &[], Vec::new(), 1 << 20)
+            .await?;
+        let version: Value = serde_json::from_slice(&version.body)?;
+        ensure!(
+            version["service"] == service && version["version"] == env!("CARGO_PKG_VERSION"),
+            "{version}"
+        );
+    }
+    for (pod, name, files) in [
+        (
+            &mut pods.subscriber,
+            "confcast-subscriber",
+            ["last-known-good"].as_slice(),
+        ),
+        (
+            &mut pods.publisher,
+            "confcast-publisher",
+            &["confcast.lock", "confcast.sqlite"],
+        ),
+    ] {
+        let workload = objects.iter().find(|object| {
+            object["metadata"]["name"] == name && object.pointer(CONTAINERS).is_some()
+        });
+        let given = at(
+            workload.context("no workload")?,
+            "/spec/template/spec/terminationGracePeriodSeconds",
+        )?;
+        let given = Duration::from_secs(given.as_u64().context("a number")?);
+        let container = pod.container()?;
+        container.is_restricted()?;
+        let ended = container.stop(given).await?;
+        let output = container.output();
+        ensure!(ended.success(), "{name}: {ended}\n{output}");
+        ensure!(
+            output.contains("has stopped") && !output.contains("Read-only file system"),
+            "{name}: {output}"
+        );
+        let written = names(pod.volume("/var/lib/confcast")?)?;
+        ensure!(written == files, "{name}: {written:?}");
+    }
+    Ok(())
+}
+
+/// Names of the files in a folder, in order.
+fn names(folder: &Path) -> anyhow::Result<Vec<String>> {
+    let entries = folder.read_dir()?;
+    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let mut names: Vec<_> = names.collect::<anyhow::Result<_>>()?;
+    names.sort();
+    Ok(names)
+}
+
 /// Topics are declared by the chart instead of named by the subscriber. A sidecar with hot reload takes
 /// one that is declared while it runs.
 #[tokio::test]
@@ -62,7 +152,7 @@ async fn declared_topics_arrive_and_a_new_one_without_a_restart() -> anyhow::Res
         Ok(found.with_context(|| format!("no {topic}"))?.to_string())
     };
     let folder = folder()?;
-    let pods = Pods::start(&objects, folder.path(), |subscriber| {
+    let pods = Pods::start(&objects, folder.path(), |_publisher, subscriber| {
         let configuration = folder.path().join("configuration.yaml");
         std::fs::write(
             &configuration,
@@ -104,7 +194,7 @@ async fn declared_topics_arrive_and_a_new_one_without_a_restart() -> anyhow::Res
 /// has received it by an event.
 async fn run(objects: &[Value]) -> anyhow::Result<()> {
     let folder = folder()?;
-    let pods = Pods::start(objects, folder.path(), |_subscriber| Ok(())).await?;
+    let pods = Pods::start(objects, folder.path(), |_publisher, _subscriber| Ok(())).await?;
     pods.change_arrives("SkillConfiguration").await
 }
 
@@ -118,11 +208,11 @@ struct Pods {
 }
 
 impl Pods {
-    /// Starts both. `prepare` gets the subscriber before it starts.
+    /// Starts both. `prepare` gets both before they start.
     async fn start(
         objects: &[Value],
         folder: &Path,
-        prepare: impl FnOnce(&mut Pod) -> anyhow::Result<()>,
+        prepare: impl FnOnce(&mut Pod, &mut Pod) -> anyhow::Result<()>,
     ) -> anyhow::Result<Self> {
         let made = Made::new(folder)?;
         let redis = Redis::start().await?;
@@ -139,7 +229,7 @@ impl Pods {
         let mut publisher = pod("confcast-publisher")?;
         let mut subscriber = pod("confcast-subscriber")?;
         subscriber.find("confcast-publisher:8080", &publisher)?;
-        prepare(&mut subscriber)?;
+        prepare(&mut publisher, &mut subscriber)?;
 
         let token = folder.join("ops.token");
         publisher.start().await?;

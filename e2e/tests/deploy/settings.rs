@@ -7,7 +7,10 @@ use anyhow::{Context, bail, ensure};
 use e2e::testbed::dependencies::own_program;
 use serde_json::Value;
 
-use crate::manifests::{at, file, identity, items, kustomized, read, renderings, secured};
+use crate::{
+    docker::{configuration, instructions},
+    manifests::{at, file, identity, items, kustomized, renderings, secured},
+};
 
 const CONTAINER: &str = "/spec/template/spec/containers/0";
 
@@ -94,18 +97,14 @@ fn the_manifests_set_only_known_settings() -> anyhow::Result<()> {
 
 #[test]
 fn the_images_set_only_known_settings() -> anyhow::Result<()> {
-    let dockerfile = read("Dockerfile")?;
-    let given: Vec<_> = dockerfile
-        .lines()
-        .filter_map(|line| line.strip_prefix("ENV ")?.split('=').next())
-        .collect();
-    let publisher = known("publisher")?;
-    let subscriber = known("subscriber")?;
-    for name in given {
-        ensure!(
-            publisher.contains(name) && subscriber.contains(name),
-            "not both know {name}"
-        );
+    let instructions = instructions()?;
+    for program in ["publisher", "subscriber"] {
+        let known = known(program)?;
+        let config = configuration(&instructions, program)?;
+        let given = items(&config, "/Env").filter_map(|item| item.as_str()?.split('=').next());
+        for name in given {
+            ensure!(known.contains(name), "the {program} does not know {name}");
+        }
     }
     Ok(())
 }

@@ -120,7 +120,7 @@ dapr.io/app-health-threshold: "3"
 # Both containers get SIGTERM at once. This keeps the sidecar until the program has ended (a publisher sends its pending
 # changes): until its health check fails, at most this long. It takes no events from SIGTERM on: changes come to a
 # subscriber with the check-ins.
-dapr.io/block-shutdown-duration: {{ add .root.Values.drainSeconds 15 }}s
+dapr.io/block-shutdown-duration: {{ add .root.Values.drainSeconds 17 }}s
 # The operator resolves the component's secrets; the sidecar needs no access to the namespace's others.
 dapr.io/disable-builtin-k8s-secret-store: "true"
 dapr.io/sidecar-cpu-request: 100m
@@ -139,9 +139,9 @@ dapr.io/app-token-secret: {{ .root.Values.existing.daprAppToken }}
 {{- define "confcast.pod" -}}
 serviceAccountName: {{ .name }}
 automountServiceAccountToken: false
-{{- $needed := add .root.Values.drainSeconds 20 }}
+{{- $needed := add .root.Values.drainSeconds 22 }}
 {{- if lt (int .root.Values.terminationGracePeriodSeconds) (int $needed) }}
-{{- fail (printf "terminationGracePeriodSeconds is less than drainSeconds + 20: set it to %d" (int $needed)) }}
+{{- fail (printf "terminationGracePeriodSeconds is less than drainSeconds + 22: set it to %d" (int $needed)) }}
 {{- end }}
 terminationGracePeriodSeconds: {{ .root.Values.terminationGracePeriodSeconds }}
 securityContext:

@@ -262,7 +262,8 @@ fn policies_let_through_what_is_needed() -> anyhow::Result<()> {
 #[test]
 fn pods_get_the_time_that_they_need_to_end() -> anyhow::Result<()> {
     let grace = seconds_of("service/src/runtime/tasks.rs", "GRACE")?
-        + seconds_of("service/src/runtime/process.rs", "BLOCKING_GRACE")?;
+        + seconds_of("service/src/runtime/process.rs", "BLOCKING_GRACE")?
+        + seconds_of("service/src/runtime/telemetry/export.rs", "LAST")?;
     every(|objects| {
         for workload in workloads(objects) {
             let pod = at(workload, POD)?;

@@ -31,8 +31,8 @@ fn wrong_values_are_refused_by_name() -> anyhow::Result<()> {
         ("drainSeconds=301", "drainSeconds"),
         ("drainSeconds=5s", "drainSeconds"),
         (
-            "drainSeconds=11",
-            "less than drainSeconds + 20: set it to 31",
+            "drainSeconds=9",
+            "less than drainSeconds + 22: set it to 31",
         ),
         (
             "subscriber.settings.AURA_CONFIGURATION_DRAIN_SECONDS=1",

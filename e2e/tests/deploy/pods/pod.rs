@@ -1,9 +1,10 @@
-//! One pod of a workload, as the kubelet and the injector of Dapr would start it.
+//! One pod of a workload, as the kubelet and the injector of Dapr would start it: its program on this
+//! host, or its image in a container.
 
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::{PermissionsExt, chown, symlink},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -18,7 +19,14 @@ use e2e::testbed::{
 };
 use serde_json::Value;
 
-use crate::manifests::{at, identity, items, text};
+use crate::{
+    images::{
+        Image,
+        container::{Container, Mount},
+        is_root,
+    },
+    manifests::{at, identity, items, text},
+};
 
 /// The Secrets and `ConfigMap`s of a namespace: name, then key, then content.
 pub(super) type Sources = BTreeMap<String, BTreeMap<String, String>>;
@@ -45,8 +53,21 @@ pub(super) struct Pod {
     scheme: String,
     environment: BTreeMap<String, String>,
     folder: PathBuf,
-    process: Option<Process>,
+    /// The longest paths first.
+    mounts: Vec<Mount>,
+    /// The group that the kubelet gives the volumes to.
+    group: Option<u32>,
+    image: Option<&'static Image>,
+    running: Option<Running>,
     sidecar: Option<Sidecar>,
+}
+
+/// The container of the manifests.
+enum Running {
+    /// The program of this repository, on this host.
+    Program(Process),
+    /// The image.
+    Image(Container),
 }
 
 impl Pod {
@@ -62,18 +83,9 @@ impl Pod {
         let port = free_port()?;
         let folder = folder.join(&program);
         let mut environment = environment(workload, sources)?;
-        for (path, real) in mounts(workload, sources, &folder)? {
-            for value in environment.values_mut() {
-                // The URL of the embedded store is a path behind its scheme.
-                if value
-                    .strip_prefix("file:")
-                    .unwrap_or(value)
-                    .starts_with(&path)
-                {
-                    *value = value.replacen(&path, &real.display().to_string(), 1);
-                }
-            }
-        }
+        let mounts = mounts(workload, sources, &folder)?;
+        let group = workload.pointer("/spec/template/spec/securityContext/fsGroup");
+        let group = group.and_then(Value::as_u64).map(u32::try_from);
         for value in environment.values_mut() {
             for host in ["0.0.0.0", "127.0.0.1"] {
                 *value = value.replace(&format!("{host}{PORT}"), &format!("{host}:{port}"));
@@ -98,9 +110,17 @@ impl Pod {
             scheme: scheme.unwrap_or("HTTP").to_ascii_lowercase(),
             environment,
             folder,
-            process: None,
+            mounts,
+            group: group.transpose()?,
+            image: None,
+            running: None,
             sidecar,
         })
+    }
+
+    /// Starts this image instead of the program. `confcast-publisher:8080` and the like lead to this host.
+    pub(super) fn set_image(&mut self, image: &'static Image) {
+        self.image = Some(image);
     }
 
     /// Where a `HOST:PORT` in the environment leads.
@@ -147,21 +167,72 @@ impl Pod {
 
     /// Starts the sidecar and the program.
     pub(super) async fn start(&mut self) -> anyhow::Result<()> {
-        let mut command = Command::new(own_program(&self.program)?);
-        // The image has the schemas in its working folder.
-        command
-            .current_dir(repository_root())
-            .envs(&self.environment);
-        self.process = Some(Process::start(&self.program, &self.folder, &mut command)?);
+        self.running = Some(match self.image {
+            Some(image) => Running::Image(self.start_image(image)?),
+            None => Running::Program(self.start_program()?),
+        });
         match &mut self.sidecar {
             Some(sidecar) => sidecar.start().await,
             None => Ok(()),
         }
     }
 
+    fn start_program(&self) -> anyhow::Result<Process> {
+        let mut environment = self.environment.clone();
+        for Mount { path, real, .. } in &self.mounts {
+            for value in environment.values_mut() {
+                // The URL of the embedded store is a path behind its scheme.
+                if value
+                    .strip_prefix("file:")
+                    .unwrap_or(value)
+                    .starts_with(path)
+                {
+                    *value = value.replacen(path, &real.display().to_string(), 1);
+                }
+            }
+        }
+        let mut command = Command::new(own_program(&self.program)?);
+        // The image has the schemas in its working folder.
+        command.current_dir(repository_root()).envs(environment);
+        Process::start(&self.program, &self.folder, &mut command)
+    }
+
+    fn start_image(&self, image: &Image) -> anyhow::Result<Container> {
+        // Another user sees the volumes as its own.
+        if let Some(group) = self.group
+            && is_root()?
+        {
+            for mount in &self.mounts {
+                give(&mount.real, group)?;
+            }
+        }
+        let (name, folder) = (&self.program, &self.folder);
+        Container::start(image, name, folder, &self.environment, &self.mounts, &[])
+    }
+
+    /// The container, when the image was started.
+    pub(super) fn container(&mut self) -> anyhow::Result<&mut Container> {
+        match &mut self.running {
+            Some(Running::Image(container)) => Ok(container),
+            _ => bail!("no image was started"),
+        }
+    }
+
+    /// The folder of this host that the container has at a path.
+    pub(super) fn volume(&self, path: &str) -> anyhow::Result<&Path> {
+        let mount = self.mounts.iter().find(|mount| mount.path == path);
+        Ok(&mount
+            .with_context(|| format!("nothing is mounted at {path}"))?
+            .real)
+    }
+
     /// The end of both logs.
     pub(super) fn tail(&self) -> String {
-        let program = self.process.as_ref().map(Process::tail).unwrap_or_default();
+        let program = match &self.running {
+            Some(Running::Program(process)) => process.tail(),
+            Some(Running::Image(container)) => container.tail(),
+            None => String::new(),
+        };
         let sidecar = self.sidecar.as_ref().map(Sidecar::output);
         let sidecar = sidecar.unwrap_or_default();
         let lines: Vec<_> = sidecar.lines().collect();
@@ -242,13 +313,28 @@ fn environment(workload: &Value, sources: &Sources) -> anyhow::Result<BTreeMap<S
     Ok(environment)
 }
 
-/// Makes the volumes below a folder. Returns the paths of the container, the longest first, with those
-/// of this host.
-fn mounts(
-    workload: &Value,
-    sources: &Sources,
-    folder: &Path,
-) -> anyhow::Result<Vec<(String, PathBuf)>> {
+/// Gives a volume to the group of the pod, as the kubelet does it.
+fn give(path: &Path, group: u32) -> anyhow::Result<()> {
+    let kind = fs::symlink_metadata(path)?;
+    if kind.is_symlink() {
+        return Ok(());
+    }
+    chown(path, None, Some(group))?;
+    let mode = kind.permissions().mode();
+    if !kind.is_dir() {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode | 0o440))?;
+        return Ok(());
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(mode | 0o2770))?;
+    for entry in path.read_dir()? {
+        give(&entry?.path(), group)?;
+    }
+    Ok(())
+}
+
+/// Makes the volumes below a folder: the paths of the container, the longest first, with those of this
+/// host.
+fn mounts(workload: &Value, sources: &Sources, folder: &Path) -> anyhow::Result<Vec<Mount>> {
     fs::create_dir_all(folder)?;
     let pod = at(workload, POD)?;
     let mut made = Vec::new();
@@ -261,10 +347,14 @@ fn mounts(
         );
         let real = folder.join(name);
         fs::create_dir_all(&real)?;
+        made.push(Mount {
+            path: path.to_owned(),
+            real: real.clone(),
+            read_only: mount["readOnly"] == true,
+        });
         // A claim of a StatefulSet is an empty folder at first.
         let mut claims = items(workload, "/spec/volumeClaimTemplates");
         if claims.any(|claim| claim["metadata"]["name"] == name) {
-            made.push((path.to_owned(), real));
             continue;
         }
         let volume = items(pod, "/volumes")
@@ -273,18 +363,14 @@ fn mounts(
         let (source, body) = match (volume.get("secret"), volume.get("configMap")) {
             (Some(secret), _) => (text(secret, "/secretName")?, secret),
             (None, Some(map)) => (text(map, "/name")?, map),
-            (None, None) => {
-                made.push((path.to_owned(), real));
-                continue;
-            }
+            (None, None) => continue,
         };
         match sources.get(source) {
             Some(files) => project(&real, files, mode(body)?)?,
             None => ensure!(body["optional"] == true, "no source {source}"),
         }
-        made.push((path.to_owned(), real));
     }
-    made.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
+    made.sort_by_key(|mount| std::cmp::Reverse(mount.path.len()));
     Ok(made)
 }
 
