@@ -45,7 +45,7 @@ def quantiles(metric, where=""):
 
 ROWS = {
     "How long did it take?": (
-        Panel("Commit to applied", "From the begin of the commit of a change until readers of a replica saw it, over all replicas.",
+        Panel("Commit to applied", "From the start of the commit of a change until readers of a replica saw it, over all replicas.",
               quantiles("confcast_commit_to_applied_seconds"), unit="s"),
         Panel("Commits of the store", "Time of a commit in the store, of those that succeeded.",
               quantiles("confcast_store_call_seconds", 'operation="commit", result="ok"'), unit="s"),
