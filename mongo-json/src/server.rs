@@ -48,7 +48,8 @@ impl fmt::Display for UnfitServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotInitiated => {
-                "the replica set of this MongoDB is not initiated: run `mongosh --eval 'rs.initiate()'`"
+                "the replica set of this MongoDB is not initiated: run `mongosh --eval 'rs.initiate()'`, \
+                 or send it the command `replSetInitiate` with another client"
             }
             Self::Standalone => {
                 "this MongoDB is a standalone server, which has no transactions. A replica set of one \

@@ -47,7 +47,7 @@ use crate::{
     api::error::ApiError,
     feed_watch::FeedWatch,
     metrics::Metrics,
-    store::{PublisherPolicy, Store, integrity},
+    store::{PublisherPolicy, Store, integrity, is_not_open},
     write::queue::Writer,
 };
 
@@ -410,7 +410,9 @@ fn store_failed(error: anyhow::Error) -> ApiError {
         return ApiError::damaged(error.root_cause().to_string());
     }
     static FAILURES: LogRate = LogRate::new();
-    if let Some(left_out) = FAILURES.due() {
+    if !is_not_open(&error)
+        && let Some(left_out) = FAILURES.due()
+    {
         tracing::warn!(
             "the store could not be read, the request was answered 503: {error:#}{left_out}"
         );

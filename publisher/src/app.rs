@@ -199,9 +199,14 @@ impl Publisher {
         );
         let dead_letters = DeadLetters::new(store.clone(), transport.clone(), metrics.clone())
             .of_signed_events(signer.clone());
+        // What calls the store by itself begins when it is open: before that every call fails.
+        let when_open = WhenOpen {
+            store: store.clone(),
+            stop: stop.clone(),
+        };
         if let Some(transport) = transport {
             let relay = Relay::new(store.clone(), transport, changes, metrics.clone())?;
-            supervisor.spawn("relay", relay.run());
+            supervisor.spawn("relay", when_open.run(relay.run()));
         }
         let of_audit = signer.clone();
         if let Some(signer) = signer {
@@ -210,7 +215,7 @@ impl Publisher {
             supervisor.spawn("signing key", signer.run(stop.clone()));
         }
         let retention = Retention::new(store.clone(), settings.log_keep);
-        supervisor.spawn("retention", retention.run(stop.clone()));
+        supervisor.spawn("retention", when_open.run(retention.run(stop.clone())));
 
         if let Some(task) = audit_task {
             let authenticator = settings.authenticator.clone();
@@ -219,11 +224,11 @@ impl Publisher {
             supervisor.spawn("audited configuration", watched);
             supervisor.spawn("audit", task.run(no_more_requests.clone()));
             let trimmed = audit::retention(store.clone(), settings.audit, stop.clone());
-            supervisor.spawn("audit retention", trimmed);
+            supervisor.spawn("audit retention", when_open.run(trimmed));
         }
 
         let scrub = Scrub::new(store.clone(), settings.scrub_rows_per_second);
-        supervisor.spawn("scrub", scrub.run(stop.clone()));
+        supervisor.spawn("scrub", when_open.run(scrub.run(stop.clone())));
 
         let (fleet, fleet_tasks) = Fleet::new(
             store.clone(),
@@ -239,7 +244,7 @@ impl Publisher {
         );
         supervisor.spawn(
             "replica registry",
-            fleet_tasks.registry.run(no_more_requests.clone()),
+            when_open.run(fleet_tasks.registry.run(no_more_requests.clone())),
         );
         supervisor.spawn("restore", fleet_tasks.restore.run(no_more_requests.clone()));
 
@@ -248,17 +253,17 @@ impl Publisher {
 
         if let Some(probe) = settings.probe {
             let probe = Probe::new(probe, store.clone(), writer.clone(), metrics.clone());
-            supervisor.spawn("probe", probe.run(stop.clone()));
+            supervisor.spawn("probe", when_open.run(probe.run(stop.clone())));
         }
 
         let schema_watch = SchemaWatch::new(settings.schemas_dir, store.clone());
-        supervisor.spawn("schemas", schema_watch.run(stop.clone()));
+        supervisor.spawn("schemas", when_open.run(schema_watch.run(stop.clone())));
 
         let authenticator = settings.authenticator;
         let store_tokens = StoreTokens::default();
         authenticator.use_store(store_tokens.clone());
         let tokens = TokenWatch::new(store.clone(), store_tokens);
-        supervisor.spawn("tokens", tokens.clone().run(stop.clone()));
+        supervisor.spawn("tokens", when_open.run(tokens.clone().run(stop.clone())));
         supervisor.spawn("credentials", {
             let (authenticator, stop) = (authenticator.clone(), stop.clone());
             async move {
@@ -279,7 +284,10 @@ impl Publisher {
             metrics.clone(),
             audit.clone(),
         );
-        supervisor.spawn("secret key rotation", rotation.run(stop.clone()));
+        supervisor.spawn(
+            "secret key rotation",
+            when_open.run(rotation.run(stop.clone())),
+        );
 
         let snapshots = SnapshotSlots::new(settings.snapshot_slots);
 
@@ -418,6 +426,27 @@ impl Publisher {
             ended
         });
         supervisor.run(shutdown).await
+    }
+}
+
+/// Starts tasks when the store is open.
+struct WhenOpen {
+    store: Store,
+    stop: CancellationToken,
+}
+
+impl WhenOpen {
+    fn run<T: Future<Output = anyhow::Result<()>>>(
+        &self,
+        task: T,
+    ) -> impl Future<Output = anyhow::Result<()>> + use<T> {
+        let (store, stop) = (self.store.clone(), self.stop.clone());
+        async move {
+            match stop.run_until_cancelled(store.when_open()).await {
+                Some(()) => task.await,
+                None => Ok(()),
+            }
+        }
     }
 }
 

@@ -69,12 +69,26 @@ pub enum ProbeWrite {
     Failed,
 }
 
+impl ProbeWrite {
+    const ALL: [Self; 3] = [Self::Written, Self::Elsewhere, Self::Failed];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Written => "written",
+            Self::Elsewhere => "elsewhere",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// What is read at the time of the scrape. `None` where the store does not answer: those metrics are
 /// then omitted.
 #[derive(Debug, Clone, Copy)]
 pub struct Scrape<'a> {
     /// The store, for the times of its calls and for damaged rows.
     pub store: &'a Store,
+    /// Whether it can be read and written, as `/readyz` finds it.
+    pub store_ready: bool,
     /// The slots of streams.
     pub streams: &'a StreamSlots,
     /// The replicas of the store.
@@ -116,17 +130,26 @@ impl Metrics {
 
     /// Counts a turn of the probe.
     pub fn probe(&self, write: ProbeWrite) {
-        let result = match write {
-            ProbeWrite::Written => "written",
-            ProbeWrite::Elsewhere => "elsewhere",
-            ProbeWrite::Failed => "failed",
-        };
-        self.probe_writes.get_or_create(&[("result", result)]).inc();
+        let label = [("result", write.as_str())];
+        self.probe_writes.get_or_create(&label).inc();
     }
 
     /// Adds the delays that a replica reports.
     pub fn applied(&self, delays: &ApplyDelays) {
         self.delays().add(delays);
+    }
+
+    /// Makes the samples whose first increase an alert has to see: a sample that appears above 0 has
+    /// not increased.
+    fn begin_at_zero(&self) {
+        self.writes.get_or_create(&[("status", 503)]).inc_by(0);
+        for result in ["published", "failed"] {
+            self.events.get_or_create(&[("result", result)]).inc_by(0);
+        }
+        for write in ProbeWrite::ALL {
+            let label = [("result", write.as_str())];
+            self.probe_writes.get_or_create(&label).inc_by(0);
+        }
     }
 
     fn delays(&self) -> MutexGuard<'_, ApplyDelays> {
@@ -141,6 +164,7 @@ impl Metrics {
     /// # Errors
     /// Never in practice: writing to a string does not fail.
     pub fn text(&self, scrape: Scrape<'_>) -> Result<String, fmt::Error> {
+        self.begin_at_zero();
         let mut registry = Registry::with_prefix("confcast");
         registry.register(
             "replicas_diverged",
@@ -193,6 +217,11 @@ impl Metrics {
             "damaged_rows",
             "Damaged rows of the store that this publisher knows of, by what readers get",
             by_outcome(&scrape.store.damage().summary()),
+        );
+        registry.register(
+            "store_ready",
+            "1 while the store can be read and written, 0 while /readyz says that it cannot",
+            gauge(u64::from(scrape.store_ready)),
         );
         scrape.streams.register(&mut registry);
         scrape.store.times().register(

@@ -69,6 +69,12 @@ pub enum Store {
     Mongo(mongo::Mongo),
 }
 
+/// Whether a call failed because the store is not open yet: [`Store::until_open`] logs that, and nobody
+/// else.
+pub fn is_not_open(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<mongo::NotOpenError>())
+}
+
 impl Store {
     /// Opens the store, and initialises it if it is empty.
     ///
@@ -97,6 +103,13 @@ impl Store {
         match self {
             Self::Embedded(_) => Ok(()),
             Self::Mongo(store) => store.until_open().await,
+        }
+    }
+
+    /// Waits until the store is open.
+    pub async fn when_open(&self) {
+        if let Self::Mongo(store) = self {
+            store.when_open().await;
         }
     }
 

@@ -323,7 +323,7 @@ impl DocumentReplica {
             FailureLevel::Info => {
                 tracing::info!(%collection, %id, "{collection}/{id} waits for its publisher: {error}");
             }
-            FailureLevel::Warn => {
+            FailureLevel::Warn | FailureLevel::Error => {
                 tracing::warn!(%collection, %id, "{collection}/{id} keeps its last value until this is over: {error}");
             }
             FailureLevel::Debug => {

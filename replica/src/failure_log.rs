@@ -1,6 +1,7 @@
 //! At which level a failure is logged that is tried again and again.
 //!
-//! A failure is logged as a warning when it is new, and at debug level while it lasts. In the first
+//! A failure is logged as a warning when it is new, as an error when only a person can end it, and at
+//! debug level while it lasts. In the first
 //! seconds of a process a failure is normal, because its peers start too: it is logged as
 //! information then, and as a warning only when it outlasts these seconds.
 //!
@@ -84,6 +85,8 @@ pub(crate) enum FailureLevel {
     Info,
     /// It is new, or it outlasted the start.
     Warn,
+    /// It is new, and lasts until a person acts.
+    Error,
     /// It was logged before.
     Debug,
 }
@@ -125,9 +128,12 @@ impl FailureLog {
         self.level(error, starting)
     }
 
-    /// As [`FailureLog::failed`], for an error that lasts until somebody changes a setting.
+    /// As [`FailureLog::failed`], for an error that lasts until a person acts.
     pub(crate) fn failed_until_changed(&mut self, error: &str) -> FailureLevel {
-        self.level(error, false)
+        match self.level(error, false) {
+            FailureLevel::Warn => FailureLevel::Error,
+            level => level,
+        }
     }
 
     fn level(&mut self, error: &str, starting: bool) -> FailureLevel {
@@ -185,11 +191,11 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_that_lasts_until_it_is_changed_is_a_warning_also_at_the_start() {
+    fn a_failure_that_lasts_until_it_is_changed_is_an_error_also_at_the_start() {
         let start = Instant::now();
         let mut log = FailureLog::new(start);
         assert_eq!(log.failed("away", start), FailureLevel::Info);
-        assert_eq!(log.failed_until_changed("unknown"), FailureLevel::Warn);
+        assert_eq!(log.failed_until_changed("unknown"), FailureLevel::Error);
         assert_eq!(log.failed_until_changed("unknown"), FailureLevel::Debug);
     }
 

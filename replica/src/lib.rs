@@ -117,6 +117,7 @@ pub use freshness::NotFresh;
 #[cfg(feature = "actix")]
 pub use intake::dapr as actix;
 pub use intake::{EventKeys, EventKeysError, EventOutcome};
+pub use persist::CopyOnDisk;
 pub use replica::Replica;
 pub use reqwest::{Url, header::HeaderValue};
 pub use secrets::{KeyProvider, SecretKeys, provider::KeysError};

@@ -31,7 +31,7 @@ use crate::{
         DropReports, EventSource, FeedIntake, IdOnlyCollections, Intake, IntakeConnection, Stats,
         StatsSnapshot, UnconfirmedClaims, UnversionedIntake,
     },
-    persist::{ImageFile, Persistence, StreamCursors},
+    persist::{CopyOnDisk, ImageFile, Persistence, StreamCursors},
     source::PublisherSource,
     sync::{CatchUp, CheckIns, IntakeMonitor, Loader, SyncLoop, SyncSignals},
     typed::Typed,
@@ -192,6 +192,7 @@ impl Replica {
                 .snapshot_dir
                 .clone()
                 .map(|directory| ImageFile::new(directory, &boot_id)),
+            attempts: Mutex::default(),
         };
         Ok(Self(Arc::new(Parts {
             config,
@@ -478,6 +479,12 @@ impl Replica {
         self.0.cache.delays()
     }
 
+    /// The copy of what the replica holds on disk; `None` without a directory for it. For the metrics of
+    /// a service: a replica whose copy is old starts with old values when no publisher answers.
+    pub fn copy_on_disk(&self) -> Option<CopyOnDisk> {
+        self.0.persistence.copy_on_disk()
+    }
+
     /// The intake, for routes that are mounted in a service.
     #[cfg(any(test, feature = "actix"))]
     pub(crate) fn intake(&self) -> &Arc<Intake> {
@@ -494,6 +501,10 @@ impl Replica {
 
     pub(crate) fn source(&self) -> &PublisherSource {
         &self.0.intake.source
+    }
+
+    pub(crate) fn persistence(&self) -> &Persistence {
+        &self.0.persistence
     }
 
     pub(crate) fn stats(&self) -> &Stats {

@@ -45,7 +45,7 @@ def quantiles(metric, where=""):
 
 ROWS = {
     "How long did it take?": (
-        Panel("Commit to applied", "From the commit of a change until readers of a replica saw it, over all replicas.",
+        Panel("Commit to applied", "From the start of the commit of a change until readers of a replica saw it, over all replicas.",
               quantiles("confcast_commit_to_applied_seconds"), unit="s"),
         Panel("Commits of the store", "Time of a commit in the store, of those that succeeded.",
               quantiles("confcast_store_call_seconds", 'operation="commit", result="ok"'), unit="s"),
@@ -103,6 +103,10 @@ ROWS = {
               ((once("confcast_damaged_rows", "outcome"), "{{outcome}}"),), stacked=True),
         Panel("Dead letters", "Events that no replica took.",
               ((once("confcast_dead_letters", "state"), "{{state}}"),), stacked=True),
+        Panel("Stores that are ready", "1 for a publisher that can read and write its store, 0 for one whose /readyz answers 503.",
+              ((f"min by (instance) (confcast_store_ready{{{HERE}}})", "{{instance}}"),)),
+        Panel("Age of copies on disk", "Seconds since the copy of a subscriber had all that it held; about 30 at most while it can be written.",
+              ((f"max by (instance) (confcast_subscriber_copy_age_seconds{{{HERE}}})", "{{instance}}"),), unit="s"),
         Panel("Alerts that fire", "Of deploy/prometheus/rules.yaml; docs/operations/alerts.md says what to do.",
               (('count by (alertname) (ALERTS{alertname=~"Confcast.*", alertstate="firing"})', "{{alertname}}"),),
               stacked=True),

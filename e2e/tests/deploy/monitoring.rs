@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use e2e::testbed::{metric_reference::MetricReference, process::folder};
 use serde_json::{Value, json};
 
-use crate::manifests::{file, items, read, text, tool};
+use crate::manifests::{CHART, charted, file, items, read, text, tool};
 
 pub(crate) const RULES: &str = "deploy/prometheus/rules.yaml";
 pub(crate) const DASHBOARD: &str = "deploy/grafana/confcast.json";
@@ -70,9 +70,43 @@ fn every_alert_is_tested_with_and_without_its_cause() -> anyhow::Result<()> {
 fn every_alert_names_metrics_that_exist() -> anyhow::Result<()> {
     let reference = MetricReference::read()?;
     for alert in alerts()? {
-        let names = reference.check(text(&alert, "/expr")?)?;
-        ensure!(!names.is_empty(), "{alert}");
+        let expr = text(&alert, "/expr")?;
+        let names = reference.check(expr)?;
+        // `up` is a metric of Prometheus itself.
+        ensure!(!names.is_empty() || expr.starts_with("up{"), "{alert}");
     }
+    Ok(())
+}
+
+/// An alert on a job of another name would never fire.
+#[test]
+fn the_alert_for_a_target_names_the_jobs_of_both_configurations() -> anyhow::Result<()> {
+    let configuration = file("deploy/prometheus/prometheus.yaml")?;
+    let jobs = configuration
+        .iter()
+        .flat_map(|file| items(file, "/scrape_configs"));
+    let jobs: BTreeSet<_> = jobs
+        .map(|job| text(job, "/job_name"))
+        .collect::<Result<_, _>>()?;
+    let chart = charted(Some(&format!("{CHART}/ci/monitored-values.yaml")))?;
+    let monitors = chart
+        .iter()
+        .filter(|object| object["kind"] == "PodMonitor")
+        .map(|monitor| {
+            let label = text(monitor, "/spec/jobLabel")?;
+            let job = &monitor["spec"]["selector"]["matchLabels"][label];
+            job.as_str().context("the pods have no such label")
+        });
+    ensure!(jobs == monitors.collect::<Result<_, _>>()?, "{jobs:?}");
+    let jobs: Vec<_> = jobs.into_iter().collect();
+    let expected = format!("up{{job=~\"{}\"}} == 0", jobs.join("|"));
+    let alerts = alerts()?;
+    ensure!(
+        alerts
+            .iter()
+            .any(|alert| alert["expr"] == expected.as_str()),
+        "{expected}"
+    );
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use crate::{markdown, read, root};
 
 /// All Markdown files, as paths from the root.
-fn documents() -> anyhow::Result<Vec<PathBuf>> {
+pub(crate) fn documents() -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::new()];
     while let Some(folder) = folders.pop() {

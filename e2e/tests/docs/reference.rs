@@ -199,7 +199,7 @@ fn the_dashboard_is_what_its_program_prints() -> anyhow::Result<()> {
 }
 
 /// The commands that a manual lists.
-fn commands(manual: &str) -> Vec<String> {
+pub(crate) fn commands(manual: &str) -> Vec<String> {
     let list = manual.split("Commands:\n").nth(1).unwrap_or_default();
     list.lines()
         .take_while(|line| line.starts_with("  "))

@@ -11,7 +11,10 @@ use contract::{
 use e2e::{
     chaos::proxy::{Mode, Proxy},
     client::{Answer, Api},
-    testbed::{FREE, Store, StoreKind, numbered, process::folder, services::Service, wait::within},
+    testbed::{
+        FREE, Store, StoreKind, mongod::Mongod, numbered, process::folder, services::Service,
+        wait::within,
+    },
 };
 use serde_json::json;
 
@@ -191,6 +194,11 @@ async fn a_replica_that_cannot_write_to_its_disk_serves_and_logs_it() -> Outcome
     std::fs::write(&snapshots, "no folder")?;
     put(&api, 1).await?;
     has_healed(&replica, 1).await?;
+    let metrics = replica.api().get("/metrics").await?.expect(200)?.body;
+    ensure!(
+        metrics.contains("confcast_subscriber_copy_failed 0\n"),
+        "{metrics}"
+    );
     // It writes at the stop at the latest, and the failure is no failure of the process.
     let log = {
         let process = replica.process()?;
@@ -200,6 +208,45 @@ async fn a_replica_that_cannot_write_to_its_disk_serves_and_logs_it() -> Outcome
     };
     ensure!(
         log.contains("cannot be written") && log.contains("AURA_CONFIGURATION_SNAPSHOT_DIR"),
+        "{log}"
+    );
+    Ok(())
+}
+
+/// Every request and every task finds it out, and one of them says it.
+#[tokio::test]
+async fn a_replica_set_that_is_not_initiated_is_one_error_in_the_log() -> Outcome {
+    let mongod = Mongod::start_standalone(&["--replSet", "rs0"]).await?;
+    let mut publisher = Service::publisher()?
+        .with("AURA_CONFIGURATION_STORE_URL", mongod.url("confcast"))
+        .with("AURA_CONFIGURATION_COLLECTIONS", FREE)
+        .with("AURA_CONFIGURATION_PROBE", format!("{FREE}/probe"));
+    publisher.launch()?;
+    let api = publisher.api();
+    within(HEALED, "the publisher says why it waits", async || {
+        let answer = api.get("/readyz").await?;
+        ensure!(
+            answer.status == 503 && answer.body.contains("rs.initiate()"),
+            "{answer:?}"
+        );
+        Ok(())
+    })
+    .await?;
+    for path in ["/v1/collections", "/v1/snapshot", "/metrics", "/readyz"] {
+        api.get(path).await?;
+    }
+    let log = {
+        let process = publisher.process()?;
+        let status = process.stop().await?;
+        ensure!(status.success(), "{status}");
+        process.output()
+    };
+    let lines: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("not open yet"))
+        .collect();
+    ensure!(
+        lines.len() == 1 && lines[0].contains("ERROR") && lines[0].contains("rs.initiate()"),
         "{log}"
     );
     Ok(())

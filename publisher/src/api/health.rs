@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use crate::{
     api::{Api, error::ApiError, openapi},
-    store::{Store, damage::DamageSummary},
+    store::{Store, damage::DamageSummary, is_not_open},
 };
 
 /// Time limit of the answer: a Dapr sidecar gives up after 500 ms.
@@ -49,17 +49,11 @@ impl Readiness {
     ///
     /// # Errors
     /// Why it cannot be read or written.
-    async fn check(&self, store: &Store) -> Result<(), String> {
+    pub(super) async fn check(&self, store: &Store) -> Result<(), String> {
         if let Ok(_alone) = self.checking.try_lock() {
             match timeout(ANSWER_TIME, store.check()).await {
                 Ok(Err(error)) => {
-                    static FAILURES: LogRate = LogRate::new();
-                    if let Some(left_out) = FAILURES.due() {
-                        tracing::warn!(
-                            "the store cannot be read or written, /readyz answers 503: \
-                             {error:#}{left_out}"
-                        );
-                    }
+                    log(store, &error);
                     *self.last() = LastCheck {
                         succeeded: None,
                         failure: Some(error.root_cause().to_string()),
@@ -87,6 +81,23 @@ impl Readiness {
     fn last(&self) -> std::sync::MutexGuard<'_, LastCheck> {
         // No code that holds the lock leaves the value half changed.
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A server that does not answer may answer again; a disk that is full or fails needs a person.
+fn log(store: &Store, error: &anyhow::Error) {
+    static FAILURES: LogRate = LogRate::new();
+    if is_not_open(error) {
+        return;
+    }
+    let Some(left_out) = FAILURES.due() else {
+        return;
+    };
+    let line =
+        format!("the store cannot be read or written, /readyz answers 503: {error:#}{left_out}");
+    match store {
+        Store::Embedded(_) => tracing::error!("{line}"),
+        Store::Mongo(_) => tracing::warn!("{line}"),
     }
 }
 

@@ -13,7 +13,8 @@ pub(super) async fn metrics(
 ) -> Result<HttpResponse, ProblemError> {
     // Side by side: a store that hangs holds up each, and Prometheus waits for 10 s.
     let collections = api.policy.collections.all();
-    let (fleet, heads, letters, backlog) = tokio::join!(
+    let (ready, fleet, heads, letters, backlog) = tokio::join!(
+        api.readiness.check(&api.store),
         api.fleet.list(),
         api.store.heads(&collections),
         api.dead_letters.counts(),
@@ -24,6 +25,7 @@ pub(super) async fn metrics(
     let heads = heads.ok();
     let scrape = Scrape {
         store: &api.store,
+        store_ready: ready.is_ok(),
         streams: &api.streams,
         replicas,
         heads: heads.as_deref(),

@@ -118,6 +118,7 @@ async fn where_events_are_signed_only_those_are_kept() {
         per_address: 0,
     };
     let scrape = Scrape {
+        store_ready: true,
         store: &store,
         streams: &StreamSlots::new(limits, Default::default()),
         replicas: None,

@@ -134,8 +134,13 @@ pub enum WriteError {
     #[error("The publisher is stopping; nothing was written")]
     Stopping,
     /// The store did not commit, and this is certain.
-    #[error("The store could not commit in time; nothing was written, try again")]
+    #[error("The store did not commit the write; nothing was written, try again")]
     NotCommitted,
+    /// The disk of the store is full.
+    #[error(
+        "The disk of the store is full; nothing was written. Free space on that disk, then try again"
+    )]
+    DiskFull,
     /// The store did not say whether it committed.
     #[error("The store did not confirm the write: read the document before you try again")]
     OutcomeUnknown,
@@ -219,7 +224,7 @@ impl WriteError {
             Self::Unreadable(_) => ProblemKind::Unreadable,
             Self::Busy | Self::Outdated => ProblemKind::Busy,
             Self::Stopping => ProblemKind::Stopping,
-            Self::NotCommitted => ProblemKind::NotCommitted,
+            Self::NotCommitted | Self::DiskFull => ProblemKind::NotCommitted,
             Self::OutcomeUnknown => ProblemKind::OutcomeUnknown,
             Self::InChangeSet { error, .. } => error.kind(),
         }

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::error::FleetError;
-use crate::store::Store;
+use crate::store::{Store, is_not_open};
 
 mod digest_cache;
 
@@ -139,7 +139,9 @@ impl CheckInTask {
             // A set, so that a point which several replicas report is read once.
             let points = batch.iter().flat_map(|waiting| &waiting.points).collect();
             let snapshot = self.read(points).await.map(Arc::new);
-            if let Err(error) = &snapshot {
+            if let Err(error) = &snapshot
+                && !is_not_open(error)
+            {
                 warn!(
                     check_ins = batch.len(),
                     "the heads could not be read, all waiting check-ins are answered 503: {error:#}"

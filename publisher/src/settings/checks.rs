@@ -75,7 +75,10 @@ impl Args {
         let store = or(&self.store_url, STORE_URL)
             .parse::<StoreUrl>()
             .map_err(|reason| {
-                checks.error("AURA_CONFIGURATION_STORE_URL", format_args!("…: {reason}"));
+                checks.error(
+                    "AURA_CONFIGURATION_STORE_URL",
+                    format_args!("… (not shown, it may have a password): {reason}"),
+                );
             })
             .ok();
         let listen = or(&self.listen, LISTEN);

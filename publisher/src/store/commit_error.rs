@@ -1,6 +1,9 @@
 //! Why a group of writes was not committed, or not provably.
 
-use crate::{decide::WriteError, store::integrity};
+use crate::{
+    decide::WriteError,
+    store::{embedded, integrity},
+};
 
 /// Why a group was not, or not provably, committed. The source says which step failed.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +26,9 @@ impl CommitError {
             // Another attempt does not help: something stored is damaged, and the client learns what.
             Self::Refused(cause) if integrity::is_damage(cause) => {
                 WriteError::Unreadable(cause.root_cause().to_string())
+            }
+            Self::NotCommitted(cause) | Self::Refused(cause) if embedded::is_disk_full(cause) => {
+                WriteError::DiskFull
             }
             Self::NotCommitted(_) | Self::Refused(_) => WriteError::NotCommitted,
             Self::OutcomeUnknown(_) => WriteError::OutcomeUnknown,

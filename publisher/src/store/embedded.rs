@@ -57,6 +57,7 @@ mod trim;
 mod whole_log;
 
 pub(super) use documents::DocumentRows;
+pub(super) use failure::is_disk_full;
 
 /// The open file. Cloning shares it.
 #[derive(Clone)]

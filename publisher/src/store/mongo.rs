@@ -64,6 +64,7 @@ mod trim;
 mod verify;
 
 pub(super) use documents::DocumentRows;
+pub(super) use opening::NotOpenError;
 
 /// One head per collection. `_id` is the name of the collection.
 const HEADS: &str = "_heads";

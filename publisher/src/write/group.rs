@@ -305,8 +305,10 @@ fn log_failure(error: &CommitError, group: &[QueuedCommand]) {
         .next()
         .map(|write| format!("{}/{}", write.collection, write.id))
         .unwrap_or_default();
+    let answer = error.answer();
     match error {
-        CommitError::NotCommitted(_) => {
+        // A disk that is full stays so until a person frees space.
+        CommitError::NotCommitted(_) if answer != WriteError::DiskFull => {
             warn!(
                 commands,
                 first,
@@ -315,13 +317,13 @@ fn log_failure(error: &CommitError, group: &[QueuedCommand]) {
                 error.cause()
             );
         }
-        CommitError::Refused(_) | CommitError::OutcomeUnknown(_) => {
+        CommitError::NotCommitted(_) | CommitError::Refused(_) | CommitError::OutcomeUnknown(_) => {
             error!(
                 commands,
                 first,
                 "a group of writes that begins with {first} failed in the store and is answered {}: \
                  {error}: {:#}{left_out}",
-                error.answer().kind().status(),
+                answer.kind().status(),
                 error.cause()
             );
         }

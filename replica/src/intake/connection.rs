@@ -55,7 +55,7 @@ impl IntakeConnection {
                     "the source of events does not answer yet, the replica tries again: {error}"
                 );
             }
-            FailureLevel::Warn => {
+            FailureLevel::Warn | FailureLevel::Error => {
                 tracing::warn!(
                     "the source of events is disconnected, changes come with the check-ins until it answers: {error}"
                 );

@@ -4,7 +4,10 @@
 //! It decides nothing about any change; the fault that it finds is for status, log, metric and
 //! check-in. No clock, no I/O.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 use contract::{CollectionName, Revision, fleet::IntakeFault};
 
@@ -16,6 +19,10 @@ const SHARED_GROUP: usize = WINDOW * 3 / 10;
 /// changes that the feed delivered, replicas that share a consumer group leave many short ones.
 const ALTERNATIONS: usize = 8;
 
+/// Events that did not come in this time after the feed brought their changes are no longer expected:
+/// they were lost.
+const LOST_AFTER: Duration = Duration::from_secs(30);
+
 /// How the newest changes of each collection were delivered.
 #[derive(Debug, Default)]
 pub(crate) struct DeliveryStats {
@@ -25,6 +32,8 @@ pub(crate) struct DeliveryStats {
     silent: BTreeSet<CollectionName>,
     /// How far events and the feed are.
     progress: BTreeMap<CollectionName, Progress>,
+    /// Since when check-ins found that the feed brought nothing more; `None` when it did.
+    quiet_since: Option<Instant>,
 }
 
 /// The newest revision of a collection that events brought, and that the feed brought.
@@ -52,6 +61,18 @@ impl DeliveryStats {
             let progress = self.progress.entry(collection.clone()).or_default();
             progress.event.get_or_insert(revision.saturating_sub(1));
             progress.feed = progress.feed.max(revision);
+            self.quiet_since = None;
+        }
+    }
+
+    /// A check-in was answered. Events that have not come within [`LOST_AFTER`] of the last change that
+    /// the feed brought are behind no longer.
+    pub(crate) fn checked_in(&mut self, now: Instant) {
+        let since = *self.quiet_since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= LOST_AFTER {
+            for progress in self.progress.values_mut() {
+                progress.event = progress.event.max(Some(progress.feed));
+            }
         }
     }
 
@@ -181,6 +202,25 @@ mod tests {
         stats.expect_none_of([b.clone()].into());
         stats.by_feed(&b, 1_002);
         assert_eq!(stats.behind(), 0, "no events are expected");
+    }
+
+    #[test]
+    fn events_that_were_lost_are_behind_until_the_feed_was_quiet_for_a_while() {
+        let mut stats = DeliveryStats::default();
+        let a = "A".parse().expect("a name");
+        stats.by_event(&a, 1);
+        stats.by_feed(&a, 3);
+        let start = Instant::now();
+        stats.checked_in(start);
+        stats.checked_in(start + LOST_AFTER / 2);
+        assert_eq!(stats.behind(), 2, "they may come");
+        stats.by_feed(&a, 4);
+        stats.checked_in(start + LOST_AFTER);
+        assert_eq!(stats.behind(), 3, "the feed goes on");
+        stats.checked_in(start + LOST_AFTER * 2);
+        assert_eq!(stats.behind(), 0);
+        stats.by_feed(&a, 5);
+        assert_eq!(stats.behind(), 1);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::{Mutex, MutexGuard},
+    time::Instant,
 };
 
 use chrono::Utc;
@@ -151,6 +152,7 @@ impl Stats {
         let mut counters = self.lock();
         counters.sources.age();
         counters.deliveries.expect_none_of(without_topic);
+        counters.deliveries.checked_in(Instant::now());
     }
 
     /// Notes that an event delivered a revision, whose value must be fetched.

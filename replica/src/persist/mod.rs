@@ -1,7 +1,7 @@
 //! The last known good configuration on disk: with it a replica starts when everything else is down.
 //!
 //! `schedule` decides when the image is read and written, `file` how. A disk that fails costs a
-//! warning and nothing else.
+//! line in the log and nothing else.
 
 mod cursors;
 mod file;
@@ -9,4 +9,5 @@ mod schedule;
 
 pub(crate) use cursors::StreamCursors;
 pub(crate) use file::ImageFile;
+pub use schedule::CopyOnDisk;
 pub(crate) use schedule::Persistence;

@@ -4,7 +4,7 @@
 //! How it is stored is in `file`.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -26,6 +26,23 @@ type Fingerprint = (
     Vec<(CollectionName, Revision, usize, Digest)>,
 );
 
+/// The copy on disk, for the metrics of a service.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CopyOnDisk {
+    /// Time since the copy had all that the replica held. `None` until this process has written one.
+    pub age: Option<Duration>,
+    /// Whether the last attempt to write it failed. It is tried again every half minute.
+    pub failed: bool,
+}
+
+/// What became of the attempts to write the copy.
+#[derive(Debug, Default)]
+pub(crate) struct Attempts {
+    /// When the copy had all that the replica held.
+    complete: Option<Instant>,
+    failed: bool,
+}
+
 /// Saves the configuration on disk and restores it, if there is a directory for it.
 #[derive(Debug)]
 pub(crate) struct Persistence {
@@ -37,6 +54,8 @@ pub(crate) struct Persistence {
     pub(crate) cursors: Arc<StreamCursors>,
     /// The file; `None` when the configuration names no directory.
     pub(crate) file: Option<ImageFile>,
+    /// What became of it.
+    pub(crate) attempts: Mutex<Attempts>,
 }
 
 impl Persistence {
@@ -88,6 +107,22 @@ impl Persistence {
         }
     }
 
+    /// The copy on disk; `None` where there is no directory for it.
+    pub(crate) fn copy_on_disk(&self) -> Option<CopyOnDisk> {
+        self.file.as_ref()?;
+        let attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(CopyOnDisk {
+            age: attempts.complete.map(|at| at.elapsed()),
+            failed: attempts.failed,
+        })
+    }
+
+    fn note(&self, saved_at: Option<Instant>) {
+        let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+        attempts.failed = saved_at.is_none();
+        attempts.complete = saved_at.or(attempts.complete);
+    }
+
     /// Saves the configuration, if it is worth it and not saved already. A failure is logged; the
     /// next call tries again.
     async fn save(&self, file: &ImageFile, saved: &mut Option<Fingerprint>) {
@@ -95,10 +130,14 @@ impl Persistence {
         let cursors = self.cursors.snapshot();
         let view = self.cache.view();
         let current = fingerprint(&view);
+        let begun = Instant::now();
         // Without an epoch nothing tells whether an image is older than what a publisher offers.
         // A collection that is not loaded is not in the image and does not keep the others out.
-        if view.root().epoch().is_none() || saved.as_ref() == Some(&current) {
+        if view.root().epoch().is_none() {
             return;
+        }
+        if saved.as_ref() == Some(&current) {
+            return self.note(Some(begun));
         }
         let meta = ImageMeta {
             confirmed_ms: confirmed_at(&view),
@@ -106,11 +145,16 @@ impl Persistence {
         };
         let (file, folder) = (file.clone(), file.folder());
         match blocking(move || file.write(view.root(), &meta)).await {
-            Ok(()) => *saved = Some(current),
+            Ok(()) => {
+                *saved = Some(current);
+                self.note(Some(begun));
+            }
             Err(error) => {
-                tracing::warn!(
+                self.note(None);
+                tracing::error!(
                     "the last known good configuration cannot be written to the folder {folder} \
-                     (AURA_CONFIGURATION_SNAPSHOT_DIR), the file before it stays: {error}"
+                     (AURA_CONFIGURATION_SNAPSHOT_DIR), a start without publishers would lack the \
+                     changes since the copy there, if there is one: {error}"
                 );
             }
         }

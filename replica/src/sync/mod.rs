@@ -36,13 +36,14 @@ pub(crate) enum SyncError {
 }
 
 impl SyncError {
-    /// Whether the publisher knows no caller by what this replica shows, which lasts until a setting
-    /// or a token is changed.
-    fn is_unauthenticated(&self) -> bool {
+    /// Whether it lasts until a person acts: the publisher knows no caller by what this replica shows,
+    /// or it has another store.
+    fn needs_a_person(&self) -> bool {
         match self {
             Self::Source(SourceError::Client(error)) => {
                 error.kind() == Some(ProblemKind::Unauthenticated)
             }
+            Self::Install(InstallError::OtherStore(_)) => true,
             _ => false,
         }
     }

@@ -285,11 +285,11 @@ impl SyncLoop {
         };
         // The next request is a check-in, whatever failed: its answer says what is needed.
         schedule.back_off(Instant::now() + wait_after(&error));
-        let is_refused = error.is_unauthenticated();
+        let needs_a_person = error.needs_a_person();
         let error = error.to_string();
         // A publisher is another program, whose words may hold anything.
         let shown = Escaped(&error);
-        let level = if is_refused {
+        let level = if needs_a_person {
             failures.failed_until_changed(&error)
         } else {
             failures.failed(&error, Instant::now())
@@ -297,6 +297,11 @@ impl SyncLoop {
         match level {
             FailureLevel::Info => {
                 tracing::info!("the replica waits for its publisher and tries again: {shown}");
+            }
+            FailureLevel::Error => {
+                tracing::error!(
+                    "the replica is out of step with its publisher until somebody acts: {shown}"
+                );
             }
             FailureLevel::Warn => {
                 tracing::warn!(

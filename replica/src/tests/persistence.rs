@@ -134,3 +134,32 @@ async fn a_blank_store_does_not_replace_the_image() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_copy_that_cannot_be_written_is_reported_until_it_is() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let folder = directory.path().join("copies");
+    std::fs::write(&folder, "no folder").expect("written");
+    with_listener(
+        |_path, _body| (200, snapshot_of(EPOCH, 7, &[])),
+        async |url| {
+            let replica = with_directory(vec![url], &folder);
+            assert_eq!(replica.copy_on_disk(), Some(crate::CopyOnDisk::default()));
+            // It writes at the end.
+            following(
+                &replica,
+                eventually("it is loaded", || replica.view().loaded()),
+            )
+            .await;
+            let copy = replica.copy_on_disk().expect("there is a directory");
+            assert_eq!((copy.age, copy.failed), (None, true));
+            std::fs::remove_file(&folder).expect("removed");
+            replica.persistence().save_last().await;
+            let copy = replica.copy_on_disk().expect("there is a directory");
+            assert!(copy.age.is_some() && !copy.failed, "{copy:?}");
+        },
+    )
+    .await;
+    let without = Replica::new(settings(vec![nobody()])).expect("a client");
+    assert_eq!(without.copy_on_disk(), None);
+}

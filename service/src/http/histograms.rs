@@ -38,7 +38,7 @@ impl DelayHistogram {
         );
         registry.register(
             COMMIT_TO_APPLIED,
-            "Seconds from the commit of a change until readers of a replica saw it",
+            "Seconds from the start of the commit of a change until readers of a replica saw it",
             self,
         );
     }

@@ -16,6 +16,7 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
+use replica::CopyOnDisk;
 use service::http::{health, histograms::DelayHistogram, problem::ProblemError};
 
 use super::Api;
@@ -29,20 +30,29 @@ pub async fn metrics(
     api.refusals.register(&mut registry);
     api.streams.register(&mut registry);
     DelayHistogram(api.replica.apply_delays()).register(&mut registry);
-    registry.register_collector(Box::new(Scrape(api.status())));
+    registry.register_collector(Box::new(Scrape {
+        status: api.status(),
+        copy: api.replica.copy_on_disk(),
+    }));
     let mut body = String::new();
     let encoded = text::encode(&mut body, &registry);
     health::metrics(&request, encoded.map(|()| body))
 }
 
 #[derive(Debug)]
-struct Scrape(ReplicaStatus);
+struct Scrape {
+    status: ReplicaStatus,
+    copy: Option<CopyOnDisk>,
+}
 
 /// One sample: the value of its label, if it has one, and the number.
 type Sample = (Option<String>, u64);
 
 /// One sample per followed collection.
-fn per_collection(rows: &[CollectionStatus], number: fn(&CollectionStatus) -> u64) -> Vec<Sample> {
+fn per_collection(
+    rows: &[CollectionStatus],
+    number: impl Fn(&CollectionStatus) -> u64,
+) -> Vec<Sample> {
     rows.iter()
         .map(|row| (Some(row.collection.to_string()), number(row)))
         .collect()
@@ -50,7 +60,7 @@ fn per_collection(rows: &[CollectionStatus], number: fn(&CollectionStatus) -> u6
 
 impl Collector for Scrape {
     fn encode(&self, mut out: DescriptorEncoder<'_>) -> fmt::Result {
-        let status = &self.0;
+        let status = &self.status;
         let rows = &status.collections;
         gauges(
             &mut out,
@@ -113,6 +123,40 @@ impl Collector for Scrape {
             "1 while the last load or check-in failed, or a collection is not served",
             "",
             [(None, u64::from(status.last_error.is_some()))],
+        )?;
+
+        let unserved = |row: &CollectionStatus| row.reason.as_deref() == Some("unknown-collection");
+        gauges(
+            &mut out,
+            "unserved",
+            "1 while no publisher serves the collection",
+            "collection",
+            per_collection(rows, |row| u64::from(unserved(row))),
+        )?;
+        gauges(
+            &mut out,
+            "stale",
+            "1 while no publisher confirms the collection, unless none serves it",
+            "collection",
+            per_collection(rows, |row| {
+                u64::from(row.state == ReplicaState::Stale && !unserved(row))
+            }),
+        )?;
+        let failed = self.copy.map(|copy| (None, u64::from(copy.failed)));
+        gauges(
+            &mut out,
+            "copy_failed",
+            "1 while the copy on disk could not be written at the last attempt",
+            "",
+            failed,
+        )?;
+        let age = self.copy.and_then(|copy| copy.age);
+        gauges(
+            &mut out,
+            "copy_age_seconds",
+            "Seconds since the copy on disk had all that the replica held",
+            "",
+            age.map(|age| (None, age.as_secs())),
         )?;
 
         let states = ReplicaState::ALL.map(|state| {

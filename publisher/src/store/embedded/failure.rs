@@ -137,6 +137,11 @@ fn cause_of(error: &rusqlite::Error) -> Option<Cause> {
     }
 }
 
+/// Whether the disk is full, so that nothing was written.
+pub(in crate::store) fn is_disk_full(error: &anyhow::Error) -> bool {
+    cause(error) == Some(Cause::Full)
+}
+
 pub(super) fn is_full(error: &rusqlite::Error) -> bool {
     cause_of(error) == Some(Cause::Full)
 }

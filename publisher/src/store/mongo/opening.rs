@@ -4,7 +4,7 @@
 //! reason that waiting does not remove ends the start.
 
 use std::{
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -12,7 +12,8 @@ use anyhow::Context;
 use mongo_json::server::{self, UnfitServer};
 use mongodb::error::ErrorKind;
 use tokio::time::{Instant, sleep};
-use tracing::{info, warn};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
 
 use crate::store::mongo::Mongo;
 
@@ -28,15 +29,20 @@ const AUTHENTICATION_FAILED: i32 = 18;
 /// Whether the database is open.
 #[derive(Debug, Default)]
 pub(super) struct Opening {
-    open: OnceLock<()>,
+    /// Cancelled when it is.
+    open: CancellationToken,
     /// Why the last attempt failed.
-    reason: Mutex<String>,
+    reason: Mutex<NotOpenError>,
 }
 
 /// The database is not open yet.
-#[derive(Debug, thiserror::Error)]
-#[error("the store is not open yet: {0}")]
-struct NotOpenError(String);
+#[derive(Debug, Clone, Default, thiserror::Error)]
+#[error("the store is not open yet: {reason}")]
+pub(in crate::store) struct NotOpenError {
+    reason: String,
+    /// Whether it opens only after somebody has done something.
+    needs_a_person: bool,
+}
 
 /// Why the database cannot be opened, however long the publisher waits.
 #[derive(Debug, thiserror::Error)]
@@ -46,12 +52,17 @@ pub(super) struct CannotOpenError(pub(super) String);
 impl Mongo {
     /// The database, if it is open.
     pub(in crate::store) fn opened(&self) -> anyhow::Result<&Self> {
-        if self.opening.open.get().is_some() {
+        if self.opening.open.is_cancelled() {
             return Ok(self);
         }
         let reason = self.opening.reason.lock();
-        let reason = reason.unwrap_or_else(PoisonError::into_inner).clone();
-        Err(NotOpenError(reason).into())
+        let reason = reason.unwrap_or_else(PoisonError::into_inner);
+        Err(reason.clone().into())
+    }
+
+    /// Waits until the database is open.
+    pub(in crate::store) async fn when_open(&self) {
+        self.opening.open.cancelled().await;
     }
 
     /// Tries once. A server that does not answer is no error.
@@ -61,7 +72,7 @@ impl Mongo {
             self.prepare().await.context("preparing the database")
         };
         let Err(error) = opened.await else {
-            self.opening.open.get_or_init(|| ());
+            self.opening.open.cancel();
             return Ok(());
         };
         if waiting_is_useless(&error) {
@@ -73,10 +84,13 @@ impl Mongo {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let is_not_initiated = error.downcast_ref().is_some_and(server::is_not_initiated);
-        *reason = if is_not_initiated {
-            UnfitServer::NotInitiated.to_string()
-        } else {
-            format!("{error:#}")
+        *reason = NotOpenError {
+            reason: if is_not_initiated {
+                UnfitServer::NotInitiated.to_string()
+            } else {
+                format!("{error:#}")
+            },
+            needs_a_person: is_not_initiated,
         };
         Ok(())
     }
@@ -88,11 +102,19 @@ impl Mongo {
         while let Err(reason) = self.opened() {
             if reported.is_none_or(|reported| reported.elapsed() >= REPORT) {
                 reported = Some(Instant::now());
-                warn!(
-                    waiting_seconds = start.elapsed().as_secs(),
+                let waiting_seconds = start.elapsed().as_secs();
+                let needs_a_person = reason
+                    .downcast_ref::<NotOpenError>()
+                    .is_some_and(|reason| reason.needs_a_person);
+                let line = format!(
                     "the publisher is not ready and waits for MongoDB, requests are answered 503: \
                      {reason:#}"
                 );
+                if needs_a_person {
+                    error!(waiting_seconds, "{line}");
+                } else {
+                    warn!(waiting_seconds, "{line}");
+                }
             }
             sleep(RETRY).await;
             self.try_to_open().await?;

@@ -237,10 +237,7 @@ async fn writes_on_a_full_disk() {
         limit(&store, 1).await;
         for number in 0..1_000 {
             let refused = writer.write(write(&format!("d{number}"), 9_000)).await;
-            assert!(
-                matches!(refused, Err(WriteError::NotCommitted)),
-                "{refused:?}"
-            );
+            assert!(matches!(refused, Err(WriteError::DiskFull)), "{refused:?}");
         }
         // Long enough for some attempts to mark the change.
         let seconds = Duration::from_secs(3);
