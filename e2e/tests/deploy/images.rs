@@ -32,7 +32,7 @@ pub(crate) mod container;
 mod image;
 
 /// Names of the images, and of the programs in them.
-const IMAGES: [(&str, &str); 3] = [
+const IMAGES: [(&str, &str); 4] = [
     ("confcast-publisher", "publisher"),
     ("confcast-subscriber", "subscriber"),
     ("confcast-component", "confcast-component"),
