@@ -362,6 +362,12 @@ impl Replica {
         self.0.cache.feed_changed()
     }
 
+    /// Changes with every new view, also by what is not in [`View::changes`]: documents of a collection
+    /// without revisions, and those that are ahead of a missing revision.
+    pub fn view_changed(&self) -> watch::Receiver<()> {
+        self.0.cache.written()
+    }
+
     /// The state, to read and to wait for. It changes only while [`Replica::run`] runs.
     pub fn states(&self) -> watch::Receiver<ReplicaState> {
         self.0.cache.states()

@@ -93,6 +93,15 @@ impl CollectionState {
         self.documents.after(id)
     }
 
+    /// The documents in which this state differs from an older one, each as it was and as it is, by id.
+    /// The cost is proportional to the differences when one state was derived from the other.
+    pub fn changes_since<'a>(
+        &'a self,
+        older: &'a Self,
+    ) -> Vec<(Option<&'a Document>, Option<&'a Document>)> {
+        older.documents.differences(&self.documents)
+    }
+
     /// Number of live documents.
     pub fn count(&self) -> u64 {
         self.documents.len() as u64

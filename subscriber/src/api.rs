@@ -129,6 +129,11 @@ impl Api {
         }
     }
 
+    /// Counts credentials that were not valid, also for another port of the service.
+    pub fn bad_credentials(&self) -> BadCredentials {
+        BadCredentials::clone(&self.bad_credentials)
+    }
+
     /// The status of the replica, and of its projection.
     fn status(&self) -> ReplicaStatus {
         ReplicaStatus {

@@ -45,6 +45,7 @@ pub trait Readiness: fmt::Debug + Send + Sync {
 /// A subscriber with an open port that does not serve yet.
 pub struct App {
     address: SocketAddr,
+    dapr_api: Option<SocketAddr>,
     scheme: &'static str,
     server: Server,
     supervisor: Supervisor,
@@ -149,10 +150,32 @@ impl App {
             replica.clone(),
             projection,
             &settings,
-            streams,
+            streams.clone(),
             drain.clone(),
             readiness,
         );
+        let dapr_api = match &settings.dapr_api {
+            Some(at) => {
+                let config = dapr_api::Config {
+                    token: settings.sidecar_token.clone(),
+                    sidecar_grpc: at.sidecar_grpc.clone(),
+                    sidecar_http: at.sidecar_http.clone(),
+                    app: at.app.clone(),
+                    app_token: settings.app_api_token.clone(),
+                    authenticator: settings.authenticator.clone(),
+                    bad_credentials: api.bad_credentials(),
+                    guard: settings.guard.clone(),
+                    streams,
+                };
+                Some(serve_dapr_api(
+                    at.listen,
+                    config,
+                    &replica,
+                    &mut supervisor,
+                )?)
+            }
+            None => None,
+        };
         let app = move || HttpApp::new().configure(|config| api::configure(config, &api));
         let server = server::serve(
             listener,
@@ -165,6 +188,7 @@ impl App {
         .context("cannot serve")?;
         Ok(Self {
             address,
+            dapr_api,
             scheme,
             server,
             supervisor,
@@ -176,6 +200,11 @@ impl App {
     /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address of Dapr's Configuration API, if it is served.
+    pub fn dapr_api(&self) -> Option<SocketAddr> {
+        self.dapr_api
     }
 
     /// Makes `/readyz` answer 503 and connections end, for the time in the settings: what
@@ -210,6 +239,7 @@ impl App {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let Self {
             address,
+            dapr_api: _,
             scheme,
             server,
             mut supervisor,
@@ -231,6 +261,30 @@ impl App {
         supervisor.spawn("replica", replica);
         supervisor.run(shutdown).await
     }
+}
+
+/// Opens the port of Dapr's Configuration API and starts to serve it.
+fn serve_dapr_api(
+    listen: SocketAddr,
+    config: dapr_api::Config,
+    replica: &Replica,
+    supervisor: &mut Supervisor,
+) -> anyhow::Result<SocketAddr> {
+    let listener = server::listen(listen).with_context(|| {
+        format!("cannot listen on {listen} (AURA_CONFIGURATION_DAPR_API_LISTEN)")
+    })?;
+    let address = listener.local_addr().context("cannot read the port")?;
+    tracing::info!(
+        %address,
+        "the Configuration API of Dapr listens on {address}; other calls go on to the sidecar at {} \
+         (gRPC) and {} (HTTP)",
+        config.sidecar_grpc,
+        config.sidecar_http
+    );
+    let stop = supervisor.stop();
+    let serving = dapr_api::serve(listener, replica.clone(), config, stop);
+    supervisor.spawn("Dapr API", serving);
+    Ok(address)
 }
 
 /// The URL of the address; `None` when it stands for all addresses of the host.

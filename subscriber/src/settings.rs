@@ -26,11 +26,15 @@ use service::{
     },
 };
 
+use self::dapr_api::DaprApiArgs;
 use self::values::{
     base_url, bearer, check_in_seconds, collections, credentials, instance, publishers, token,
 };
 
+mod dapr_api;
 mod values;
+
+pub use self::dapr_api::DaprApiSettings;
 
 const EVENTS_ENABLED: &str = "true";
 const EVENTS_MANAGER: &str = "LOCAL";
@@ -275,7 +279,8 @@ pub struct Options {
     app_api_token: String,
 
     /// Token that the sidecar requires from callers of its API. It is sent when the URL of a
-    /// publisher is a Dapr invocation URL, and to nobody else.
+    /// publisher is a Dapr invocation URL, and to nobody else. Where this subscriber serves the API of
+    /// Dapr itself, its callers must send the same.
     #[arg(
         long,
         env = "DAPR_API_TOKEN",
@@ -292,6 +297,9 @@ pub struct Options {
 
     #[command(flatten)]
     limits: LimitsArgs,
+
+    #[command(flatten)]
+    dapr_api: DaprApiArgs,
 
     #[arg(long, env = "HOSTNAME", default_value = "", hide = true)]
     host_name: String,
@@ -347,6 +355,8 @@ pub struct Settings {
     pub snapshot_slots: usize,
     /// Limits on what callers may use.
     pub limits: LimitSettings,
+    /// Dapr's Configuration API, if it is served.
+    pub dapr_api: Option<DaprApiSettings>,
     /// The host name, for the default name of the replica.
     pub host_name: String,
     /// Token that callers of `/dapr/*` must send, if one is required.
@@ -446,6 +456,12 @@ impl Options {
             boolean(declared),
         );
         let limits = self.limits.check(&mut checks);
+        let dapr_api = self.dapr_api.check(&mut checks);
+        if let (Some(Some(api)), Some(authenticator)) = (&dapr_api, &authenticator)
+            && self.dapr_api_token.is_empty()
+        {
+            (self.access).check_second(&mut checks, dapr_api::LISTEN, api.listen, authenticator);
+        }
         let snapshot_dir =
             (!self.snapshot_dir.is_empty()).then(|| PathBuf::from(&self.snapshot_dir));
         // `?` leaves out the rest after the first error: the errors are in `checks`.
@@ -495,6 +511,7 @@ impl Options {
                 ready_when_stale: ready_when_stale?,
                 snapshot_slots: usize::try_from(snapshot_slots?).ok()?,
                 limits: limits?,
+                dapr_api: dapr_api?,
                 // It becomes part of a name, so it has to have the form of one.
                 host_name: self
                     .host_name

@@ -32,6 +32,7 @@ const PRODUCT: &[&str] = &[
     "projection/src",
     "mongo-json/src",
     "publisher/src",
+    "dapr-api/src",
     "subscriber/src",
     "files/src",
     "cli/src",

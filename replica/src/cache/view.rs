@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use contract::{CollectionName, Revision, status::ReplicaState};
+use contract::{CollectionName, Head, Revision, status::ReplicaState};
 use state::Root;
 
 use super::{ChangeBuffer, ChangeBuffers, Gap};
@@ -83,6 +83,23 @@ impl View {
     /// revisions.
     pub fn changes(&self, name: &CollectionName) -> Option<&ChangeBuffer> {
         self.buffers.buffer(name)
+    }
+
+    /// The head of a followed collection, at its watermark; `None` while it counts no revisions. Documents
+    /// after a gap are included already, so count and digest match the content; they match the head of
+    /// the publisher at that revision only when there is no gap.
+    pub fn head(&self, name: &CollectionName) -> Option<Head> {
+        let held = self.root.collection(name)?;
+        let epoch = self.root.epoch().filter(|_epoch| held.versioned())?;
+        let oldest = self.changes(name).map(ChangeBuffer::oldest);
+        Some(Head {
+            revision: held.watermark(),
+            count: held.count(),
+            digest: held.digest(),
+            replaces: self.root.replaces().clone(),
+            oldest: oldest.unwrap_or(held.watermark() + 1),
+            ..Head::empty(name.clone(), epoch)
+        })
     }
 
     /// Whether every followed collection was loaded, and readers may see it.

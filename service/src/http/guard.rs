@@ -184,7 +184,7 @@ impl GuardSettings {
             let problem = Problem::new(ProblemKind::BadRequest, "expected HOST or HOST:PORT");
             ProblemError::from(problem.field("Host"))
         })?;
-        if host.is_address_or_loopback() || self.hosts.iter().any(|known| known.matches(&host)) {
+        if self.knows_host(&host) {
             return Ok(Some(host));
         }
         let detail = format!(

@@ -46,10 +46,13 @@ const FORWARDING_PREFIXES: [&str; 3] = ["x-forwarded-", "x-envoy-", "dapr-call"]
 
 /// Whether a proxy forwarded the request: the peer of the connection is not the caller then.
 pub fn is_forwarded(headers: &HeaderMap) -> bool {
-    headers.keys().map(HeaderName::as_str).any(|name| {
-        let mut prefixes = FORWARDING_PREFIXES.iter();
-        FORWARDING.contains(&name) || prefixes.any(|prefix| name.starts_with(prefix))
-    })
+    headers.keys().map(HeaderName::as_str).any(is_forwarding)
+}
+
+/// Whether a proxy or a sidecar adds a header of this name, in lower case.
+pub fn is_forwarding(name: &str) -> bool {
+    let mut prefixes = FORWARDING_PREFIXES.iter();
+    FORWARDING.contains(&name) || prefixes.any(|prefix| name.starts_with(prefix))
 }
 
 /// What limits count as one address: an IPv4 address, or 64 bits of an IPv6 address, because a host

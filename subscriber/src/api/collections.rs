@@ -17,7 +17,7 @@ use contract::{
     snapshot::{SETTLED, SnapshotStart},
 };
 use futures_util::StreamExt as _;
-use replica::{ChangeBuffer, RawCollection as Collection, View};
+use replica::{RawCollection as Collection, View};
 use serde::Deserialize;
 use service::http::{
     caller::Caller, etag, frames::DocumentFrames, problem::ProblemError, shared_text::Coding,
@@ -46,11 +46,7 @@ pub async fn heads(
 ) -> Result<HttpResponse, ProblemError> {
     let view = api.loaded()?;
     let names = selected(&view, &caller, HEADS, &request)?;
-    let held = names.iter().filter_map(|name| {
-        let held = view.root().collection(name)?;
-        head_of(&view, name, held)
-    });
-    let heads = held.collect();
+    let heads = names.iter().filter_map(|name| view.head(name)).collect();
     Ok(headers::of_all(&view).json(Heads { heads }))
 }
 
@@ -67,7 +63,9 @@ pub async fn head(
 ) -> Result<HttpResponse, ProblemError> {
     let view = api.loaded_of(&path)?;
     let (name, held) = followed(&view, &caller, &path)?;
-    let head = head_of(&view, &name, held).ok_or_else(|| error::unversioned(name.as_str()))?;
+    let head = view
+        .head(&name)
+        .ok_or_else(|| error::unversioned(name.as_str()))?;
     let mut answer = headers::of_collection(&view, &name, held);
     match etag::conditional(&request, &mut answer, &etag::of_head(&head)) {
         Some(answered) => Ok(answered),
@@ -89,7 +87,7 @@ pub async fn documents(
 ) -> Result<HttpResponse, ProblemError> {
     let view = api.loaded_of(&path)?;
     let (name, held) = followed(&view, &caller, &path)?;
-    let head = head_of(&view, &name, held);
+    let head = view.head(&name);
     let format = etag::list_format(&request)?;
     let etag = etag::of_list(&version(head.as_ref(), held), format);
     let mut answer = headers::of_collection(&view, &name, held);
@@ -182,7 +180,7 @@ impl Load {
         let mut settled = true;
         for name in &names {
             let (_name, held) = followed(&view, caller, name.as_str())?;
-            let head = head_of(&view, name, held);
+            let head = view.head(name);
             heads.push(head.ok_or_else(|| error::unversioned(name.as_str()))?);
             settled &= held.settled();
         }
@@ -264,21 +262,4 @@ pub(super) fn followed<'a>(
             Err(ProblemError::unknown_collection(name, names))
         }
     }
-}
-
-/// The head of a followed collection, at its watermark. Documents after a gap are included already,
-/// so count and digest match the content; they match the head of the publisher at that revision only
-/// when there is no gap.
-pub(super) fn head_of(view: &View, name: &CollectionName, held: &Collection) -> Option<Head> {
-    let epoch = view.root().epoch().filter(|_epoch| held.versioned())?;
-    Some(Head {
-        revision: held.watermark(),
-        count: held.count(),
-        digest: held.digest(),
-        replaces: view.root().replaces().clone(),
-        oldest: view
-            .changes(name)
-            .map_or(held.watermark() + 1, ChangeBuffer::oldest),
-        ..Head::empty(name.clone(), epoch)
-    })
 }

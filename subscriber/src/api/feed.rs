@@ -25,11 +25,7 @@ use service::http::{
 };
 use tokio::sync::watch;
 
-use super::{
-    Api,
-    collections::{followed, head_of},
-    error, headers,
-};
+use super::{Api, collections::followed, error, headers};
 
 /// `GET /v1/collections/{collection}/changes`.
 pub(super) async fn one(
@@ -99,8 +95,8 @@ async fn answer(
 
 /// The name of a followed collection that has revisions.
 fn versioned(view: &View, caller: &Caller, name: &str) -> Result<CollectionName, ProblemError> {
-    let (name, held) = followed(view, caller, name)?;
-    if head_of(view, &name, held).is_none() {
+    let (name, _held) = followed(view, caller, name)?;
+    if view.head(&name).is_none() {
         return Err(error::unversioned(name.as_str()));
     }
     Ok(name)
@@ -114,7 +110,7 @@ fn present(view: &View, caller: &Caller, scope: &FeedScope) -> Since {
             FeedScope::One(only) => only == name,
             FeedScope::Several => caller.may(Right::Read, Target::Collection(name)),
         };
-        if included && head_of(view, name, held).is_some() {
+        if included && view.head(name).is_some() {
             since.insert(name.clone(), held.watermark());
         }
     }
@@ -129,8 +125,7 @@ impl FeedView for MemoryView {
     type Unavailable = Infallible;
 
     fn head(&self, collection: &CollectionName) -> Option<Head> {
-        let held = self.0.root().collection(collection)?;
-        head_of(&self.0, collection, held)
+        self.0.head(collection)
     }
 
     async fn changes(

@@ -16,7 +16,7 @@ use contract::{
 };
 use service::http::{caller::Caller, problem::ProblemError};
 
-use super::{Api, collections::head_of};
+use super::Api;
 
 /// `PUT /v1/replicas/{instance}`.
 ///
@@ -38,7 +38,7 @@ pub async fn check_in(api: web::Data<Api>, caller: Caller) -> Result<HttpRespons
         .collections()
         // What no publisher serves is confirmed by nobody, so no replica below is told of it.
         .filter(|(name, _held)| view.is_served(name) && may_follow(name))
-        .filter_map(|(name, held)| head_of(&view, name, held))
+        .filter_map(|(name, _held)| view.head(name))
         .collect();
     let unsettled = view
         .root()

@@ -244,3 +244,49 @@ fn a_subscriber_with_tls_names_no_url_without_it() {
     // A proxy may add TLS.
     assert!(check(&["--base-url=https://host:1"]).is_ok());
 }
+
+#[test]
+fn the_api_of_dapr_is_off_until_it_has_an_address_and_never_passes_calls_to_itself() {
+    let settings = check(&["--dapr-grpc-port=none"]).expect("not looked at");
+    assert_eq!(settings.dapr_api, None);
+    let api = |flags: &[&str]| {
+        let all = [&["--dapr-api-listen=127.0.0.1:50100"], flags].concat();
+        check(&all).map(|settings| settings.dapr_api.expect("it is served"))
+    };
+    let settings = api(&[]).expect("valid settings");
+    assert_eq!(settings.sidecar_grpc, "127.0.0.1:50001");
+    assert_eq!(settings.sidecar_http, "127.0.0.1:3500");
+    assert_eq!(settings.app, None);
+    let flags = ["--dapr-grpc-endpoint=http://[::1]:7/", "--dapr-http-port=8"];
+    let settings = api(&flags).expect("valid settings");
+    assert_eq!(settings.sidecar_grpc, "[::1]:7");
+    assert_eq!(settings.sidecar_http, "127.0.0.1:8");
+    for (flag, name) in [
+        (
+            "--dapr-api-app-url=https://h:1",
+            "AURA_CONFIGURATION_DAPR_API_APP_URL",
+        ),
+        (
+            "--dapr-api-app-url=http://h:1/a",
+            "AURA_CONFIGURATION_DAPR_API_APP_URL",
+        ),
+        ("--dapr-grpc-endpoint=https://h:1", "DAPR_GRPC_ENDPOINT"),
+        ("--dapr-http-endpoint=h", "DAPR_HTTP_ENDPOINT"),
+        ("--dapr-grpc-port=x", "DAPR_GRPC_PORT"),
+        ("--dapr-grpc-port=50100", "DAPR_GRPC_PORT"),
+        ("--dapr-http-endpoint=localhost:50100", "DAPR_HTTP_PORT"),
+    ] {
+        let errors = api(&[flag]).expect_err(flag);
+        assert!(
+            errors.len() == 1 && errors[0].starts_with(name),
+            "{flag}: {errors:?}"
+        );
+    }
+    let beyond = ["--dapr-api-listen=0.0.0.0:50100"];
+    let errors = check(&beyond).expect_err("nobody is asked for a credential");
+    assert!(
+        errors[0].starts_with("AURA_CONFIGURATION_DAPR_API_LISTEN"),
+        "{errors:?}"
+    );
+    check(&[beyond[0], "--dapr-api-token=secret"]).expect("callers need the token");
+}

@@ -25,6 +25,7 @@ mod access;
 mod browsers;
 mod chain;
 mod credentials;
+mod dapr_api;
 mod events;
 #[path = "../../../service/tests/file_settings/mod.rs"]
 mod file_settings;
@@ -47,6 +48,7 @@ type Headers<'a> = &'a [(&'a str, &'a str)];
 /// A running subscriber.
 struct Subscriber {
     address: SocketAddr,
+    dapr_api: Option<SocketAddr>,
     client: Client,
 }
 
@@ -156,6 +158,7 @@ async fn check(
     let app = App::build(options.settings().expect("good settings")).expect("a port");
     let subscriber = Subscriber {
         address: app.address(),
+        dapr_api: app.dapr_api(),
         client: Client::builder()
             .tls_backend_preconfigured(tls::ClientTls::default().config())
             .no_proxy()

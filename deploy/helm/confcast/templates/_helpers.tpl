@@ -47,7 +47,9 @@ app.kubernetes.io/part-of: confcast
   "AURA_DAPR_CONFIGURATION_PUBSUB_NAME" "it is pubsub-config"
   "AURA_DAPR_DEAD_LETTERS_PUBSUB_NAME" "it is pubsub-config-dead-letters"
   "AURA_DAPR_DECLARATIVE_SUBSCRIPTIONS" "set dapr.subscriptions"
+  "AURA_CONFIGURATION_DAPR_API_LISTEN" "set subscriber.daprApi"
   "DAPR_GRPC_PORT" "Dapr sets it"
+  "DAPR_HTTP_PORT" "Dapr sets it"
   "DAPR_API_TOKEN" "set existing.daprApiToken"
   "APP_API_TOKEN" "set existing.daprAppToken" }}
 {{- $secret := list "AURA_CONFIGURATION_TOKEN" "AURA_CONFIGURATION_SECRET_KEYS" "AURA_REDIS_URL" "AURA_CONFIGURATION_PROJECTION_URL" }}

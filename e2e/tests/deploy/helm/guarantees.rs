@@ -203,6 +203,32 @@ fn autoscaling_targets_the_subscribers() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The API of Dapr is served, found and let through at one port, and only where a value says so.
+#[test]
+fn the_api_of_dapr_is_reached_where_it_is_served() -> anyhow::Result<()> {
+    let mut seen = 0;
+    for (values, objects) in renderings()? {
+        let workload = the(&objects, "StatefulSet", Some("confcast-subscriber"))?;
+        let listen = items(workload, "/spec/template/spec/containers/0/env")
+            .find(|variable| variable["name"] == "AURA_CONFIGURATION_DAPR_API_LISTEN");
+        let service = the(&objects, "Service", Some("confcast-subscriber"))?;
+        let found = items(service, "/spec/ports").find(|port| port["name"] == "grpc-dapr");
+        ensure!(listen.is_some() == found.is_some(), "{values}");
+        let (Some(listen), Some(found)) = (listen, found) else {
+            continue;
+        };
+        seen += 1;
+        let port = &found["port"];
+        ensure!(listen["value"] == format!("0.0.0.0:{port}"), "{listen}");
+        ensure!(found["targetPort"] == *port, "{found}");
+        let policy = the(&objects, "NetworkPolicy", Some("confcast-subscriber"))?;
+        let admitted = items(policy, "/spec/ingress/0/ports").any(|rule| rule["port"] == *port);
+        ensure!(admitted, "{values}: {policy}");
+    }
+    ensure!(seen == 1, "{seen} renderings serve it");
+    Ok(())
+}
+
 /// Each pod is selected by one policy, and reaches what it needs.
 #[test]
 fn policies_let_through_what_is_needed() -> anyhow::Result<()> {

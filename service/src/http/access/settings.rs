@@ -97,13 +97,7 @@ impl AccessArgs {
             && is_open
             && !allowed
         {
-            let what = format_args!(
-                "{listen}: other hosts can reach this address, and no credential is configured. Listen \
-                 on 127.0.0.1; or set {TOKENS_FILE} (`confcast token create --offline` makes the first \
-                 token), {ISSUERS_FILE} or {CERTIFICATES_FILE}; or let every peer do everything with \
-                 {BEYOND_LOOPBACK}=true"
-            );
-            checks.error("AURA_CONFIGURATION_LISTEN", what);
+            refuse_open(checks, "AURA_CONFIGURATION_LISTEN", listen);
             return None;
         }
         let setup = Setup {
@@ -128,6 +122,21 @@ impl AccessArgs {
         }
     }
 
+    /// Records an error where other hosts can reach a second address of the service, and no credential
+    /// is asked for.
+    pub fn check_second(
+        &self,
+        checks: &mut SettingChecks,
+        name: &str,
+        listen: SocketAddr,
+        authenticator: &Authenticator,
+    ) {
+        let is_allowed = boolean(&self.allow_anonymous_beyond_loopback) == Ok(true);
+        if !listen.ip().to_canonical().is_loopback() && authenticator.is_open() && !is_allowed {
+            refuse_open(checks, name, listen);
+        }
+    }
+
     /// Records an error where names in client certificates have grants, and no handshake asks for a
     /// certificate.
     pub fn check_certificates(&self, checks: &mut SettingChecks, tls: Option<&ServerTls>) {
@@ -138,6 +147,16 @@ impl AccessArgs {
             checks.missing(CLIENT_CA_FILE, reason);
         }
     }
+}
+
+fn refuse_open(checks: &mut SettingChecks, name: &str, listen: SocketAddr) {
+    let what = format_args!(
+        "{listen}: other hosts can reach this address, and no credential is configured. Listen \
+         on 127.0.0.1; or set {TOKENS_FILE} (`confcast token create --offline` makes the first \
+         token), {ISSUERS_FILE} or {CERTIFICATES_FILE}; or let every peer do everything with \
+         {BEYOND_LOOPBACK}=true"
+    );
+    checks.error(name, what);
 }
 
 /// Records an error where events come without a token and callers need a credential: a sidecar, or a

@@ -1,7 +1,7 @@
 //! Settings of the guard, the same at both services. Only the command line parser reads the
 //! environment.
 
-use super::names::{HostPattern, Origin};
+use super::names::{Host, HostPattern, Origin};
 use crate::runtime::settings::{SettingChecks, listed};
 
 /// Name of the setting with the names of the service.
@@ -51,6 +51,15 @@ impl GuardArgs {
 }
 
 impl GuardSettings {
+    /// Whether a text is `HOST` or `HOST:PORT` with a known name, as the guard judges `Host`.
+    pub fn knows(&self, host: &str) -> bool {
+        host.parse().is_ok_and(|host| self.knows_host(&host))
+    }
+
+    pub(super) fn knows_host(&self, host: &Host) -> bool {
+        host.is_address_or_loopback() || self.hosts.iter().any(|known| known.matches(host))
+    }
+
     /// The same, with one more name of the service. Nothing for a text that is no host name.
     #[must_use]
     pub fn known_as(mut self, name: &str) -> Self {

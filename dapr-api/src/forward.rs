@@ -1,0 +1,142 @@
+//! Everything that is not the Configuration API goes on to the sidecar, as it came: method, metadata,
+//! streaming bodies and trailers, over one pool of connections for each protocol.
+//!
+//! Nothing of it is read or kept. A call has the deadline of its caller: when the caller ends it, it ends
+//! at the sidecar. Fields that concern one connection alone are not passed on (RFC 9110 section 7.6.1).
+
+use std::time::Duration;
+
+use axum::{body::Body, response::Response};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Uri, Version,
+    header::{CONNECTION, CONTENT_TYPE, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+    uri::{Authority, PathAndQuery, Scheme},
+};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use service::runtime::log_rate::LogRate;
+
+use crate::error::ApiError;
+
+/// How long connecting to the sidecar may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// A connection is asked for a sign of life at this interval,
+const PING: Duration = Duration::from_secs(20);
+/// and closed when none comes in this time.
+const PONG: Duration = Duration::from_secs(10);
+/// Marks what was passed on: an address that leads back here is noticed.
+const PASSED_ON: HeaderName = HeaderName::from_static("confcast-passed-on");
+/// Fields of one connection.
+const OF_CONNECTION: [HeaderName; 5] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// The sidecar that gets the other calls.
+pub(crate) struct Sidecar {
+    grpc: (Client<HttpConnector, Body>, Authority),
+    http: (Client<HttpConnector, Body>, Authority),
+}
+
+impl Sidecar {
+    /// The sidecar at these addresses. Nothing is connected yet.
+    pub(crate) fn new(grpc: Authority, http: Authority) -> Self {
+        let connector = || {
+            let mut connector = HttpConnector::new();
+            connector.set_connect_timeout(Some(CONNECT));
+            connector.set_nodelay(true);
+            connector
+        };
+        let mut client = Client::builder(TokioExecutor::new());
+        client
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new());
+        let over_http = client.build(connector());
+        client
+            .http2_only(true)
+            .http2_keep_alive_interval(PING)
+            .http2_keep_alive_timeout(PONG)
+            .http2_adaptive_window(true);
+        Self {
+            grpc: (client.build(connector()), grpc),
+            http: (over_http, http),
+        }
+    }
+
+    /// The answer of the sidecar.
+    pub(crate) async fn pass_on(&self, mut request: Request<Body>) -> Response {
+        let is_grpc = is_grpc(request.headers());
+        let (client, authority) = if is_grpc { &self.grpc } else { &self.http };
+        if request.headers().contains_key(PASSED_ON) {
+            let reason = format!(
+                "{authority} is no sidecar: it leads back to this subscriber. Set DAPR_GRPC_PORT and \
+                 DAPR_HTTP_PORT to the ports of the sidecar"
+            );
+            return ApiError::Sidecar(reason).answer(is_grpc);
+        }
+        remove_of_connection(request.headers_mut(), is_grpc);
+        let headers = request.headers_mut();
+        headers.insert(PASSED_ON, HeaderValue::from_static("1"));
+        // The client writes that of the sidecar.
+        headers.remove(HOST);
+        let path = request.uri().path_and_query().cloned();
+        let mut target = Uri::default().into_parts();
+        target.scheme = Some(Scheme::HTTP);
+        target.authority = Some(authority.clone());
+        target.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+        // All three parts are there, so it is valid.
+        *request.uri_mut() = Uri::from_parts(target).unwrap_or_default();
+        *request.version_mut() = if is_grpc {
+            Version::HTTP_2
+        } else {
+            Version::HTTP_11
+        };
+        match client.request(request).await {
+            Ok(answer) => {
+                let mut answer = answer.map(Body::new);
+                remove_of_connection(answer.headers_mut(), is_grpc);
+                answer
+            }
+            Err(error) => {
+                static LINES: LogRate = LogRate::new();
+                let error = format!("{:#}", anyhow::Error::from(error));
+                if let Some(left_out) = LINES.due() {
+                    tracing::warn!(
+                        sidecar = %authority,
+                        "a call could not be passed on to the sidecar at {authority}: {error}{left_out}"
+                    );
+                }
+                let reason = format!("the sidecar at {authority} cannot be reached: {error}");
+                ApiError::Sidecar(reason).answer(is_grpc)
+            }
+        }
+    }
+}
+
+/// Whether a request is a call of gRPC.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    let given = headers.get(CONTENT_TYPE);
+    given.is_some_and(|given| given.as_bytes().starts_with(b"application/grpc"))
+}
+
+fn remove_of_connection(headers: &mut HeaderMap, is_grpc: bool) {
+    let listed: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|list| list.to_str().ok())
+        .flat_map(|list| list.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in OF_CONNECTION.iter().chain(&listed) {
+        headers.remove(name);
+    }
+    // gRPC asks for trailers with it.
+    if !is_grpc {
+        headers.remove(TE);
+    }
+}

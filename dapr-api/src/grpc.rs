@@ -1,0 +1,158 @@
+//! The methods of the Configuration API over gRPC, and their names of the time before they were stable.
+//!
+//! A message that cannot be sent is awaited by the subscription, which holds no more than one: a slow
+//! reader makes it send the newest values later, and costs nothing meanwhile. Nothing here decides what
+//! is sent.
+
+use std::{pin::pin, sync::Arc};
+
+use async_stream::stream;
+use axum::{Router, body::Body, extract::State, response::Response, routing::post};
+use futures_util::Stream;
+use http::Request;
+use prost::Message;
+use tonic::{Status, server::Grpc};
+use tonic_prost::ProstCodec;
+use tower::service_fn;
+
+use crate::{
+    access::Caller,
+    api::{Api, MAX_ANSWER, Subscription},
+    error::ApiError,
+    message::{GetResponse, KeysRequest, UnsubscribeRequest, Update},
+};
+
+const SERVICE: &str = "/dapr.proto.runtime.v1.Dapr";
+/// Most bytes of a request: [`crate::api::MAX_KEYS`] keys fit.
+const MAX_REQUEST: usize = 256 << 10;
+
+/// The routes of the methods.
+pub(crate) fn routes() -> Router<Api> {
+    let mut routes = Router::new();
+    for version in ["", "Alpha1"] {
+        let path = |method: &str| format!("{SERVICE}/{method}{version}");
+        routes = routes
+            .route(&path("GetConfiguration"), post(get))
+            .route(&path("SubscribeConfiguration"), post(subscribe))
+            .route(&path("UnsubscribeConfiguration"), post(unsubscribe));
+    }
+    routes
+}
+
+fn codec<Q, A>() -> Grpc<ProstCodec<Q, A>>
+where
+    Q: Message + Default + 'static,
+    A: Message + Default + 'static,
+{
+    Grpc::new(ProstCodec::default()).max_decoding_message_size(MAX_REQUEST)
+}
+
+async fn get(State(api): State<Api>, request: Request<Body>) -> Response {
+    let (head, body) = request.into_parts();
+    let admitted = async {
+        let caller = api.access().caller(&head).await?;
+        Ok::<_, ApiError>((Arc::new(caller), api.answers().place().await?))
+    };
+    let (caller, place) = match admitted.await {
+        Ok(admitted) => admitted,
+        Err(refused) => return refused.answer(true),
+    };
+    let method = service_fn(move |request: tonic::Request<KeysRequest>| {
+        let (api, caller) = (api.clone(), Arc::clone(&caller));
+        async move {
+            let selection = api.select(&caller, request.get_ref()).await;
+            let items = selection.and_then(|selection| api.values(&selection));
+            answered(items.map(|items| GetResponse { items }))
+        }
+    });
+    let request = Request::from_parts(head, body);
+    let answer = codec().unary(method, request).await;
+    place.hold(answer.map(Body::new))
+}
+
+async fn subscribe(State(api): State<Api>, request: Request<Body>) -> Response {
+    let (head, body) = request.into_parts();
+    let caller = match api.access().caller(&head).await {
+        Ok(caller) => Arc::new(caller),
+        Err(refused) => return refused.answer(true),
+    };
+    let method = service_fn(move |request: tonic::Request<KeysRequest>| {
+        let (api, caller) = (api.clone(), Arc::clone(&caller));
+        async move {
+            let selection = api.select(&caller, request.get_ref()).await;
+            let begun = selection.and_then(|selection| api.subscribe(&caller, selection));
+            answered(begun.map(|subscription| updates(subscription, caller)))
+        }
+    });
+    codec()
+        .server_streaming(method, Request::from_parts(head, body))
+        .await
+        .map(Body::new)
+}
+
+async fn unsubscribe(State(api): State<Api>, request: Request<Body>) -> Response {
+    let (head, body) = request.into_parts();
+    if let Err(refused) = api.access().caller(&head).await {
+        return refused.answer(true);
+    }
+    let method = service_fn(move |request: tonic::Request<UnsubscribeRequest>| {
+        let answer = api.unsubscribe(&request.get_ref().id);
+        std::future::ready(answered(Ok(answer)))
+    });
+    codec()
+        .unary(method, Request::from_parts(head, body))
+        .await
+        .map(Body::new)
+}
+
+fn answered<T>(answer: Result<T, ApiError>) -> Result<tonic::Response<T>, Status> {
+    answer
+        .map(tonic::Response::new)
+        .map_err(|refused| refused.status())
+}
+
+/// The messages of a subscription: its id alone, then one for each batch. It ends without an error when
+/// it was unsubscribed, as at Dapr, and with one in every other case.
+fn updates(
+    mut subscription: Subscription,
+    caller: Arc<Caller>,
+) -> impl Stream<Item = Result<Update, Status>> {
+    stream! {
+        let id = subscription.id.clone();
+        // One for the whole stream: each message would begin its time anew.
+        let mut credential_ended = pin!(caller.ended());
+        yield Ok(Update { id: id.clone(), ..Update::default() });
+        loop {
+            let ended = tokio::select! {
+                biased;
+                () = subscription.cancelled.cancelled() => return,
+                () = subscription.slot.stopped() => "the subscriber stops; subscribe again",
+                () = credential_ended.as_mut() => {
+                    yield Err(Status::unauthenticated(
+                        "the credential of the caller ended or has other grants; subscribe again",
+                    ));
+                    return;
+                }
+                batch = subscription.changes.next() => match batch {
+                    Some(batch) => {
+                        let items = batch.into_iter().map(|(key, item)| (key.to_string(), item));
+                        let update = Update { id: id.clone(), items: items.collect() };
+                        if update.encoded_len() > MAX_ANSWER {
+                            let keys: Vec<_> = update.items.into_keys().collect();
+                            yield Err(ApiError::TooLarge(format!(
+                                "the value of {} does not fit into one message of {MAX_ANSWER} bytes",
+                                keys.join(", "),
+                            )).status());
+                            return;
+                        }
+                        yield Ok(update);
+                        continue;
+                    }
+                    None => "the replica has ended; subscribe again",
+                },
+            };
+            yield Err(Status::unavailable(ended));
+            return;
+        }
+    }
+}
