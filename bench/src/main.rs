@@ -7,6 +7,7 @@
 //! run has valid figures. `OUT` is the output folder, instead of `target/bench`.
 
 mod carrier;
+mod component;
 mod configuration;
 mod costs;
 mod documents;
@@ -126,10 +127,10 @@ async fn run() -> anyhow::Result<()> {
             number
                 .trim()
                 .parse()
-                .with_context(|| format!("ONLY={only}: numbers from 1 to 19"))
+                .with_context(|| format!("ONLY={only}: numbers from 1 to 20"))
         })
         .collect::<Result<_, _>>()?;
-    let chosen: Vec<u8> = (1..=19)
+    let chosen: Vec<u8> = (1..=20)
         .filter(|number| only.is_empty() || only.contains(number))
         .collect();
     let style = ProgressStyle::with_template("{bar:14} {pos}/{len} measures, {elapsed}, {msg}");
@@ -199,6 +200,7 @@ async fn measure(number: u8, bench: &Bench, report: &mut Report) -> anyhow::Resu
         17 => steps::measure(bench, &mut report.costs).await?,
         18 => replicas::confirmed::measure(bench).await?,
         19 => configuration::measure(bench).await?,
+        20 => component::measure(bench).await?,
         _ => sustained::measure(bench).await?,
     };
     report.rows.extend(rows);
