@@ -223,6 +223,11 @@ impl Metrics {
             "1 while the store can be read and written, 0 while /readyz says that it cannot",
             gauge(u64::from(scrape.store_ready)),
         );
+        registry.register(
+            "store_disk_full",
+            "Attempts to write that failed because the disk of the embedded store is full",
+            scrape.store.disk_full(),
+        );
         scrape.streams.register(&mut registry);
         scrape.store.times().register(
             &mut registry,

@@ -16,6 +16,7 @@ use contract::{
     Change, CollectionName, Document, DocumentId, Head, Revision, access::Identity,
     fleet::EventBacklog, references::Referrer,
 };
+use prometheus_client::metrics::counter::Counter;
 use service::http::{feed::FeedLimits, histograms::CallTimes};
 
 use crate::decide::{
@@ -103,6 +104,14 @@ impl Store {
         match self {
             Self::Embedded(_) => Ok(()),
             Self::Mongo(store) => store.until_open().await,
+        }
+    }
+
+    /// Attempts to write that a full disk refused. A full MongoDB is not told from one that fails.
+    pub fn disk_full(&self) -> Counter {
+        match self {
+            Self::Embedded(store) => store.disk_full(),
+            Self::Mongo(_) => Counter::default(),
         }
     }
 

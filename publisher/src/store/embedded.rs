@@ -14,6 +14,7 @@ use std::{collections::BTreeSet, fmt, path::Path, sync::Arc};
 
 use anyhow::Context;
 use contract::CollectionName;
+use prometheus_client::metrics::counter::Counter;
 use rusqlite::Transaction;
 use service::http::histograms::CallTimes;
 
@@ -208,6 +209,10 @@ impl Embedded {
 
     pub(super) fn broken(&self) -> Option<String> {
         self.0.failure.broken()
+    }
+
+    pub(super) fn disk_full(&self) -> Counter {
+        self.0.failure.disk_full().clone()
     }
 
     pub(super) async fn until_broken(&self) {

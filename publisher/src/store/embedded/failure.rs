@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use prometheus_client::metrics::counter::Counter;
 use rusqlite::ErrorCode;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +26,8 @@ pub(super) struct Failure {
     damaged: OnceLock<String>,
     /// Why the last write was refused, and when one was last attempted. A success removes it.
     full: Mutex<Option<(String, Instant)>>,
+    /// Attempts to write that a full disk refused: one that takes a small write may refuse a larger one.
+    disk_full: Counter,
 }
 
 impl Failure {
@@ -46,6 +49,10 @@ impl Failure {
             Some(reason) => Err(anyhow::anyhow!(reason)),
             None => Ok(()),
         }
+    }
+
+    pub(super) fn disk_full(&self) -> &Counter {
+        &self.disk_full
     }
 
     /// A write was committed.
@@ -95,6 +102,7 @@ impl Failure {
             Some(Cause::Full) => {
                 let reason = format!("the disk of the embedded store is full: {error:#}");
                 *self.full() = Some((reason, Instant::now()));
+                self.disk_full.inc();
             }
             _ => {}
         }

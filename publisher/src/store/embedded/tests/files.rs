@@ -448,6 +448,8 @@ async fn a_full_disk_is_not_ready_until_a_write_succeeds() {
     full().await;
     limit(&store, 1_000_000).await;
     ready.check().await.expect_err("nobody has written");
+    let counted = ready.disk_full().get();
+    assert!(counted > 0, "an alert counts what was refused");
     fill(&store, 1, 2, 9_000).await;
     ready.check().await.expect("a write succeeded");
     // Where nobody writes the check finds out.
