@@ -6,6 +6,7 @@ mod backup;
 mod claims;
 mod context;
 mod dapr;
+mod dapr_configuration;
 mod dead_letters;
 mod delivery;
 mod engines;
