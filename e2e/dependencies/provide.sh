@@ -3,7 +3,8 @@
 #
 #   provide.sh [PART...]      PART: mongod redis-server openssl daprd kustomize helm kubernetes-schemas dapr-crds monitoring-crds
 #                             node-tools openapi-types client-modules schemathesis client-generators etcd wrk peer-modules
-#                             promtool otel-collector kafka nats-server nginx crane runc image-packages previous (default: these)
+#                             promtool otel-collector kafka nats-server nginx crane runc image-packages previous dapr-client-node
+#                             dapr-client-python dapr-client-go dapr-client-java (default: these)
 #                             etcd-module, prometheus (only when they are named: `make bench` and `make prometheus` need
 #                             them, `make test` does not)
 #
@@ -41,6 +42,13 @@ components=$(cat "$here"/daprd/{main.go,go.mod,go.sum} | sha256sum) components=$
 # The lock files pin all packages by version and checksum.
 node=$(sha256sum "$here/node/package-lock.json") node=${node:0:12}
 openapi=$(sha256sum "$here/openapi-types/package-lock.json") openapi=${openapi:0:12}
+
+# The SDKs of Dapr.
+sdks=$here/dapr-clients
+sdk_node=$(sha256sum "$sdks/node/package-lock.json") sdk_node=${sdk_node:0:12}
+sdk_python=$(sha256sum "$sdks/python/requirements.txt") sdk_python=${sdk_python:0:12}
+sdk_go=$(cat "$sdks"/go/{main.go,go.mod,go.sum} | sha256sum) sdk_go=${sdk_go:0:12}
+sdk_java=$(cat "$sdks"/java/{Follow.java,jars.sha256} | sha256sum) sdk_java=${sdk_java:0:12}
 
 # The files of Kafka, by name and checksum.
 kafka=$(sha256sum "$here/kafka/jars.sha256") kafka=${kafka:0:12}
@@ -336,6 +344,33 @@ make_image-packages() {
   done <"$packages"
 }
 
+# The SDKs of Dapr, as users have them; the clients of the tests lie beside their lock files.
+make_dapr-client-node() {
+  need npm "Node.js 20 or newer with npm"
+  install -m 644 "$sdks"/node/package{,-lock}.json "$1"
+  npm --prefix "$1" ci --ignore-scripts --no-audit --no-fund --loglevel=error
+  [[ -d $1/node_modules/@dapr/dapr ]] || fail "dapr-client-node: npm did not install the SDK"
+}
+
+make_dapr-client-python() {
+  need python3 "Python 3.11 or newer with pip (Debian: python3-pip)"
+  python3 -m pip install --quiet --disable-pip-version-check --no-deps --only-binary=:all: --no-compile \
+    --require-hashes --requirement "$sdks/python/requirements.txt" --target "$1"
+  PYTHONPATH=$1 python3 -c 'import dapr.clients' || fail "dapr-client-python: the packages do not run"
+}
+
+make_dapr-client-go() {
+  need go "Go 1.26 or newer"
+  go_program "$1/dapr-client-go" dapr-clients/go ""
+}
+
+make_dapr-client-java() {
+  need mvn "Maven with Java 17 or newer (Debian: maven)"
+  mvn --batch-mode --quiet --file "$sdks/java/pom.xml" dependency:copy-dependencies "-DoutputDirectory=$1"
+  (cd "$1" && LC_ALL=C && sha256sum -- *.jar) | cmp - "$sdks/java/jars.sha256" || fail "dapr-client-java: these are not the files of java/jars.sha256"
+  javac -cp "$1/*" -d "$1" "$sdks/java/Follow.java"
+}
+
 # The collector of OpenTelemetry with the parts that the tests need: a receiver of OTLP, and a file.
 make_otel-collector() {
   need go "Go 1.26 or newer"
@@ -431,7 +466,7 @@ make() { # home
   trap - EXIT
 }
 
-[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize helm kubernetes-schemas dapr-crds monitoring-crds node-tools openapi-types client-modules schemathesis client-generators etcd wrk peer-modules promtool otel-collector kafka nats-server nginx crane runc image-packages previous
+[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize helm kubernetes-schemas dapr-crds monitoring-crds node-tools openapi-types client-modules schemathesis client-generators etcd wrk peer-modules promtool otel-collector kafka nats-server nginx crane runc image-packages previous dapr-client-node dapr-client-python dapr-client-go dapr-client-java
 for name; do
   case $name in
     mongod)             provide "$name" MONGOD "mongod-$mongod" mongod ;;
@@ -459,6 +494,10 @@ for name; do
     runc)               provide "$name" RUNC runc runc ;;
     image-packages)     provide "$name" IMAGE_PACKAGES "image-packages-$image" ;;
     previous)           provide "$name" PREVIOUS "previous-${previous:0:12}" ;;
+    dapr-client-node)   provide "$name" DAPR_CLIENT_NODE "dapr-client-node-$sdk_node" ;;
+    dapr-client-python) provide "$name" DAPR_CLIENT_PYTHON "dapr-client-python-$sdk_python-$(python3 -V 2>/dev/null | tr -cd '0-9.')" ;;
+    dapr-client-go)     provide "$name" DAPR_CLIENT_GO "dapr-client-go-$sdk_go" dapr-client-go ;;
+    dapr-client-java)   provide "$name" DAPR_CLIENT_JAVA "dapr-client-java-$sdk_java" ;;
     promtool)           provide "$name" PROMTOOL promtool promtool ;;
     prometheus)         provide "$name" PROMETHEUS prometheus prometheus ;;
     peer-modules)       provide "$name" PEER_MODULES "peer-modules-$(cksum <"$here/peer/package-lock.json" | tr ' ' -)" ;;

@@ -20,7 +20,8 @@ pub fn repository_root() -> &'static Path {
 /// The path of a program or folder that `provide.sh` names: `MONGOD`, `REDIS_SERVER`, `OPENSSL`,
 /// `DAPRD`, `KUSTOMIZE`, `HELM`, `KUBERNETES_SCHEMAS`, `DAPR_CRDS`, `MONITORING_CRDS`, `NODE_TOOLS`, `OPENAPI_TYPES`,
 /// `CLIENT_MODULES`, `SCHEMATHESIS`, `ETCD`, `WRK`, `PEER_MODULES`, `PROMTOOL`, `OTEL_COLLECTOR`,
-/// `KAFKA`, `NATS_SERVER`, `NGINX`, `CRANE`, `RUNC`, `IMAGE_PACKAGES`, `PREVIOUS`. An environment variable of that
+/// `KAFKA`, `NATS_SERVER`, `NGINX`, `CRANE`, `RUNC`, `IMAGE_PACKAGES`, `PREVIOUS`, `DAPR_CLIENT_NODE`,
+/// `DAPR_CLIENT_PYTHON`, `DAPR_CLIENT_GO`, `DAPR_CLIENT_JAVA`. An environment variable of that
 /// name wins; otherwise the script provides what is missing.
 ///
 /// # Errors

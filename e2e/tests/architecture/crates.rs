@@ -32,7 +32,8 @@ const LIBRARIES: [(&str, &[&str]); 3] = [
     ),
     // `journal` sends commands of its own, over connections of `broker`.
     ("redis", &["broker", "journal", "bench"]),
-    ("dapr", &["publisher", "bench"]),
+    // `subscriber` has it in tests alone: the client that asks its API.
+    ("dapr", &["publisher", "subscriber", "bench"]),
 ];
 
 /// Crates without input and output, and libraries that would add some.

@@ -7,6 +7,7 @@ mod claims;
 mod component;
 mod context;
 mod dapr;
+mod dapr_configuration;
 mod dead_letters;
 mod delivery;
 mod engines;
