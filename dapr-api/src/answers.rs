@@ -175,7 +175,7 @@ mod tests {
         let answers = Answers::with_stalled(Duration::from_millis(20));
         let mut held = Vec::new();
         for _answer in 0..MAX_ANSWERS {
-            let place = answers.place().await.ok().expect("a place");
+            let place = answers.place().await.expect("a place");
             held.push(place.hold(Response::new(Body::from(vec![0; 2 * PIECE]))));
         }
         assert_eq!(answers.0.places.available_permits(), 0);
@@ -185,7 +185,7 @@ mod tests {
         let all_free = async {
             let mut places = Vec::new();
             for _place in 0..MAX_ANSWERS {
-                places.push(answers.place().await.ok().expect("a place"));
+                places.push(answers.place().await.expect("a place"));
             }
         };
         tokio::select! {
@@ -204,7 +204,7 @@ mod tests {
     async fn an_answer_arrives_whole_and_then_gives_its_place_back() {
         let answers = Answers::new();
         let body: Vec<u8> = (0..200_000_u32).map(|n| n.to_le_bytes()[0]).collect();
-        let place = answers.place().await.ok().expect("a place");
+        let place = answers.place().await.expect("a place");
         let answer = place.hold(Response::new(Body::from(body.clone())));
         assert_eq!(answers.0.places.available_permits(), MAX_ANSWERS - 1);
         let got = answer.into_body().collect().await.expect("whole");
