@@ -4,7 +4,7 @@
 //! drops each line before it asks for the next lets the buffer be used again. An answer in the coding
 //! `zstd` (RFC 8878) is unpacked as it is read, so its bounds and its least rate are those of its lines.
 
-use std::{fmt, io, pin::Pin};
+use std::{fmt, io, pin::Pin, time::Duration};
 
 use async_compression::{tokio::bufread::ZstdDecoder, zstd::DParameter};
 use bytes::BytesMut;
@@ -83,6 +83,12 @@ impl Lines {
             ended: false,
             pace: Pace::new(endpoint.timeouts().period),
         }
+    }
+
+    /// The same, at a pace that is measured over periods of this length.
+    pub(crate) fn paced(mut self, period: Duration) -> Self {
+        self.pace = Pace::new(period);
+        self
     }
 
     /// The next line without its line feed; `None` at the end of the body.
