@@ -9,7 +9,7 @@ use super::*;
 fn dripping() -> HttpResponse {
     let pieces = unfold((), async |()| {
         sleep(Duration::from_millis(100)).await;
-        Some((Ok::<_, actix_web::Error>(web::Bytes::from_static(b" ")), ()))
+        Some((Ok::<_, std::io::Error>(web::Bytes::from_static(b" ")), ()))
     });
     HttpResponse::Ok().streaming(pieces)
 }
