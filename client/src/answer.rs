@@ -1,10 +1,10 @@
-//! The body of an answer, read to its end within a limit.
+//! The body of an answer, read to its end within a limit of its length and above a least rate.
 
 use bytes::Bytes;
 use reqwest::{Response, header::HeaderMap};
 use serde::de::DeserializeOwned;
 
-use crate::{ClientError, Endpoint};
+use crate::{ClientError, Endpoint, pace::Pace};
 
 /// Longest answer that is held in one piece: a page of the feed, one document, the heads. Bytes.
 pub const MAX_ANSWER: usize = 16 * 1024 * 1024;
@@ -31,12 +31,15 @@ impl Endpoint {
         limit: usize,
     ) -> Result<Vec<u8>, ClientError> {
         let mut body = Vec::new();
+        let mut pace = Pace::new(self.timeouts().period);
         loop {
             // Piece by piece, because the length that a head announces proves nothing.
-            let piece = response.chunk().await;
+            let piece = pace.wait(response.chunk()).await;
+            let piece = piece.map_err(|slow| self.broken_off(slow))?;
             let Some(piece) = piece.map_err(|cause| self.broken_off(cause))? else {
                 return Ok(body);
             };
+            pace.arrived(piece.len());
             // Before the piece is kept: the limit is a limit of memory.
             if body.len() + piece.len() > limit {
                 return Err(self.unusable(format_args!("it is longer than {limit} bytes")));

@@ -118,7 +118,10 @@ impl Endpoint {
             .request(Method::GET, &path)
             .header(ACCEPT, format!("{NDJSON}, */*"));
         let response = self.send_read(request).await?;
-        Ok(ListReader::new(self, response))
+        Ok(ListReader {
+            lines: Lines::new(self, response),
+            received: 0,
+        })
     }
 
     /// Writes the value of a document. The bytes are sent as they are.
@@ -233,9 +236,11 @@ pub struct ListReader {
 }
 
 impl ListReader {
-    pub(crate) fn new(endpoint: &Endpoint, response: Response) -> Self {
+    /// A list that the service makes of its history while it sends it.
+    pub(crate) fn of_past(endpoint: &Endpoint, response: Response) -> Self {
+        let period = endpoint.timeouts().maintenance;
         Self {
-            lines: Lines::new(endpoint, response),
+            lines: Lines::new(endpoint, response).paced(period),
             received: 0,
         }
     }

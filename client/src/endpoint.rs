@@ -20,7 +20,7 @@ use tls::ClientTls;
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    ClientError, CredentialError, Credentials, RefusedError, Timeouts,
+    BodyError, ClientError, CredentialError, Credentials, RefusedError, Timeouts,
     answer::{MAX_ANSWER, RawAnswer},
     applied::WaitOptions,
     documents::WriteOptions,
@@ -269,6 +269,16 @@ impl Endpoint {
         })
     }
 
+    /// Sends a GET whose answer is short, and gives the answer before its body is read. The whole of it
+    /// arrives within the time of its head.
+    ///
+    /// # Errors
+    /// When there is no answer, or it is not a success.
+    pub(crate) async fn get_short(&self, path: &str) -> Result<Response, ClientError> {
+        let request = self.request(Method::GET, path);
+        self.send_read(request.timeout(self.timeouts.read)).await
+    }
+
     /// Sends a GET and gives the answer before its body is read.
     ///
     /// # Errors
@@ -282,7 +292,7 @@ impl Endpoint {
     /// # Errors
     /// When it does not answer, or says that it is not.
     pub async fn ready(&self) -> Result<(), ClientError> {
-        self.get("/readyz").await.map(drop)
+        self.get_short("/readyz").await.map(drop)
     }
 
     /// A request of the API; `path` begins with a slash. Nothing is sent yet.
@@ -325,23 +335,24 @@ impl Endpoint {
     }
 
     /// Sends a request that changes nothing and waits for replicas, and gives the answer if it is a
-    /// success.
+    /// success. The whole of it arrives in time.
     pub(crate) async fn send_waiting_read(
         &self,
         request: RequestBuilder,
         wait: WaitOptions,
     ) -> Result<Response, ClientError> {
         let limit = self.timeouts.read + wait.timeout;
-        self.success(request, limit).await
+        self.success(request.timeout(limit), limit).await
     }
 
-    /// Sends a request that writes, and gives the answer if it is a success.
+    /// Sends a request that writes, and gives the answer if it is a success. It is short: the whole of it
+    /// arrives in time.
     pub(crate) async fn send_write(
         &self,
         request: RequestBuilder,
     ) -> Result<Response, ClientError> {
         let limit = self.timeouts.write + self.write_options.waiting_time();
-        self.success(request, limit).await
+        self.success(request.timeout(limit), limit).await
     }
 
     /// Sends a request that may take long, and gives the answer if it is a success.
@@ -412,13 +423,16 @@ impl Endpoint {
         }
         match timeout(limit, request.send()).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(cause)) => Err(ClientError::Unreachable {
-                publisher: self.name.clone(),
-                // The URL may contain credentials.
-                cause: cause.without_url(),
-            }),
+            // The limit of the whole answer may end first.
+            Ok(Err(cause)) if !cause.is_timeout() || cause.is_connect() => {
+                Err(ClientError::Unreachable {
+                    publisher: self.name.clone(),
+                    // The URL may contain credentials.
+                    cause: cause.without_url(),
+                })
+            }
             // The publisher may still do it: a write must not be taken as not done.
-            Err(_elapsed) => Err(ClientError::NoAnswer {
+            Ok(Err(_)) | Err(_) => Err(ClientError::NoAnswer {
                 publisher: self.name.clone(),
                 after: limit,
             }),
@@ -430,7 +444,8 @@ impl Endpoint {
         let status = response.status().as_u16();
         let retry_after = retry_after(&response);
         // A body that cannot be read says nothing, and the status is known already.
-        let body = self.body(response, MAX_ANSWER).await.unwrap_or_default();
+        let body = timeout(self.timeouts.period, self.body(response, MAX_ANSWER)).await;
+        let body = body.ok().and_then(Result::ok).unwrap_or_default();
         let mut problem: Option<Problem> = contract::objects::from_slice(&body).ok();
         if let Some(problem) = &mut problem
             && problem.kind == ProblemKind::Unauthenticated
@@ -468,11 +483,16 @@ impl Endpoint {
     }
 
     /// The error of a body that stopped before its end. It shows no URL.
-    pub(crate) fn broken_off(&self, cause: reqwest::Error) -> ClientError {
+    pub(crate) fn broken_off(&self, cause: impl Into<BodyError>) -> ClientError {
         ClientError::BrokenOff {
             publisher: self.name.clone(),
-            cause: cause.without_url(),
+            cause: cause.into(),
         }
+    }
+
+    /// The limits of every request.
+    pub(crate) fn timeouts(&self) -> &Timeouts {
+        &self.timeouts
     }
 }
 

@@ -21,7 +21,7 @@ pub enum ClientError {
         /// What failed.
         cause: reqwest::Error,
     },
-    /// The head of an answer did not arrive in time.
+    /// The head of an answer did not arrive in time, or a short answer not as a whole.
     #[error("{publisher} did not answer within {} s", after.as_secs_f32())]
     NoAnswer {
         /// Scheme, host and port.
@@ -35,7 +35,7 @@ pub enum ClientError {
         /// Scheme, host and port.
         publisher: String,
         /// What failed.
-        cause: reqwest::Error,
+        cause: BodyError,
     },
     /// An answer whose status is not a success.
     #[error(transparent)]
@@ -52,6 +52,36 @@ pub enum ClientError {
     /// The client was made without any base URL.
     #[error("no publisher is configured")]
     NoPublisher,
+}
+
+/// Why the body of an answer stopped before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The connection was lost, or what it brought is no HTTP.
+    #[error("{}", causes(.0))]
+    Connection(reqwest::Error),
+    /// The connection stands, and the next piece or the end did not arrive in time.
+    #[error("the rest of it did not arrive in time")]
+    Late,
+    /// It came, at less than the least rate.
+    #[error("less than {bytes} bytes of it arrived in {} s", period.as_secs_f32())]
+    Slow {
+        /// What would have been enough.
+        bytes: u64,
+        /// In which time.
+        period: Duration,
+    },
+}
+
+impl From<reqwest::Error> for BodyError {
+    fn from(cause: reqwest::Error) -> Self {
+        if cause.is_timeout() {
+            Self::Late
+        } else {
+            // The URL may contain credentials.
+            Self::Connection(cause.without_url())
+        }
+    }
 }
 
 /// An answer whose status is not a success.
@@ -143,6 +173,15 @@ impl ClientError {
                     || (self.problem().is_none() && self.status() >= Some(500))
             }
             Self::NoPublisher => false,
+        }
+    }
+
+    /// Whether the connection stands, and the service let the answer or a part of it wait for too long.
+    pub fn is_late(&self) -> bool {
+        match self {
+            Self::NoAnswer { .. } => true,
+            Self::BrokenOff { cause, .. } => !matches!(cause, BodyError::Connection(_)),
+            _ => false,
         }
     }
 

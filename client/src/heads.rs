@@ -10,7 +10,7 @@ impl Endpoint {
     /// # Errors
     /// When there is no answer, or it is not the heads.
     pub async fn heads(&self) -> Result<Vec<Head>, ClientError> {
-        let Heads { heads } = self.json(self.get("/v1/collections").await?).await?;
+        let Heads { heads } = self.json(self.get_short("/v1/collections").await?).await?;
         Ok(heads)
     }
 
@@ -20,6 +20,6 @@ impl Endpoint {
     /// When there is no answer, or the collection is unknown or unversioned.
     pub async fn head(&self, collection: &CollectionName) -> Result<Head, ClientError> {
         let path = format!("/v1/collections/{collection}");
-        self.json(self.get(&path).await?).await
+        self.json(self.get_short(&path).await?).await
     }
 }

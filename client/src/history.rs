@@ -104,7 +104,7 @@ impl Endpoint {
             .maintenance_request(Method::GET, &path)
             .header(ACCEPT, format!("{NDJSON}, */*"));
         let response = self.send_maintenance(request).await?;
-        Ok(ListReader::new(
+        Ok(ListReader::of_past(
             self,
             self.of_past(response, DIGEST_HEADER)?,
         ))

@@ -10,6 +10,6 @@ impl Endpoint {
     /// # Errors
     /// When there is no answer, the service does not know the caller, or it has no such route.
     pub async fn identity(&self) -> Result<Identity, ClientError> {
-        self.json(self.get("/v1/identity").await?).await
+        self.json(self.get_short("/v1/identity").await?).await
     }
 }

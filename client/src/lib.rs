@@ -31,6 +31,7 @@ pub mod history;
 pub mod identity;
 pub mod lines;
 pub mod live_feed;
+mod pace;
 pub mod publisher_client;
 pub mod repair;
 pub mod replicas;
@@ -46,7 +47,7 @@ pub mod version;
 
 pub use credentials::{CredentialError, CredentialSettings, Credentials, TokenSource};
 pub use endpoint::{Endpoint, http};
-pub use error::{ClientError, RefusedError};
+pub use error::{BodyError, ClientError, RefusedError};
 pub use publisher_client::{AttemptError, PublisherClient};
 pub use reqwest::Url;
 pub use retry::RetryPolicy;

@@ -2,9 +2,9 @@
 //!
 //! A line is a part of the buffer that received it: nothing is copied per line, and a caller that
 //! drops each line before it asks for the next lets the buffer be used again. An answer in the coding
-//! `zstd` (RFC 8878) is unpacked as it is read, so its bounds are those of its lines.
+//! `zstd` (RFC 8878) is unpacked as it is read, so its bounds and its least rate are those of its lines.
 
-use std::{fmt, io, pin::Pin};
+use std::{fmt, io, pin::Pin, time::Duration};
 
 use async_compression::{tokio::bufread::ZstdDecoder, zstd::DParameter};
 use bytes::BytesMut;
@@ -13,7 +13,7 @@ use reqwest::{Response, header::CONTENT_ENCODING};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio_util::io::StreamReader;
 
-use crate::{ClientError, Endpoint};
+use crate::{ClientError, Endpoint, pace::Pace};
 
 /// Longest line: the largest document that can be written, and what surrounds it. Bytes.
 pub const MAX_LINE: usize = 5 * 1024 * 1024;
@@ -32,6 +32,8 @@ pub struct Lines {
     searched: usize,
     /// Whether the body is over.
     ended: bool,
+    /// How fast the body comes.
+    pace: Pace,
 }
 
 /// The coding that [`Lines`] unpacks.
@@ -79,7 +81,14 @@ impl Lines {
             buffer: BytesMut::new(),
             searched: 0,
             ended: false,
+            pace: Pace::new(endpoint.timeouts().period),
         }
+    }
+
+    /// The same, at a pace that is measured over periods of this length.
+    pub(crate) fn paced(mut self, period: Duration) -> Self {
+        self.pace = Pace::new(period);
+        self
     }
 
     /// The next line without its line feed; `None` at the end of the body.
@@ -118,18 +127,21 @@ impl Lines {
 
     /// Reads more of the body; `false` at its end.
     async fn read(&mut self) -> Result<bool, ClientError> {
-        match &mut self.body {
+        let before = self.buffer.len();
+        let slow = |slow| self.endpoint.broken_off(slow);
+        let goes_on = match &mut self.body {
             Body::Plain(response) => {
-                let piece = response.chunk().await;
+                let piece = self.pace.wait(response.chunk()).await.map_err(slow)?;
                 let piece = piece.map_err(|cause| self.endpoint.broken_off(cause))?;
                 if let Some(piece) = &piece {
                     self.buffer.extend_from_slice(piece);
                 }
-                Ok(piece.is_some())
+                piece.is_some()
             }
             Body::Zstd(unpacked) => {
                 self.buffer.reserve(UNPACKED);
-                let read = unpacked.read_buf(&mut self.buffer).await;
+                let read = self.pace.wait(unpacked.read_buf(&mut self.buffer)).await;
+                let read = read.map_err(slow)?;
                 let read = read.map_err(|error| match error.downcast::<reqwest::Error>() {
                     Ok(cause) => self.endpoint.broken_off(cause),
                     Err(error) => {
@@ -137,9 +149,11 @@ impl Lines {
                         self.endpoint.unusable(why)
                     }
                 })?;
-                Ok(read > 0)
+                read > 0
             }
-        }
+        };
+        self.pace.arrived(self.buffer.len() - before);
+        Ok(goes_on)
     }
 
     /// The endpoint that answers.

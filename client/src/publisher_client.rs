@@ -80,6 +80,16 @@ impl PublisherClient {
         &self.endpoints
     }
 
+    /// Tries another endpoint first from now on: the answer of this one began, and its rest was of no use.
+    pub fn avoid(&self, endpoint: &Endpoint) {
+        let preferred = self.preferred.load(Ordering::Relaxed);
+        let first = self.endpoints.get(preferred);
+        if first.is_some_and(|first| first.base() == endpoint.base()) {
+            let next = (preferred + 1) % self.endpoints.len();
+            self.preferred.store(next, Ordering::Relaxed);
+        }
+    }
+
     /// Makes one attempt at each endpoint until one succeeds, beginning with the one that answered
     /// last. Every failure counts the same: the next endpoint is tried.
     ///
@@ -177,6 +187,19 @@ mod tests {
                 .await;
             assert_eq!(name.expect("the second answers"), "http://127.0.0.1:2");
             assert_eq!(attempts.load(Ordering::Relaxed), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_whose_answer_was_of_no_use_is_tried_last() {
+        let client = client(2);
+        let [first, second] = client.endpoints() else {
+            panic!("two endpoints");
+        };
+        for (avoided, tried) in [(second, first), (first, second), (second, first)] {
+            client.avoid(avoided);
+            let name = client.try_each(async |endpoint| Ok::<_, ClientError>(endpoint.name()));
+            assert_eq!(name.await.expect("the first succeeds"), tried.name());
         }
     }
 

@@ -10,6 +10,6 @@ impl Endpoint {
     /// # Errors
     /// When there is no answer, or it is not the status of a replica.
     pub async fn status(&self) -> Result<ReplicaStatus, ClientError> {
-        self.json(self.get("/v1/status").await?).await
+        self.json(self.get_short("/v1/status").await?).await
     }
 }

@@ -21,6 +21,9 @@ pub struct Timeouts {
     pub repair: Duration,
     /// Longest silence of a live feed, which sends a keep-alive every 5 s.
     pub silence: Duration,
+    /// In which a body that may be long brings 16 KiB for each second, or its end. The whole of an answer
+    /// that is always short arrives within the time of its head.
+    pub period: Duration,
 }
 
 impl Timeouts {
@@ -33,6 +36,7 @@ impl Timeouts {
         maintenance: Duration::from_secs(60),
         repair: Duration::from_secs(1_800),
         silence: Duration::from_secs(12),
+        period: Duration::from_secs(5),
     };
 
     /// The limits of a command that a person waits for. A publisher waits 5 s for its store, and says then
@@ -45,6 +49,7 @@ impl Timeouts {
         maintenance: Duration::from_secs(60),
         repair: Duration::from_secs(1_800),
         silence: Duration::from_secs(15),
+        period: Duration::from_secs(10),
     };
 
     /// The limits of a test on a busy machine: an answer that is late is reported by the test
@@ -57,5 +62,6 @@ impl Timeouts {
         maintenance: Duration::from_secs(120),
         repair: Duration::from_secs(120),
         silence: Duration::from_secs(120),
+        period: Duration::from_secs(120),
     };
 }

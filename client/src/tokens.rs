@@ -23,7 +23,7 @@ impl Endpoint {
     /// # Errors
     /// When there is no answer, or the caller manages none (403).
     pub async fn tokens(&self) -> Result<Vec<TokenInfo>, ClientError> {
-        let Tokens { items } = self.json(self.get("/v1/tokens").await?).await?;
+        let Tokens { items } = self.json(self.get_short("/v1/tokens").await?).await?;
         Ok(items)
     }
 

@@ -11,7 +11,7 @@ impl Endpoint {
     /// # Errors
     /// When there is no answer, or it is not that of a service.
     pub async fn version(&self) -> Result<Option<Release>, ClientError> {
-        match self.get("/v1/version").await {
+        match self.get_short("/v1/version").await {
             Ok(response) => Ok(Some(self.json(response).await?)),
             Err(error) if error.is_missing_route() => Ok(None),
             Err(error) => Err(error),
@@ -23,7 +23,7 @@ impl Endpoint {
     /// # Errors
     /// When it cannot, or does not answer.
     pub async fn readiness(&self) -> Result<Option<DegradedStore>, ClientError> {
-        let response = self.get("/readyz").await?;
+        let response = self.get_short("/readyz").await?;
         if response.status() == StatusCode::NO_CONTENT {
             return Ok(None);
         }

@@ -114,8 +114,7 @@ pub const PREFIX: &str = "AURA_";
 /// near. `None` for a variable that is read, that is of another project, or that Kubernetes made of
 /// the name of a Service.
 pub fn warning(name: &str) -> Option<String> {
-    let upper = name.to_ascii_uppercase();
-    if !upper.starts_with(PREFIX) || NAMES.contains(&name) || is_service_link(&upper) {
+    if !is_unread(name) {
         return None;
     }
     let unread = format!("the environment variable {name} is not read by any program");
@@ -123,6 +122,13 @@ pub fn warning(name: &str) -> Option<String> {
         Some(meant) => format!("{unread}; was {meant} meant?"),
         None => unread,
     })
+}
+
+/// Whether a variable has a name of this project, and no program reads it. [`warning`] looks for another
+/// name as well, which costs more.
+pub fn is_unread(name: &str) -> bool {
+    let upper = name.to_ascii_uppercase();
+    upper.starts_with(PREFIX) && !NAMES.contains(&name) && !is_service_link(&upper)
 }
 
 /// Kubernetes gives each container such variables for each Service of its namespace, so a Service

@@ -16,6 +16,15 @@ pub const NAMESPACE_EXISTS: i32 = 48;
 /// Error code: a document with this key exists.
 pub const DUPLICATE_KEY: i32 = 11_000;
 
+/// The databases of MongoDB itself, where rights and the state of the cluster are. Some of them take documents.
+const RESERVED: [&str; 3] = ["admin", "config", "local"];
+
+/// Which database of MongoDB itself a name is, if it is one.
+pub fn reserved(database: &str) -> Option<&'static str> {
+    let mut reserved = RESERVED.into_iter();
+    reserved.find(|reserved| reserved.eq_ignore_ascii_case(database))
+}
+
 /// Sets the options that promises depend on, so they are not configurable: primary, majority,
 /// [`durable`], short waits. `name` is that of the program, unless the URL has one.
 pub fn require(options: &mut ClientOptions, name: &str) {

@@ -23,6 +23,9 @@ pub enum ProjectionUrlError {
     /// The database is missing.
     #[error("name the database: mongodb://HOST/DATABASE")]
     Database,
+    /// The database is one of MongoDB itself.
+    #[error("{0} is a database of MongoDB itself: name another one, as mongodb://HOST/views")]
+    Reserved(&'static str),
     /// It is no URL.
     #[error(transparent)]
     Url(#[from] SecretUrlError),
@@ -47,6 +50,9 @@ impl FromStr for ProjectionUrl {
             .filter(|database| !database.is_empty())
             .ok_or(ProjectionUrlError::Database)?
             .to_owned();
+        if let Some(reserved) = mongo_json::server::reserved(&database) {
+            return Err(ProjectionUrlError::Reserved(reserved));
+        }
         ConnectionString::parse(url.expose()).map_err(|_secret| ProjectionUrlError::Driver)?;
         Ok(Self { url, database })
     }
@@ -85,5 +91,7 @@ mod tests {
             assert_eq!(refused(none), ProjectionUrlError::Database);
         }
         assert_eq!(refused("mongodb://a:port/x"), ProjectionUrlError::Driver);
+        let reserved = ProjectionUrlError::Reserved("admin");
+        assert_eq!(refused("mongodb://a:1/Admin?w=1"), reserved);
     }
 }

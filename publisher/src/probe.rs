@@ -13,6 +13,7 @@ use chrono::{SecondsFormat, Utc};
 use contract::{
     CanonicalJson, Context, Document, Expected, ProblemKind, Revision, audit, canonical,
 };
+use serde_json::{Value, json};
 use service::runtime::log_rate::LogRate;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -126,9 +127,7 @@ impl Probe {
     }
 
     fn write(&self, revision: Revision) -> anyhow::Result<Write> {
-        // An equal value would be no change.
-        let now = Utc::now().to_rfc3339_opts(SecondsFormat::Nanos, true);
-        let value = serde_json::json!({MEMBER: now}).to_string();
+        let value = value().to_string();
         let value = CanonicalJson::parse(value.as_bytes()).context("the value of the probe")?;
         let mut write = Write::new(
             self.settings.key.clone(),
@@ -142,6 +141,12 @@ impl Probe {
         };
         Ok(write)
     }
+}
+
+/// The next value of a probe. An equal one would be no change, so it has the time.
+pub(crate) fn value() -> Value {
+    let now = Utc::now().to_rfc3339_opts(SecondsFormat::Nanos, true);
+    json!({MEMBER: now})
 }
 
 /// Whether a document was written by a probe.

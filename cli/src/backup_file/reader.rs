@@ -2,15 +2,17 @@
 //! and one of which a byte is another. Nothing of a file may be used before it was read to its end once.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, BufRead, BufReader, Read, Seek},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use anyhow::{Context, anyhow, bail, ensure};
 use client::lines::MAX_LINE;
 use contract::{
+    CollectionName, Revision,
     sha256::Sha256,
     snapshot::{SnapshotEnd, SnapshotItem, SnapshotProof, SnapshotStart},
     text::paths::ShownPath,
@@ -29,11 +31,24 @@ const AGE: &[u8] = b"age-encryption.org/";
 /// Most bytes that a decoder keeps, as a power of two.
 const WINDOW: u32 = 23;
 
-/// A file that stays open, so that each reading of it reads the same backup.
+/// A file that stays open. Each reading of it reads the same backup, or is refused: a program that writes
+/// into the file would replace what was checked and confirmed.
 pub(crate) struct BackupFile {
     path: PathBuf,
     file: Arc<File>,
     identities: Vec<Identity>,
+    /// The lines of the first reading, once it was read to its end.
+    lines: OnceLock<Vec<LineHash>>,
+}
+
+/// A line as the first reading saw it: enough of its SHA-256 that no other text has the same.
+type LineHash = [u8; 16];
+
+fn hash_of(line: &[u8]) -> LineHash {
+    let hash: [u8; 32] = sha2::Sha256::digest(line).into();
+    let mut short = LineHash::default();
+    short.copy_from_slice(&hash[..16]);
+    short
 }
 
 impl BackupFile {
@@ -55,6 +70,7 @@ impl BackupFile {
             path: path.to_owned(),
             file: Arc::new(file),
             identities: identities.all()?,
+            lines: OnceLock::new(),
         })
     }
 
@@ -95,6 +111,10 @@ pub(crate) struct Documents<'a> {
     backup: &'a BackupFile,
     text: BufReader<zstd::Decoder<'static, BufReader<Box<dyn Read>>>>,
     hash: sha2::Sha256,
+    /// What was read until now.
+    lines: Vec<LineHash>,
+    /// The newest revision of each collection.
+    newest: BTreeMap<CollectionName, Revision>,
     proof: SnapshotProof,
     header: Header,
     encrypted: bool,
@@ -146,18 +166,56 @@ impl<'a> Documents<'a> {
         }
         let header: Header =
             contract::objects::from_slice(&first).context("it is damaged in its first line")?;
+        let heads = header.heads.iter();
+        let newest: BTreeMap<_, _> = heads
+            .map(|head| (head.collection.clone(), head.revision))
+            .collect();
+        ensure!(
+            newest.len() == header.heads.len(),
+            "it is damaged in its first line: a collection is there twice"
+        );
         let proof = SnapshotProof::begin(SnapshotStart {
             epoch: header.epoch,
             heads: header.heads.clone(),
         });
-        Ok(Self {
+        let mut documents = Self {
             backup,
             text,
             hash,
+            lines: Vec::new(),
+            newest,
             proof,
             header,
             encrypted,
-        })
+        };
+        documents.compare(&first)?;
+        Ok(documents)
+    }
+
+    /// Requires that a line is that of the first reading.
+    fn compare(&mut self, line: &[u8]) -> anyhow::Result<()> {
+        let line = hash_of(line);
+        let first = self.backup.lines.get();
+        let first = first.map(|lines| lines.get(self.lines.len()));
+        self.lines.push(line);
+        ensure!(
+            first.is_none_or(|first| first == Some(&line)),
+            "it was changed while it was in use: give the command again with a file that nothing writes"
+        );
+        Ok(())
+    }
+
+    /// Requires that a document is not newer than the head of its collection.
+    fn check_revision(&self, item: &SnapshotItem) -> anyhow::Result<()> {
+        let newest = self.newest.get(&item.collection);
+        let revision = item.document.revision();
+        ensure!(
+            newest.is_some_and(|newest| revision <= *newest),
+            "{}/{} has the revision {revision}, which its collection did not reach",
+            item.collection,
+            item.document.id()
+        );
+        Ok(())
     }
 
     /// The next document, or the end.
@@ -171,12 +229,14 @@ impl<'a> Documents<'a> {
 
     fn read(&mut self) -> anyhow::Result<Next> {
         let line = line(&mut self.text)?.ok_or_else(cut_off)?;
+        self.compare(&line)?;
         if !line.starts_with(br#"{"end""#) {
             self.hash.update(&line);
             let number = self.proof.received() + 1;
             let item: SnapshotItem = contract::objects::from_slice(&line)
                 .with_context(|| format!("it is damaged at document {number}"))?;
             self.proof.item(&item).context("it is damaged")?;
+            self.check_revision(&item).context("it is damaged")?;
             return Ok(Next::Document(item));
         }
         let end: End = contract::objects::from_slice(&line).context("it is damaged at its end")?;
@@ -200,6 +260,10 @@ impl<'a> Documents<'a> {
             self::line(&mut self.text)?.is_none(),
             "it is damaged: more follows after its end"
         );
+        // Another reading that ended first saw the same, or this one was refused.
+        self.backup
+            .lines
+            .get_or_init(|| std::mem::take(&mut self.lines));
         Ok(Next::End(Backup {
             header: self.header.clone(),
             documents: end.count,

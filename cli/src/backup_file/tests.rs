@@ -226,3 +226,58 @@ fn recipients_are_named_or_in_files_and_never_secret() {
         "{shown}"
     );
 }
+
+#[test]
+fn a_file_that_is_overwritten_while_it_is_in_use_gives_no_other_document() {
+    let folder = Folder::new();
+    let (whole, _backup) = written(&[]);
+    let path = folder.file(&whole);
+    let file = BackupFile::open(&path, &Identities::default()).expect("opened");
+    file.read(|_document| Ok(())).expect("whole");
+    file.read(|_document| Ok(())).expect("the same");
+    // Another backup, whole as well, in the same place.
+    let mut other = header();
+    other.heads[0].revision += 1;
+    let mut writer = BackupWriter::begin(Vec::new(), &[], other).expect("begun");
+    for document in documents() {
+        let mut line = Vec::new();
+        document.snapshot_line(&"Skills".parse().expect("a name"), &mut line);
+        writer.document(line.trim_ascii_end()).expect("written");
+    }
+    let (other, _backup) = writer.finish().expect("an end");
+    folder.read(&other, None).expect("whole");
+    let mut documents = 0;
+    let refused = file.read(|_document| {
+        documents += 1;
+        Ok(())
+    });
+    let refused = format!("{:#}", refused.expect_err("another file"));
+    assert!(refused.contains("changed while it was in use"), "{refused}");
+    assert_eq!(documents, 0);
+    fs::write(&path, &whole).expect("written");
+    file.read(|_document| Ok(())).expect("what was confirmed");
+}
+
+#[test]
+fn heads_that_do_not_fit_their_documents_are_damage() {
+    let folder = Folder::new();
+    let made = |heads: Vec<Head>| {
+        let header = Header { heads, ..header() };
+        let mut writer = BackupWriter::begin(Vec::new(), &[], header).expect("begun");
+        for document in documents() {
+            let mut line = Vec::new();
+            document.snapshot_line(&"Skills".parse().expect("a name"), &mut line);
+            writer.document(line.trim_ascii_end()).expect("written");
+        }
+        writer.finish().expect("an end").0
+    };
+    let head = header().heads.remove(0);
+    folder.read(&made(vec![head.clone()]), None).expect("whole");
+    let twice = folder.refusal(&made(vec![head.clone(), head.clone()]));
+    assert!(twice.contains("is there twice"), "{twice}");
+    let below = folder.refusal(&made(vec![Head {
+        revision: 2,
+        ..head
+    }]));
+    assert!(below.contains("Skills/c has the revision 3"), "{below}");
+}

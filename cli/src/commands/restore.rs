@@ -48,7 +48,8 @@ use crate::{
 ///
 /// Documents are written in change sets of at most 256: each becomes visible as a whole. Until all is done the
 /// store has a named snapshot unfinished-restore-…, `confcast status` reports it and no backup is made; run
-/// the same command again to finish. The state before is kept as the named snapshot before-restore-….
+/// the same command again to finish. The state before is kept as a named snapshot before-restore-…, whose name
+/// ends with the time; no restore removes one.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Restore {
     /// The backup
@@ -101,7 +102,8 @@ impl Restore {
         check(&publisher, &selection, &heads).await?;
 
         let plan = Plan::new(&publisher, &file, &selection, &BTreeSet::new()).await?;
-        let marker = Marker::find(&publisher, &backup, &selection, &heads).await?;
+        let changes = !plan.is_empty();
+        let marker = Marker::find(&publisher, &backup, &selection, &heads, changes).await?;
         let epoch = NewEpoch::of(&publisher, &backup, &heads).await?;
         let mut report = Report {
             backup: &backup,
@@ -134,7 +136,10 @@ impl Restore {
             confirmation::ask(&plan.question())?;
         }
         report.before = marker.begin(&publisher).await?;
-        let written = write_until_equal(&publisher, &file, &selection, plan).await;
+        let written = match write_until_equal(&publisher, &file, &selection, plan).await {
+            Ok(()) => marker.ensure_alone(&publisher).await,
+            failed => failed,
+        };
         if let Err(error) = written {
             return Err(error.context(format!(
                 "the restore is not finished: remove the cause and run the same command again. Until then \
@@ -145,8 +150,8 @@ impl Restore {
         let declared = epoch.declare(&publisher).await?;
         marker.end(&publisher).await.with_context(|| {
             format!(
-                "the documents are restored and the epoch is {declared}, but the mark {} stays: run the \
-                 same command again",
+                "the documents are restored and the epoch is {declared}, but the restore is not ended ({}): run \
+                 the same command again",
                 marker.name()
             )
         })?;

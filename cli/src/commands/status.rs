@@ -28,6 +28,9 @@ use crate::{
 
 /// Events that are not published are late after this time, in milliseconds.
 pub(super) const LATE_EVENT_MS: u64 = 2_000;
+/// Failures that the last line names, and characters of each.
+const MAX_FAILURES: usize = 20;
+const MAX_FAILURE: usize = 500;
 
 /// Show the state of the publisher and of every replica
 ///
@@ -113,10 +116,26 @@ impl Status {
         ensure!(
             failures.is_empty(),
             "not everything is well: {}",
-            failures.join("; ")
+            in_short(&failures)
         );
         Ok(())
     }
+}
+
+/// The first failures, and how many there are besides: there may be thousands of replicas, and each says what
+/// it likes.
+fn in_short(failures: &[String]) -> String {
+    let shown = failures.iter().take(MAX_FAILURES);
+    let mut shown: Vec<String> = shown
+        .map(|failure| match failure.char_indices().nth(MAX_FAILURE) {
+            Some((end, _char)) => format!("{}…", &failure[..end]),
+            None => failure.clone(),
+        })
+        .collect();
+    if failures.len() > MAX_FAILURES {
+        shown.push(format!("{} more", failures.len() - MAX_FAILURES));
+    }
+    shown.join("; ")
 }
 
 impl Report {

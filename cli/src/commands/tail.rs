@@ -142,7 +142,12 @@ impl Tail {
             output::note("confcast: connected again");
         }
         loop {
-            match feed.next_message().await? {
+            let message = match feed.next_message().await {
+                // It goes on from the position.
+                Err(error) if retry::is_transient(&error) => return Ok(Some(error.to_string())),
+                message => message?,
+            };
+            match message {
                 Some(FeedMessage::Change { item, position }) => {
                     self.print_change(&item, lines, &mut progress.documents)?;
                     progress.position = position;

@@ -1,4 +1,6 @@
-//! The history of a fake publisher: changes of one document, in small pages.
+//! The history of a fake publisher: changes of one document, in small pages; and its named snapshots.
+
+mod snapshots;
 
 use std::sync::Mutex;
 
@@ -16,6 +18,7 @@ const PAGE: u64 = 2;
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config.route("/v1/history", web::get().to(history));
+    snapshots::routes(config);
 }
 
 impl FakePublisher {

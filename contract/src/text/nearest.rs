@@ -12,10 +12,16 @@ pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
         return None;
     }
     let lower = given.to_lowercase();
+    let length = lower.chars().count();
     let distance = |name: &str| strsim::damerau_levenshtein(&lower, &name.to_lowercase());
     known
         .into_iter()
         .filter(|name| name.len() <= LONGEST)
+        // The difference of the lengths is the least distance, and costs nothing.
+        .filter(|name| {
+            let known = name.chars().count();
+            length.abs_diff(known) <= known / 3
+        })
         .map(|name| (distance(name), name))
         .filter(|(distance, name)| *distance <= name.chars().count() / 3)
         .min()
@@ -36,6 +42,7 @@ mod tests {
             ("nmae", Some("name")),
             ("colour", None),
             ("", None),
+            ("timeoutSecondsOfTheRequest", None),
         ] {
             assert_eq!(nearest(given, known), expected, "{given}");
         }

@@ -31,7 +31,7 @@ use crate::{
     decide::{DocumentKey, schemas::SchemaMap},
     outbox::retention::RetentionPolicy,
     policy::{Broadcast, IdOnly},
-    probe::ProbeSettings,
+    probe::{self, ProbeSettings},
     schema_folder,
     store::StoreUrl,
     transport::{
@@ -169,6 +169,17 @@ impl Args {
                 let reason = unknown_collection(probe.key.0.as_str(), served);
                 checks.error(PROBE, format_args!("{:?}: {reason}", self.probe));
             }
+        }
+        if let Some(Some(probe)) = &probe
+            && let Some(schema) = schemas.get(&probe.key.0)
+            && let Err(refusal) = schema.check(&probe::value())
+        {
+            let reason = format_args!(
+                "{:?}: the schema of {} refuses the document of a probe ({refusal}): name a collection that \
+                 has no schema",
+                self.probe, probe.key.0
+            );
+            checks.error(PROBE, reason);
         }
         Some(Settings {
             store: store?,

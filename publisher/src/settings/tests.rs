@@ -69,6 +69,12 @@ fn a_probe_is_off_unless_it_names_a_document_of_a_served_collection() {
             "{mistake}"
         );
     }
+    let schemas = format!("--schemas-dir={}/../schemas", env!("CARGO_MANIFEST_DIR"));
+    let refused = mistakes(&[&*schemas, "--probe=ChannelConfiguration/p"]);
+    let [refused] = &refused[..] else {
+        panic!("{refused:?}");
+    };
+    assert!(refused.contains("has no schema"), "{refused}");
     let mistakes = mistakes(&["--probe-seconds=0"]);
     assert!(
         mistakes[0].starts_with("AURA_CONFIGURATION_PROBE_SECONDS="),

@@ -41,6 +41,9 @@ pub enum StoreUrlError {
     /// The database is missing.
     #[error("name the database: mongodb://HOST/DATABASE")]
     Database,
+    /// The database is one of MongoDB itself.
+    #[error("{0} is a database of MongoDB itself: name another one, as mongodb://HOST/confcast")]
+    Reserved(&'static str),
     /// It is no URL.
     #[error(transparent)]
     Url(#[from] SecretUrlError),
@@ -76,6 +79,9 @@ impl FromStr for StoreUrl {
             .filter(|database| !database.is_empty())
             .ok_or(StoreUrlError::Database)?
             .to_owned();
+        if let Some(reserved) = mongo_json::server::reserved(&database) {
+            return Err(StoreUrlError::Reserved(reserved));
+        }
         super::mongo::check_url(&url).map_err(StoreUrlError::Driver)?;
         Ok(Self::Mongo { url, database })
     }
@@ -99,6 +105,11 @@ mod tests {
         );
         assert_eq!(format!("{parsed:?}"), "mongodb://…@a:1,b:2/conf");
         assert!(!format!("{parsed:?}").contains("secret"));
+        for reserved in ["admin", "config", "local"] {
+            let url = format!("mongodb://u:secret@host/{reserved}?authSource=admin");
+            let refused = Err(StoreUrlError::Reserved(reserved));
+            assert_eq!(url.parse::<StoreUrl>(), refused);
+        }
         for invalid in [
             "file:",
             "data",

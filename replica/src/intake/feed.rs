@@ -92,7 +92,10 @@ impl FeedIntake {
         self.connection.connected();
         loop {
             let message = tokio::select! {
-                message = feed.next_message() => message?,
+                message = feed.next_message() => {
+                    // Another publisher may have a better one.
+                    message.inspect_err(|_error| self.intake.source.avoid(feed.endpoint()))?
+                }
                 // A collection joined, or events do not come: the next feed begins with all of them.
                 () = self.intake.signals.reconnect() => return Ok(()),
             };

@@ -11,7 +11,7 @@ use std::{
 };
 
 use client::{
-    ClientError, CredentialError, Credentials, PublisherClient, Timeouts,
+    ClientError, CredentialError, Credentials, Endpoint, PublisherClient, Timeouts,
     feed::BegunPage,
     live_feed::{FeedStart, LiveFeed},
 };
@@ -210,8 +210,10 @@ impl PublisherSource {
         cursor: &Cursor,
         epoch: Epoch,
     ) -> Result<Page, SourceError> {
+        let publisher = begun.endpoint().clone();
         match feed::read(begun, cursor, epoch).await {
             Err(_unusable) if self.client.endpoints().len() > 1 => {
+                self.avoid(&publisher);
                 self.client
                     .try_each(async |publisher| {
                         feed::read(publisher.page(cursor, epoch).await?, cursor, epoch).await
@@ -298,6 +300,11 @@ impl PublisherSource {
             (Err(_), Some(refusal)) => Ok(Some(refusal)),
             (Err(error), None) => Err(error),
         }
+    }
+
+    /// Asks another publisher first from now on.
+    pub(crate) fn avoid(&self, publisher: &Endpoint) {
+        self.client.avoid(publisher);
     }
 
     /// The live feed after these revisions.

@@ -60,6 +60,8 @@ pub(super) fn may_be_of_one_collection(error: &SourceError) -> bool {
         SourceError::Client(error) => match error {
             // A publisher that breaks off before its first bytes are sent closes the connection.
             ClientError::Unreachable { cause, .. } => !cause.is_connect() && !cause.is_timeout(),
+            // Each collection for itself would be as slow.
+            late if late.is_late() => false,
             ClientError::BrokenOff { .. } | ClientError::Unusable { .. } => true,
             ClientError::Refused(_) => matches!(
                 error.kind(),

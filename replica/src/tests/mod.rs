@@ -16,6 +16,7 @@ mod refusals;
 #[cfg(feature = "actix")]
 mod routes;
 mod signed;
+mod slow;
 #[cfg(feature = "traces")]
 mod traces;
 mod unversioned;

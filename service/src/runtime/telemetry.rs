@@ -26,6 +26,7 @@ use tracing_subscriber::{
 
 mod export;
 mod rate;
+mod variables;
 
 pub use export::finish;
 use rate::LineEnd;

@@ -71,17 +71,24 @@ impl Create {
             return output::required(copied.await, "no whole backup was written");
         }
         let backup = source.to_file(&self.file).await?;
-        if self.json {
-            return output::json(&backup);
-        }
-        output::result_table(&table(&backup))?;
-        output::result(format_args!(
-            "the backup is in {}: {}",
-            self.file.display(),
-            described(&backup)
-        ))?;
-        Ok(())
+        show(&backup, &self.file, self.json).with_context(|| {
+            let path = ShownPath(&self.file);
+            format!("the backup is whole in {path}, and only this text was not written")
+        })
     }
+}
+
+fn show(backup: &Backup, path: &Path, json: bool) -> anyhow::Result<()> {
+    if json {
+        return output::json(backup);
+    }
+    output::result_table(&table(backup))?;
+    output::result(format_args!(
+        "the backup is in {}: {}",
+        path.display(),
+        described(backup)
+    ))?;
+    Ok(())
 }
 
 /// What is copied, and for whom.

@@ -166,16 +166,20 @@ fn of_release(part: &str, release: &Release) -> Vec<Finding> {
             ),
         });
     }
-    let unread = release
-        .settings
-        .iter()
-        .filter_map(|name| environment::warning(name));
+    let settings = release.settings.iter();
+    let unread: Vec<&String> = settings
+        .filter(|name| environment::is_unread(name))
+        .collect();
     let before = findings.len();
-    let unread = unread.map(|warning| {
+    // The search for what was meant is for those that are shown: a publisher chooses the number of names.
+    let named = unread.iter().take(MAX_NAMED);
+    let named = named.filter_map(|name| environment::warning(name));
+    let named = named.map(|warning| {
         let remedy = "correct or remove it: this version does not read it";
         Finding::warning(part, "settings", warning, remedy)
     });
-    findings.extend(bounded(part, unread.collect()));
+    let more = unread.len().saturating_sub(MAX_NAMED);
+    findings.extend(bounded(part, named.collect(), more));
     if findings.len() == before {
         let number = release.settings.len();
         let found = format!(
@@ -266,7 +270,7 @@ impl FleetFacts {
             let finding = of_protocol(&name(replica), version, check_in.protocol?);
             (finding.verdict != Verdict::Ok).then_some(finding)
         });
-        findings.extend(bounded(REPLICAS, foreign.collect()));
+        findings.extend(bounded(REPLICAS, foreign.collect(), 0));
         let late = live().filter_map(|replica| {
             let worst = replica.check_in.worst_state();
             let worst = worst.unwrap_or(ReplicaState::Loading);
@@ -276,14 +280,14 @@ impl FleetFacts {
                 Finding::warning(&name(replica), "state", found, remedy)
             })
         });
-        findings.extend(bounded(REPLICAS, late.collect()));
+        findings.extend(bounded(REPLICAS, late.collect(), 0));
         let gone = list.replicas.iter().filter(|replica| replica.gone);
         let gone = gone.map(|replica| {
             let found = format!("it is silent since {}", replica.seen.format("%F %T UTC"));
             let remedy = "upgrade it too before it starts again, or ignore it where it was removed";
             Finding::warning(&name(replica), "state", found, remedy)
         });
-        findings.extend(bounded(REPLICAS, gone.collect()));
+        findings.extend(bounded(REPLICAS, gone.collect(), 0));
         findings
     }
 }
@@ -322,9 +326,10 @@ fn versions(replicas: &[ReplicaRecord]) -> Vec<Finding> {
     findings
 }
 
-/// The first of many findings, and how many there are besides. Services choose the number of them.
-fn bounded(part: &str, mut findings: Vec<Finding>) -> Vec<Finding> {
-    let more = findings.len().saturating_sub(MAX_NAMED);
+/// The first of many findings, and how many there are besides, with `more` that were not made. Services
+/// choose the number of them.
+fn bounded(part: &str, mut findings: Vec<Finding>, more: usize) -> Vec<Finding> {
+    let more = more + findings.len().saturating_sub(MAX_NAMED);
     findings.truncate(MAX_NAMED);
     if let Some(last) = findings.last().filter(|_last| more > 0).cloned() {
         findings.push(Finding {

@@ -87,6 +87,17 @@ fn what_is_not_known_or_does_not_fit_has_a_remedy() {
             Verdict::Warning,
             "does not read",
         ),
+        // A hundred thousand of them cost no more than those that are shown.
+        (
+            other(|release| {
+                release.settings = (0..100_000)
+                    .map(|number| format!("AURA_CONFIGURATION_STORE_ULR{}{number}", "X".repeat(70)))
+                    .collect();
+            }),
+            "settings",
+            Verdict::Warning,
+            "does not read",
+        ),
     ] {
         let findings = publisher(facts);
         assert!(findings.len() < 30, "{}", findings.len());

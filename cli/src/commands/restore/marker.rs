@@ -1,7 +1,8 @@
 //! The named snapshots of a restore: one marks the store until the restore is finished, one keeps the
-//! state before.
+//! state before. The latter is never removed here: it may be the only way back.
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
+use chrono::Utc;
 use client::Endpoint;
 use contract::{Head, history::SnapshotName, named_snapshot::NamedSnapshot, sha256::Sha256};
 
@@ -34,15 +35,19 @@ pub(crate) async fn unfinished(publisher: &Endpoint) -> anyhow::Result<Vec<Named
 #[derive(Debug)]
 pub(super) struct Marker {
     unfinished: SnapshotName,
-    before: SnapshotName,
+    /// How the names begin of the states before this restore, each time that it was made.
+    before: String,
+    /// The name of the state before, if it is of now.
+    now: SnapshotName,
     /// The marks that the store has now: of this restore, and of others that it replaces.
     found: Vec<NamedSnapshot>,
-    /// Whether the store has documents that could be wanted back.
-    has_documents: bool,
+    /// Whether documents are changed that could be wanted back.
+    changes_documents: bool,
 }
 
 impl Marker {
-    /// Looks for the mark of this restore: of this backup and these collections.
+    /// Looks for the mark of this restore: of this backup and these collections. `changes` is whether it
+    /// changes documents.
     ///
     /// # Errors
     /// When there is no answer, or another restore was not finished and this one does not replace all that
@@ -52,15 +57,18 @@ impl Marker {
         backup: &Backup,
         selection: &Selection,
         heads: &[Head],
+        changes: bool,
     ) -> anyhow::Result<Self> {
         let names: Vec<&str> = selection.iter().map(|name| name.as_str()).collect();
         let text = format!("{}\n{}", backup.sha256, names.join("\n"));
         let key = format!("{:.8}", Sha256::of(&[text.as_bytes()]).to_string());
+        let before = format!("{BEFORE}{key}");
         let marker = Self {
             unfinished: format!("{UNFINISHED}{key}").parse()?,
-            before: format!("{BEFORE}{key}").parse()?,
+            now: format!("{before}-{}", Utc::now().format("%Y%m%dT%H%M%S%.3fZ")).parse()?,
+            before,
             found: unfinished(publisher).await?,
-            has_documents: heads.iter().any(|head| head.count > 0),
+            changes_documents: changes && heads.iter().any(|head| head.count > 0),
         };
         let replaces_all = heads
             .iter()
@@ -86,8 +94,11 @@ impl Marker {
         !self.found.is_empty()
     }
 
-    fn continues(&self) -> bool {
-        self.found.iter().any(|found| found.name == self.unfinished)
+    /// The mark of an earlier attempt of this restore.
+    fn earlier(&self) -> Option<&NamedSnapshot> {
+        self.found
+            .iter()
+            .find(|found| found.name == self.unfinished)
     }
 
     /// The name of the mark.
@@ -106,11 +117,9 @@ impl Marker {
                 )
             })
             .collect();
-        if self.has_documents && !self.continues() {
-            let before = &self.before;
-            lines.push(format!(
-                "the state of now will be the named snapshot {before}"
-            ));
+        if self.changes_documents && self.earlier().is_none() {
+            let now = &self.now;
+            lines.push(format!("the state of now will be the named snapshot {now}"));
         }
         lines
     }
@@ -121,29 +130,54 @@ impl Marker {
     /// # Errors
     /// When there is no answer, or no further snapshot may be made. Then nothing was written.
     pub(super) async fn begin(&self, publisher: &Endpoint) -> anyhow::Result<Option<String>> {
+        if let Some(earlier) = self.earlier() {
+            let mut before = publisher.snapshots().await?;
+            // The newest one before the first attempt: later ones are of other restores.
+            before.retain(|snapshot| {
+                snapshot.name.as_str().starts_with(&self.before) && snapshot.time <= earlier.time
+            });
+            let before = before.into_iter().max_by_key(|snapshot| snapshot.time);
+            return Ok(before.map(|before| before.name.to_string()));
+        }
         let created = |error| explained(publisher, error, "PUT /v1/snapshots/NAME");
-        let kept = if self.continues() {
-            let kept = publisher.snapshots().await?;
-            kept.iter().any(|snapshot| snapshot.name == self.before)
-        } else {
-            if self.has_documents {
-                // Of an earlier restore of the same backup.
-                delete(publisher, &self.before).await?;
-                let before = publisher.create_snapshot(&self.before).await;
-                before.map_err(created)?;
-            }
-            let marked = publisher.create_snapshot(&self.unfinished).await;
-            marked.map_err(created)?;
-            self.has_documents
+        if self.changes_documents {
+            let before = publisher.create_snapshot(&self.now).await;
+            before.map_err(created)?;
+        }
+        let marked = publisher.create_snapshot(&self.unfinished).await;
+        marked.map_err(created)?;
+        Ok(self.changes_documents.then(|| self.now.to_string()))
+    }
+
+    /// Requires that no other restore was at work meanwhile: the store may have a mix of both.
+    ///
+    /// # Errors
+    /// When one was, or there is no answer.
+    pub(super) async fn ensure_alone(&self, publisher: &Endpoint) -> anyhow::Result<()> {
+        let marks = unfinished(publisher).await?;
+        let is_known = |mark: &&NamedSnapshot| {
+            mark.name == self.unfinished || self.found.iter().any(|found| found == *mark)
         };
-        Ok(kept.then(|| self.before.to_string()))
+        if let Some(other) = marks.iter().find(|mark| !is_known(mark)) {
+            bail!(
+                "another restore began meanwhile, and the store may have documents of both: {}. Let it end first",
+                described(other)
+            );
+        }
+        ensure!(
+            marks.iter().any(|mark| mark.name == self.unfinished),
+            "another restore ended meanwhile and removed the mark {}: the store may have documents of both",
+            self.unfinished
+        );
+        Ok(())
     }
 
     /// Takes the marks away: that of this restore, and those of the restores that it replaces.
     ///
     /// # Errors
-    /// When there is no answer.
+    /// When there is no answer, or as [`Self::ensure_alone`]. Then no mark is taken away.
     pub(super) async fn end(&self, publisher: &Endpoint) -> anyhow::Result<()> {
+        self.ensure_alone(publisher).await?;
         for other in self.others() {
             delete(publisher, &other.name).await?;
         }
@@ -167,3 +201,6 @@ pub(crate) fn described(mark: &NamedSnapshot) -> String {
     let time = shown_time(mark.time);
     format!("{}, {reason}, begun at {time}{user}", mark.name)
 }
+
+#[cfg(test)]
+mod tests;

@@ -253,6 +253,16 @@ fn a_partial_state_and_a_last_error_are_failures() {
 }
 
 #[test]
+fn the_failures_of_thousands_of_replicas_are_a_short_line() {
+    let failures = vec!["replica-1 reports an error: no route".to_owned(); 3];
+    assert_eq!(in_short(&failures), failures.join("; "));
+    let failures: Vec<String> = (0..1_200).map(|_| "ä".repeat(2_000)).collect();
+    let line = in_short(&failures);
+    assert!(line.ends_with("ä…; 1180 more"), "{line}");
+    assert!(line.chars().count() < 20 * 510);
+}
+
+#[test]
 fn the_remedy_of_an_intake_fault_fits_the_transport() {
     let deaf = |name: &str, url: Option<&str>, transport| {
         let mut record = record(name, url, 1);

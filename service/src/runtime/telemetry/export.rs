@@ -21,6 +21,8 @@ use tokio::runtime::Handle;
 use tracing::Metadata;
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 
+use super::variables;
+
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 /// The rest of a variable, after the part that all signals share.
 const SIGNAL: &str = "TRACES_";
@@ -45,6 +47,8 @@ where
     if !is_on() {
         return Ok(None);
     }
+    // As the SDK reads them: white space is a part of a value there.
+    variables::check(|name| env::var(name).unwrap_or_default())?;
     let exporter = SpanExporter::builder()
         .with_http()
         .with_http_client(Client::new()?)
