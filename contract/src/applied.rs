@@ -131,6 +131,10 @@ pub struct Applied {
     /// serve older values.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub gone: u64,
+    /// Live replicas that the publisher does not list, because the list is full: nothing is known of them,
+    /// so `all` and a part in percent are not reached without them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unlisted: u64,
     /// Milliseconds from the commit to this answer.
     pub waited_ms: u64,
     /// Those that have not, by name; at most [`MAX_NAMED`].

@@ -14,6 +14,7 @@ use chrono::Utc;
 use contract::{
     CollectionName,
     access::{Identity, Right, Target},
+    applied::{Applied, WaitFor},
     fleet::{
         CheckIn, CheckInAnswer, EpochDeclared, ReplicaList, ReplicaRecord, RestoreEpochRequest,
         ResyncReason,
@@ -22,24 +23,28 @@ use contract::{
 };
 use service::runtime::log_rate::LogRate;
 use tokio::{
-    sync::{Mutex, Semaphore},
+    sync::{Semaphore, SemaphorePermit},
     time::Instant,
 };
 use tracing::{error, warn};
 
 pub use self::{
-    check_ins::CheckInTask, error::FleetError, registry::RegistryTask, restore::RestoreTask,
+    check_ins::CheckInTask, error::FleetError, records::Record, registry::RegistryTask,
+    restore::RestoreTask,
 };
 use self::{
     check_ins::{CheckInBatcher, HeadsSnapshot, HistoryPoint},
-    progress::Progress,
+    progress::AppliedWrite,
     registry::Registry,
-    restore::{Restore, claims::Claim},
+    restore::{Ahead, Restore, claims::Claim},
 };
 use crate::{
     metrics::Metrics,
     policy::Broadcast,
-    store::{Store, replicas::ReplicaRow},
+    store::{
+        Store,
+        replicas::{CheckInSource, ReplicaRow},
+    },
     transport::{
         confirm::{ConfirmationWanted, Confirmations},
         direct::{SubscriberRegistry, trust::Peer},
@@ -52,13 +57,14 @@ mod known;
 mod limits;
 mod pacing;
 pub mod progress;
+mod records;
 mod registry;
 mod restore;
 
 /// A page of replicas ends with the one with which it reaches this many bytes.
 const PAGE_BYTES: usize = 1 << 20;
-/// Bytes of check-ins that may wait for their answer.
-const WAITING_BYTES: usize = 32 << 20;
+/// Bytes of check-ins that may wait for their answer: their bodies, and what these become in memory.
+const WAITING_BYTES: usize = 64 << 20;
 
 /// What requests of replicas and operators call. Cloning shares it.
 #[derive(Debug, Clone)]
@@ -72,8 +78,6 @@ pub struct Fleet {
     broadcast: Broadcast,
     /// Bytes for check-ins that wait for their answer.
     memory: Arc<Semaphore>,
-    /// Held while all records are read for one page.
-    paging: Arc<Mutex<()>>,
     /// Makes events ask for check-ins while a request waits for them.
     confirmations: Confirmations,
 }
@@ -117,7 +121,6 @@ impl Fleet {
             metrics,
             broadcast,
             memory: Arc::new(Semaphore::new(WAITING_BYTES)),
-            paging: Arc::default(),
             confirmations,
         };
         (fleet, tasks)
@@ -139,27 +142,35 @@ impl Fleet {
         caller: &Identity,
         session: Session,
     ) -> Result<CheckInAnswer, FleetError> {
+        let at = Instant::now();
         let session = Arc::new(session);
-        let bytes = u32::try_from(body.len()).map_err(|_too_long| FleetError::Busy)?;
-        let _memory = self
-            .memory
-            .try_acquire_many(bytes)
-            .map_err(|_full| FleetError::Busy)?;
+        let _body = self.memory(body.len())?;
         // All of it is checked before any of it is used: every client can send a check-in.
         let mut check_in = limits::read(instance, body)?;
+        let _read = self.memory(limits::memory(&check_in))?;
         leave_out_forbidden(&mut check_in, caller)?;
+        let mut source = self.source(&check_in, peer, caller);
+        let mut is_own = self.registry.claim(&check_in, &source, at);
         // Before the read, so that the replica gets events even if the store cannot be read.
-        let known = self.registry.known();
-        let is_own = self.note(&check_in, body.len(), peer, caller, &session);
-        if !is_own {
-            report_foreign_name(&check_in.instance, caller);
+        if is_own {
+            self.subscribe(&check_in, &source, &session);
         }
-        let is_known = is_own && known.checked_in(&check_in.instance, &check_in.boot_id);
         let points = settled_points(&check_in)
             .map(|(point, _digest)| point)
             .collect();
         let snapshot = self.check_ins.snapshot(points).await?;
-        let unproven = self.restore.compare(&check_in, &snapshot).await;
+        let Ahead { names, unproven } = self.restore.compare(&check_in, &snapshot).await;
+        // Not before the read: what no head has is not kept as progress.
+        source.ahead = names;
+        if is_own {
+            let kept = without_claims(limits::kept(&check_in, body.len()), &unproven);
+            is_own = self.registry.note(kept, source, at);
+        }
+        if !is_own {
+            report_foreign_name(&check_in.instance, caller);
+        }
+        let known = self.registry.known();
+        let is_known = is_own && known.checked_in(&check_in.instance, &check_in.boot_id);
         let mut answer = self.answer(&check_in, &snapshot, &unproven, is_known);
         let may_follow =
             |name: &CollectionName| caller.may(Right::Follow, Target::Collection(name));
@@ -172,24 +183,18 @@ impl Fleet {
         if let Some(id_only) = &mut answer.id_only {
             id_only.retain(may_follow);
         }
-        if !unproven.is_empty() && is_own {
-            // The list of replicas shows nothing that was never committed.
-            let check_in = without_claims(check_in, &unproven);
-            self.note(&check_in, body.len(), peer, caller, &session);
-        }
         Ok(answer)
     }
 
-    /// Keeps the report, and the address of the replica where events go straight to it. `false`, and
-    /// nothing is kept, when the name is another caller's.
-    fn note(
-        &self,
-        check_in: &CheckIn,
-        bytes: usize,
-        peer: Peer<'_>,
-        caller: &Identity,
-        session: &Arc<Session>,
-    ) -> bool {
+    /// Bytes of check-ins that wait, until the permit is dropped.
+    fn memory(&self, bytes: usize) -> Result<SemaphorePermit<'_>, FleetError> {
+        let bytes = u32::try_from(bytes).map_err(|_too_many| FleetError::Busy)?;
+        let permit = self.memory.try_acquire_many(bytes);
+        permit.map_err(|_full| FleetError::Busy)
+    }
+
+    /// How a check-in was received.
+    fn source(&self, check_in: &CheckIn, peer: Peer<'_>, caller: &Identity) -> CheckInSource {
         let mut source = match &self.subscribers {
             Some(subscribers) => subscribers.identify(peer),
             // Events go through a broker: nothing is sent to the address of the caller.
@@ -200,25 +205,18 @@ impl Fleet {
             // Each of them was allowed before.
             source.follows = Some(check_in.collections.keys().cloned().collect());
         }
-        let (kept, bytes) = limits::kept(check_in, bytes);
-        let record = ReplicaRecord {
-            check_in: kept,
-            seen: Utc::now(),
-            gone: false,
-            undelivered: None,
-        };
-        let row = ReplicaRow {
-            record,
-            source: source.clone(),
-        };
-        let is_own = self.registry.note(row, bytes);
-        if is_own
-            && let Some(subscribers) = &self.subscribers
+        source
+    }
+
+    /// Keeps the address of a replica where events go straight to it, unless the list has no place for
+    /// the replica: the next read of the list would drop it.
+    fn subscribe(&self, check_in: &CheckIn, source: &CheckInSource, session: &Arc<Session>) {
+        if let Some(subscribers) = &self.subscribers
             && let Some(url) = registry::base_url(check_in)
+            && self.registry.known().may_admit(&check_in.instance)
         {
-            subscribers.add(url, &source, session, &check_in.boot_id);
+            subscribers.add(url, source, session, &check_in.boot_id);
         }
-        is_own
     }
 
     fn answer(
@@ -282,31 +280,12 @@ impl Fleet {
     }
 
     /// All replicas that any publisher of this store knows, by name. A check-in with this publisher
-    /// is in the list at once.
+    /// is among them at once.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn list(&self) -> anyhow::Result<ReplicaList> {
-        let _alone = self.paging.lock().await;
-        Ok(ReplicaList {
-            replicas: self.records().await?,
-            backlog: None,
-            next: None,
-        })
-    }
-
-    /// All records, with what this publisher knows of its own deliveries.
-    async fn records(&self) -> anyhow::Result<Vec<ReplicaRecord>> {
-        let mut rows = self.registry.rows().await?;
-        if let Some(subscribers) = &self.subscribers {
-            for ReplicaRow { record, source } in &mut rows {
-                let base = registry::expects_events(&record.check_in)
-                    .then(|| registry::base_url(&record.check_in))
-                    .flatten();
-                record.undelivered = base.and_then(|base| subscribers.undelivered(base, source));
-            }
-        }
-        Ok(rows.into_iter().map(|row| row.record).collect())
+    pub async fn records(&self) -> anyhow::Result<Vec<Record>> {
+        self.registry.records().await
     }
 
     /// The replicas after a name, at most `limit` and about [`PAGE_BYTES`].
@@ -314,22 +293,24 @@ impl Fleet {
     /// # Errors
     /// When the store cannot be read.
     pub async fn page(&self, after: Option<&str>, limit: usize) -> anyhow::Result<ReplicaList> {
-        // All records of the fleet are in memory once, and not once for each caller.
-        let _alone = self.paging.lock().await;
         let records = self.records().await?;
-        let mut rest = records
-            .into_iter()
-            .skip_while(|record| {
-                after.is_some_and(|after| record.check_in.instance.as_str() <= after)
-            })
-            .peekable();
+        let is_after = |record: &&Record| after.is_none_or(|after| record.name() > after);
+        let mut rest = records.iter().filter(is_after).peekable();
         let mut replicas: Vec<ReplicaRecord> = Vec::new();
         let mut bytes = 0;
+        let (now, clock) = (Instant::now(), Utc::now());
         while let Some(record) =
             rest.next_if(|_record| replicas.len() < limit && bytes < PAGE_BYTES)
         {
-            bytes += serde_json::to_vec(&record)?.len();
-            replicas.push(record);
+            let listed = ReplicaRecord {
+                gone: record.is_gone(now),
+                // The clock of another publisher may be ahead.
+                seen: record.row.record.seen.min(clock),
+                undelivered: self.undelivered(&record.row),
+                ..record.row.record.clone()
+            };
+            bytes += serde_json::to_vec(&listed)?.len();
+            replicas.push(listed);
         }
         let next = replicas.last().filter(|_last| rest.peek().is_some());
         Ok(ReplicaList {
@@ -337,6 +318,14 @@ impl Fleet {
             backlog: None,
             replicas,
         })
+    }
+
+    /// Why this publisher posts no events to a replica, where it would.
+    fn undelivered(&self, row: &ReplicaRow) -> Option<String> {
+        let check_in = &row.record.check_in;
+        let base =
+            registry::base_url(check_in).filter(|_base| registry::expects_events(check_in))?;
+        self.subscribers.as_ref()?.undelivered(base, &row.source)
     }
 
     /// A request will wait for a write that it has not made yet: until this is dropped, events ask the
@@ -350,9 +339,35 @@ impl Fleet {
         self.confirmations.are_wanted()
     }
 
-    /// How far the replicas are.
-    pub fn progress(&self) -> &Progress {
-        self.registry.progress()
+    /// Live replicas that this publisher answers and does not list, because the list is full.
+    pub fn unlisted(&self) -> usize {
+        self.registry.known().unlisted(Instant::now())
+    }
+
+    /// Waits until enough live replicas have applied a write, or the deadline is over. `names` says
+    /// whether the answer names those that have not.
+    pub async fn until_applied(
+        &self,
+        write: &AppliedWrite,
+        wait: WaitFor,
+        deadline: Instant,
+        names: bool,
+    ) -> Applied {
+        // One read answers all that wait, check-ins as well.
+        let newest = async || {
+            let snapshot = self.check_ins.snapshot(Vec::new()).await.ok()?;
+            let heads = snapshot.heads.values();
+            let heads = heads.filter(|head| head.epoch == write.epoch);
+            Some(
+                heads
+                    .map(|head| (head.collection.clone(), head.revision))
+                    .collect(),
+            )
+        };
+        let progress = self.registry.progress();
+        progress
+            .until_applied(write, wait, deadline, names, newest)
+            .await
     }
 
     /// The operator reports that the store was restored.

@@ -10,7 +10,7 @@ use contract::{
     Head,
     apply_delays::ApplyDelays,
     dead_letter::DeadLetterReason,
-    fleet::{EventBacklog, ReplicaRecord},
+    fleet::{CheckIn, EventBacklog},
 };
 use prometheus_client::{
     encoding::text::encode,
@@ -83,7 +83,7 @@ impl ProbeWrite {
 
 /// What is read at the time of the scrape. `None` where the store does not answer: those metrics are
 /// then omitted.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Scrape<'a> {
     /// The store, for the times of its calls and for damaged rows.
     pub store: &'a Store,
@@ -92,13 +92,24 @@ pub struct Scrape<'a> {
     /// The slots of streams.
     pub streams: &'a StreamSlots,
     /// The replicas of the store.
-    pub replicas: Option<&'a [ReplicaRecord]>,
+    pub replicas: Option<Replicas<'a>>,
     /// The heads of all collections.
     pub heads: Option<&'a [Head]>,
     /// The dead letters of the store.
     pub letters: Option<LetterCounts>,
     /// The changes whose events are not published yet.
     pub backlog: Option<EventBacklog>,
+}
+
+/// The replicas of a store.
+#[derive(Debug, Clone, Default)]
+pub struct Replicas<'a> {
+    /// The newest check-in of each that is live.
+    pub live: Vec<&'a CheckIn>,
+    /// How many are not.
+    pub gone: usize,
+    /// How many are live and not listed, because the list is full.
+    pub unlisted: usize,
 }
 
 impl Metrics {
@@ -278,11 +289,12 @@ impl Metrics {
                 gauge(oldest_ms / 1_000),
             );
         }
-        if let Some(replicas) = scrape.replicas {
+        if let Some(replicas) = &scrape.replicas {
             fleet::register(&mut registry, replicas);
         }
         if let Some(heads) = scrape.heads {
-            fleet::register_lag(&mut registry, heads, scrape.replicas.unwrap_or_default());
+            let replicas = scrape.replicas.unwrap_or_default();
+            fleet::register_lag(&mut registry, heads, &replicas);
         }
         let mut text = String::new();
         encode(&mut text, &registry)?;

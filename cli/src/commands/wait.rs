@@ -269,12 +269,18 @@ fn reached(applied: &Applied) -> String {
     format!("applied by {number} of {replicas} replicas after {waited_ms} ms{gone}")
 }
 
-/// What is said of replicas that are not live.
+/// What is said of replicas that are not live or not listed.
 fn gone(applied: &Applied) -> String {
-    match applied.gone {
+    let gone = match applied.gone {
         0 => String::new(),
         1 => "; 1 replica is gone and was not counted".to_owned(),
         gone => format!("; {gone} replicas are gone and were not counted"),
+    };
+    match applied.unlisted {
+        0 => gone,
+        unlisted => format!(
+            "{gone}; of {unlisted} more nothing is known, because the list of the publisher is full"
+        ),
     }
 }
 
@@ -291,6 +297,7 @@ fn not_reached(applied: &Applied, what: &str) -> String {
     let unnamed = behind.saturating_sub(missing.len() as u64);
     let gone = gone(applied);
     let hint = match (unnamed, missing.is_empty()) {
+        (0, true) if applied.unlisted > 0 => String::new(),
         (0, true) => format!("; no more than {replicas} are live"),
         (0, false) => String::new(),
         (_, true) => "; to see which have not takes the right observe".to_owned(),

@@ -181,10 +181,7 @@ impl Asked {
             documents,
         };
         let begun = Instant::now();
-        let until = |deadline| {
-            let progress = api.fleet.progress();
-            progress.until_applied(&write, self.wait, deadline, self.names)
-        };
+        let until = |deadline| (api.fleet).until_applied(&write, self.wait, deadline, self.names);
         let mut applied = tokio::select! {
             applied = until(begun + self.timeout) => applied,
             // The process stops: what is known now is the answer.

@@ -1,8 +1,7 @@
 //! Which replicas are known, since when, and how much memory their records take.
 //!
 //! Any client can send a check-in with a new name. A replica that is known keeps its place in the list
-//! and its alarms, whatever comes after it: beyond the bounds the newest names are refused, never the
-//! ones that sort last. Nothing here is stored; after a restart the replicas of the store are known.
+//! and its alarms, whatever comes after it: beyond the bound new names are refused. Nothing here is stored; after a restart the replicas of the store are known.
 
 use std::{
     collections::HashMap,
@@ -10,13 +9,12 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, Utc};
+use service::runtime::log_rate::LogRate;
 use tokio::time::Instant;
+use tracing::warn;
 
-use crate::store::replicas::MAX_REPLICAS;
+use crate::store::replicas::{FLEET_BYTES, MAX_REPLICAS, REPLICA_BYTES};
 
-/// Bytes of the records of all replicas.
-pub(super) const FLEET_BYTES: usize = 16 << 20;
 /// A replica raises at most one alarm in this time.
 const ALARM_PERIOD: Duration = Duration::from_secs(60);
 
@@ -29,46 +27,52 @@ struct Known {
     by_name: HashMap<String, KnownReplica>,
     /// Bytes of all records.
     bytes: usize,
-    next_place: u64,
+    /// Replicas that are answered and not listed, and until when each counts as live.
+    unlisted: HashMap<String, Instant>,
     /// The last generation of the rows that were read.
     read: u64,
 }
 
 #[derive(Debug)]
 struct KnownReplica {
-    /// The order in which replicas became known.
-    place: u64,
     bytes: usize,
     /// The run of the process that checked in here last, if any did.
     boot_id: Option<String>,
     alarmed_at: Option<Instant>,
     /// The caller that checked in with this name, and until when the name is its own.
-    owner: Option<(String, DateTime<Utc>)>,
+    owner: Option<(String, Instant)>,
     /// The generation of the rows in which it was, or in which it checked in.
     seen_in: u64,
 }
 
 impl KnownReplicas {
-    /// Admits the record of a check-in, or of a row of the store. `false` when it exceeds the bounds:
-    /// the replica is answered and not listed.
+    /// Whether a record of this replica can be admitted, by the least that each takes.
+    pub(super) fn may_admit(&self, instance: &str) -> bool {
+        let known = self.lock();
+        known.by_name.contains_key(instance) || known.bytes + REPLICA_BYTES <= FLEET_BYTES
+    }
+
+    /// Admits the record of a check-in, or of a row of the store, that takes this many bytes. `false` when
+    /// it exceeds the bound: the replica is answered and not listed.
     pub(super) fn admit(&self, instance: &str, bytes: usize) -> bool {
+        // So that a replica which is known can always report in short.
+        let bytes = bytes.max(REPLICA_BYTES);
         let mut known = self.lock();
-        let old = known.by_name.get(instance).map(|known| known.bytes);
-        let total = known.bytes - old.unwrap_or(0) + bytes;
-        if total > FLEET_BYTES || (old.is_none() && known.by_name.len() >= MAX_REPLICAS) {
+        let old = known.by_name.get(instance).map_or(0, |known| known.bytes);
+        let total = known.bytes - old + bytes;
+        if total > FLEET_BYTES {
             return false;
         }
         known.bytes = total;
-        let (place, seen_in) = (known.next_place, known.read);
+        known.unlisted.remove(instance);
+        let seen_in = known.read;
         match known.by_name.get_mut(instance) {
             Some(replica) => {
                 replica.bytes = bytes;
                 replica.seen_in = seen_in;
             }
             None => {
-                known.next_place += 1;
                 let replica = KnownReplica {
-                    place,
                     bytes,
                     boot_id: None,
                     alarmed_at: None,
@@ -79,6 +83,41 @@ impl KnownReplicas {
             }
         }
         true
+    }
+
+    /// A check-in that was not admitted, of a replica that counts as live until then.
+    pub(super) fn refuse(&self, instance: &str, live_until: Instant) {
+        static LINES: LogRate = LogRate::new();
+        if let Some(left_out) = LINES.due() {
+            warn!(
+                instance,
+                "the list of replicas is full ({MAX_REPLICAS} of 4 KiB): replica {instance} is answered, and \
+                 neither listed nor waited for. See who checks in, and let replicas follow a subscriber{left_out}"
+            );
+        }
+        let mut known = self.lock();
+        let now = Instant::now();
+        if known.unlisted.len() >= MAX_REPLICAS {
+            known.unlisted.retain(|_name, until| *until >= now);
+        }
+        if known.unlisted.len() < MAX_REPLICAS || known.unlisted.contains_key(instance) {
+            known.unlisted.insert(instance.to_owned(), live_until);
+        }
+    }
+
+    /// Whether the last check-in of the replica was not admitted.
+    pub(super) fn is_unlisted(&self, instance: &str) -> bool {
+        self.lock().unlisted.contains_key(instance)
+    }
+
+    /// Live replicas that are answered and not listed.
+    pub(super) fn unlisted(&self, now: Instant) -> usize {
+        let known = self.lock();
+        known
+            .unlisted
+            .values()
+            .filter(|until| **until >= now)
+            .count()
     }
 
     /// A check-in of this run of a replica. Whether an earlier one was received of the same run, so
@@ -97,13 +136,7 @@ impl KnownReplicas {
 
     /// A check-in that makes the name the caller's own for some time. `false` when it is another
     /// caller's, who checked in with it while the replica is live. A name that is not known is nobody's.
-    pub(super) fn own(
-        &self,
-        instance: &str,
-        caller: &str,
-        until: DateTime<Utc>,
-        now: DateTime<Utc>,
-    ) -> bool {
+    pub(super) fn own(&self, instance: &str, caller: &str, until: Instant, now: Instant) -> bool {
         // Under one lock: of two callers that come at once, one has the name.
         let mut known = self.lock();
         let Some(replica) = known.by_name.get_mut(instance) else {
@@ -130,15 +163,6 @@ impl KnownReplicas {
             replica.alarmed_at = Some(now);
         }
         is_due
-    }
-
-    /// The place of a replica: known ones first, in the order in which they became known.
-    pub(super) fn place(&self, instance: &str) -> u64 {
-        let known = self.lock();
-        known
-            .by_name
-            .get(instance)
-            .map_or(u64::MAX, |replica| replica.place)
     }
 
     /// All rows are about to be read: what is not among them afterwards, and did not check in since,
@@ -191,15 +215,16 @@ mod tests {
             .filter(|number| known.admit(&format!("aaa-{number}"), large))
             .count();
         assert!(admitted * large < FLEET_BYTES && admitted > 200);
+
         for number in 0..200 {
             assert!(known.admit(&format!("known-{number}"), 1_000), "{number}");
         }
-        assert!(known.place("known-199") < known.place("aaa-0"));
         known.begin_read();
         assert!(known.admit("known-0", 1_000));
         known.end_read(["known-1"].into_iter());
-        assert_eq!(known.place("aaa-0"), u64::MAX, "silent names are forgotten");
-        assert!(known.place("known-1") < known.place("new"));
+        let is_known = |name| known.lock().by_name.contains_key(name);
+        assert!(!is_known("aaa-0"), "silent names are forgotten");
+        assert!(is_known("known-1") && is_known("known-0"));
         assert!(
             known.admit("known-2", FLEET_BYTES / 2),
             "their bytes are free"
@@ -209,7 +234,8 @@ mod tests {
     #[test]
     fn a_name_is_its_callers_own_while_the_replica_is_live() {
         let known = KnownReplicas::default();
-        let at = |second: i64| DateTime::from_timestamp(second, 0).expect("a time");
+        let begun = Instant::now();
+        let at = |second| begun + Duration::from_secs(second);
         assert!(known.own("r", "a", at(10), at(0)));
         assert!(known.own("r", "b", at(10), at(1)), "it is not listed");
         known.admit("r", 1);
@@ -236,5 +262,19 @@ mod tests {
         assert!(known.may_alarm("a", now) && !known.may_alarm("a", now + ALARM_PERIOD / 2));
         assert!(known.may_alarm("a", now + ALARM_PERIOD));
         assert!(!known.may_alarm("b", now));
+    }
+
+    #[test]
+    fn a_replica_that_is_not_listed_counts_while_it_is_live() {
+        let known = KnownReplicas::default();
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        known.refuse("new", later);
+        known.refuse("new", later);
+        known.refuse("other", now);
+        assert_eq!((known.unlisted(now), known.unlisted(later)), (2, 1));
+        assert!(known.is_unlisted("new") && !known.is_unlisted("listed"));
+        assert!(known.admit("new", 1), "there is a place again");
+        assert!(!known.is_unlisted("new"));
     }
 }

@@ -2,14 +2,16 @@
 //! before any of it is used. Nothing here is stored or logged.
 
 use contract::{
-    JsonError, Revision,
+    CollectionName, JsonError, Revision,
     fleet::{CheckIn, CollectionReport, MAX_INSTANCE, MAX_INTERVAL_MS},
     objects,
-    status::{HandlerStatus, MAX_REFUSALS},
+    release::MAX_VERSION,
+    status::{HandlerStatus, MAX_REFUSALS, RefusedValue},
 };
 use reqwest::Url;
 
 use super::error::FleetError;
+use crate::store::replicas::ReplicaRow;
 
 /// Collections in one check-in, and topics that are not subscribed.
 const MAX_COLLECTIONS: usize = 256;
@@ -21,6 +23,19 @@ const MAX_BASE_URL: usize = 256;
 const MAX_HANDLERS: usize = 64;
 /// Bytes of a check-in up to which all of it is kept.
 const MAX_KEPT: usize = 16 << 10;
+/// Stands for the last error of a replica where the list is full.
+const LEFT_OUT: &str =
+    "left out, because the list of replicas is full: see the status of the replica";
+/// What the allocator takes for a text, besides its bytes.
+const HEAP: usize = 16;
+/// Bytes of a node of a B-tree besides its entries: counters, and links to 12 children.
+const NODE: usize = 128;
+/// How many times the name of a replica is in memory beside its record: in the registry, among those
+/// that are counted, and with the rows that wait for a write.
+const NAMES: usize = 5;
+/// Bytes of a record that do not depend on the check-in: the rest of the row, and the entries of maps
+/// that hold it.
+const FIXED: usize = 512;
 /// Each number of the delays that one check-in reports counts as this at most.
 const MAX_DELAYS: u64 = 1 << 40;
 /// Longest name, pointer or error of a refused value or a handler, in bytes.
@@ -90,24 +105,111 @@ pub(super) fn read(instance: &str, body: &[u8]) -> Result<CheckIn, FleetError> {
     Ok(check_in)
 }
 
-/// What is kept of a check-in of this many bytes, and for how many bytes it counts: the texts of a
-/// large one are left out. The replica itself shows them in its status.
-pub(super) fn kept(check_in: &CheckIn, bytes: usize) -> (CheckIn, usize) {
+/// What is kept of a check-in of this many bytes: the texts of a large one are left out. The replica
+/// itself shows them in its status.
+pub(super) fn kept(check_in: &CheckIn, bytes: usize) -> CheckIn {
     let mut check_in = check_in.clone();
     // They are counted when the check-in is answered.
     check_in.apply_delays = None;
-    if bytes <= MAX_KEPT {
-        return (check_in, bytes);
+    if bytes > MAX_KEPT {
+        for handler in &mut check_in.handlers {
+            handler.error = None;
+        }
+        for report in check_in.collections.values_mut() {
+            report.refusals = Vec::new();
+        }
     }
-    for handler in &mut check_in.handlers {
-        handler.error = None;
-    }
+    check_in
+}
+
+/// Leaves out all that a service says in words or lists, and keeps how far it is.
+pub(super) fn leave_out_texts(check_in: &mut CheckIn) {
+    check_in.failing_handlers = check_in.failing_handlers();
+    check_in.handlers = Vec::new();
+    check_in.topics_not_subscribed.clear();
+    check_in.last_error = check_in.last_error.take().map(|_error| LEFT_OUT.to_owned());
     for report in check_in.collections.values_mut() {
-        report.refusals.clear();
-        report.refusals.shrink_to_fit();
+        let listed = report.refusals.len() as u64;
+        report.refused_values = report.refused_values.max(listed);
+        report.refusals = Vec::new();
+        report.reason = None;
     }
-    let bytes = serde_json::to_vec(&check_in).map_or(bytes, |json| json.len());
-    (check_in, bytes)
+}
+
+/// What a row counts for, whose JSON has this many bytes: the larger one of JSON and memory, because it
+/// is kept in memory and read from the store.
+pub(super) fn cost(row: &ReplicaRow, json: usize) -> usize {
+    let ReplicaRow { record, source } = row;
+    let names = record.check_in.instance.len() * NAMES;
+    let follows = source.follows.iter().flatten();
+    let source = text(source.caller.as_deref()) + text(source.loopback.as_deref());
+    let source = source + set(follows) + set(row.source.ahead.iter());
+    (FIXED + names + source + memory(&record.check_in)).max(json)
+}
+
+/// Bytes of memory that a check-in takes: what it points to, and itself.
+pub(super) fn memory(check_in: &CheckIn) -> usize {
+    let CheckIn {
+        instance,
+        boot_id,
+        base_url,
+        collections,
+        topics_not_subscribed,
+        handlers,
+        last_error,
+        ..
+    } = check_in;
+    let texts = [
+        Some(instance),
+        Some(boot_id),
+        base_url.as_ref(),
+        last_error.as_ref(),
+    ];
+    let texts = texts.map(|one| text(one.map(String::as_str)));
+    let reports = collections.iter().map(|(name, report)| {
+        let refusals = report.refusals.iter().map(|refusal| {
+            let texts = [refusal.id.as_str(), &refusal.pointer, &refusal.error];
+            texts.map(|one| text(Some(one))).iter().sum::<usize>()
+        });
+        text(Some(name.as_str()))
+            + text(report.reason.as_deref())
+            + report.refusals.capacity() * size_of::<RefusedValue>()
+            + refusals.sum::<usize>()
+    });
+    let errors = handlers.iter().map(|handler| {
+        let texts = [handler.name.as_str(), handler.collection.as_str()];
+        texts.map(|one| text(Some(one))).iter().sum::<usize>() + text(handler.error.as_deref())
+    });
+    size_of::<CheckIn>()
+        + MAX_VERSION
+        + texts.iter().sum::<usize>()
+        + tree(
+            collections.len(),
+            size_of::<(CollectionName, CollectionReport)>(),
+        )
+        + reports.sum::<usize>()
+        + set(topics_not_subscribed.iter())
+        + handlers.capacity() * size_of::<HandlerStatus>()
+        + errors.sum::<usize>()
+}
+
+/// A text on the heap.
+fn text(text: Option<&str>) -> usize {
+    text.map_or(0, |text| text.len() + HEAP)
+}
+
+fn set<'a>(names: impl Iterator<Item = &'a CollectionName>) -> usize {
+    let texts: Vec<_> = names.map(|name| text(Some(name.as_str()))).collect();
+    tree(texts.len(), size_of::<CollectionName>()) + texts.iter().sum::<usize>()
+}
+
+/// The nodes of a B-tree, which have places for 11 entries and at least 5 of them, except a single one.
+fn tree(entries: usize, entry: usize) -> usize {
+    let nodes = match entries {
+        0..=11 => entries.min(1),
+        _more => entries.div_ceil(5),
+    };
+    nodes * (11 * entry + NODE)
 }
 
 /// Stores hold 63 bits of a revision.

@@ -13,17 +13,23 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use contract::fleet::{CheckIn, MAX_INTERVAL_MS, ReplicaRecord, Transport};
+use contract::fleet::{CheckIn, ReplicaRecord, Transport};
 use service::runtime::log_rate::LogRate;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{known::KnownReplicas, limits, pacing::FleetSize, progress::Progress};
+use super::{
+    known::KnownReplicas,
+    limits,
+    pacing::FleetSize,
+    progress::Progress,
+    records::{Record, RowReader, silence},
+};
 use crate::{
     store::{
         Store,
-        replicas::{MAX_REPLICAS, ReplicaRow},
+        replicas::{CheckInSource, ReplicaRow},
     },
     transport::{confirm::Confirmations, direct::SubscriberRegistry},
 };
@@ -35,13 +41,8 @@ const COUNT_PERIOD: Duration = Duration::from_secs(10);
 /// The same where events go straight to subscribers: a replica that checked in with another
 /// publisher gets events of this one after at most this time.
 const DISCOVER_PERIOD: Duration = Duration::from_secs(2);
-/// A replica is gone after this many of its intervals in silence, and never sooner than
-/// [`MIN_SILENCE`].
-const SILENT_INTERVALS: u64 = 3;
-const MIN_SILENCE: TimeDelta = TimeDelta::seconds(3);
-
 /// The longest time for which a name is a caller's own after its check-in.
-const MAX_OWNED: TimeDelta = TimeDelta::minutes(3);
+const MAX_OWNED: Duration = Duration::from_secs(180);
 
 /// Limits the lines about subscribers that get no events.
 static REFUSED: LogRate = LogRate::new();
@@ -66,6 +67,9 @@ pub(super) struct Registry {
     size: Arc<FleetSize>,
     known: Arc<KnownReplicas>,
     progress: Progress,
+    /// Held while the rows of the store are read, with the time at which the last read began: what they
+    /// are parsed into is in memory once, and not once for each reader.
+    reading: Arc<tokio::sync::Mutex<Option<Instant>>>,
     confirmations: Confirmations,
 }
 
@@ -74,12 +78,14 @@ impl Registry {
     ///
     /// While `confirmations` are wanted, the rows that other publishers write are read all the time.
     pub(super) fn new(store: Store, confirmations: Confirmations) -> Self {
+        let known = Arc::<KnownReplicas>::default();
         Self {
             store,
             waiting: Arc::default(),
             size: Arc::default(),
-            known: Arc::default(),
-            progress: Progress::default(),
+            progress: Progress::new(known.clone()),
+            known,
+            reading: Arc::default(),
             confirmations,
         }
     }
@@ -104,76 +110,94 @@ impl Registry {
         &self.progress
     }
 
-    /// Notes a check-in, which counts for this many bytes. Beyond the bounds the replica is answered
-    /// and not listed: a huge fleet must not exhaust the memory. `false`, and nothing is noted, when the
-    /// name is another caller's.
-    pub(super) fn note(&self, row: ReplicaRow, bytes: usize) -> bool {
-        let instance = &row.record.check_in.instance;
-        let is_own = || match &row.source.caller {
-            Some(caller) => {
-                let until = owned_until(&row.record);
-                self.known.own(instance, caller, until, row.record.seen)
-            }
-            None => true,
-        };
-        // Again after the admission, which makes a new name known.
-        if !is_own() {
-            return false;
-        }
-        self.size.note(instance);
-        if self.known.admit(instance, bytes) {
-            if !is_own() {
+    /// A check-in came, whose report is not compared yet: the replica is live, whatever becomes of it.
+    /// `false` when the name is another caller's.
+    pub(super) fn claim(&self, check_in: &CheckIn, source: &CheckInSource, at: Instant) -> bool {
+        if let Some(caller) = &source.caller {
+            let until = at + silence(check_in).min(MAX_OWNED);
+            if !self.known.own(&check_in.instance, caller, until, at) {
                 return false;
             }
-            self.progress.note(&row.record);
-            self.waiting().put(row);
+        }
+        if !self.known.is_unlisted(&check_in.instance) {
+            self.progress.renew(&check_in.instance, at);
         }
         true
+    }
+
+    /// Notes a check-in that came `at` this time. Beyond the bound it is noted without its texts; a
+    /// replica that does not fit even so is answered and not listed: a huge fleet must not exhaust the
+    /// memory. `false`, and nothing is noted, when the name is another caller's.
+    pub(super) fn note(&self, check_in: CheckIn, source: CheckInSource, at: Instant) -> bool {
+        self.size.note(&check_in.instance);
+        let record = ReplicaRecord {
+            check_in,
+            seen: Utc::now(),
+            gone: false,
+            undelivered: None,
+        };
+        let mut row = ReplicaRow { record, source };
+        if !self.admit(&row) {
+            limits::leave_out_texts(&mut row.record.check_in);
+            if !self.admit(&row) {
+                let check_in = &row.record.check_in;
+                self.known
+                    .refuse(&check_in.instance, at + silence(check_in));
+                // What it reported before is of the past.
+                self.progress.forget(&check_in.instance);
+                return true;
+            }
+        }
+        let record = Record {
+            row: Arc::new(row),
+            at,
+        };
+        // Again, because the admission made a new name known.
+        if !self.is_own(&record) {
+            return false;
+        }
+        self.progress.note(&record);
+        self.waiting().put(record);
+        true
+    }
+
+    fn admit(&self, row: &ReplicaRow) -> bool {
+        let json = serde_json::to_vec(row).map_or(usize::MAX, |json| json.len());
+        let instance = &row.record.check_in.instance;
+        self.known.admit(instance, limits::cost(row, json))
+    }
+
+    /// Whether the name of a record is that of its caller.
+    fn is_own(&self, record: &Record) -> bool {
+        match &record.row.source.caller {
+            Some(caller) => {
+                let until = owned_until(record);
+                (self.known).own(record.name(), caller, until, record.at)
+            }
+            None => true,
+        }
     }
 
     /// All replicas that any publisher of the store knows, by name.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub(super) async fn records(&self) -> anyhow::Result<Vec<ReplicaRecord>> {
-        let rows = self.rows().await?;
-        Ok(rows.into_iter().map(|row| row.record).collect())
-    }
-
-    /// The same, with what decides whether events go to the replica.
-    pub(super) async fn rows(&self) -> anyhow::Result<Vec<ReplicaRow>> {
+    pub(super) async fn records(&self) -> anyhow::Result<Vec<Record>> {
+        let mut last_read = self.reading.lock().await;
+        let begun = Instant::now();
         // Before the store is read: a row that is written in between is in one of the two.
-        let waiting = self.waiting().all();
-        let stored = self.store.replicas().await?;
-        let mut rows: HashMap<_, _> = stored
-            .into_iter()
-            .map(|row| (row.record.check_in.instance.clone(), row))
-            .collect();
-        for row in waiting {
-            let name = &row.record.check_in.instance;
-            // A replica may have checked in with another publisher since.
-            let newer = rows
-                .get(name)
-                .is_none_or(|stored| stored.record.seen <= row.record.seen);
-            if newer {
-                rows.insert(name.clone(), row);
+        let mut waiting = self.waiting().all();
+        let newest = self.progress.all();
+        for (name, record) in &mut waiting {
+            // A later check-in, or a renewal.
+            if let Some(newest) = newest.get(name) {
+                *record = newest.clone();
             }
         }
-        let now = Utc::now();
-        let mut rows: Vec<_> = rows.into_values().collect();
-        for row in &mut rows {
-            row.record.gone = is_gone(&row.record, now);
-        }
-        // The replicas that were known first stay, whatever their names are.
-        if rows.len() > MAX_REPLICAS {
-            rows.sort_by_cached_key(|row| self.known.place(&row.record.check_in.instance));
-            rows.truncate(MAX_REPLICAS);
-        }
-        rows.sort_unstable_by(|one, other| {
-            let name = &one.record.check_in.instance;
-            name.cmp(&other.record.check_in.instance)
-        });
-        Ok(rows)
+        let reader = RowReader::new(self.known.clone(), newest, waiting, *last_read);
+        let reader = self.store.replicas(reader, RowReader::read).await?;
+        *last_read = Some(begun);
+        Ok(reader.records())
     }
 
     /// Writes the records that wait, in one call. Where that fails they wait again.
@@ -198,22 +222,24 @@ impl Registry {
 /// here, so [`KnownReplicas`] bounds them.
 #[derive(Debug, Default)]
 pub(super) struct WaitingRows {
-    rows: HashMap<String, ReplicaRow>,
+    rows: HashMap<String, Record>,
     /// Rows of the present write: until it ends the store does not have them.
-    writing: HashMap<String, ReplicaRow>,
+    writing: HashMap<String, Record>,
 }
 
 impl WaitingRows {
-    /// All rows; of one replica the older first.
-    fn all(&self) -> Vec<ReplicaRow> {
-        let rows = self.writing.values().chain(self.rows.values());
-        rows.cloned().collect()
+    /// All rows, the newest of each replica.
+    fn all(&self) -> HashMap<String, Record> {
+        let mut rows = self.writing.clone();
+        rows.extend(self.rows.clone());
+        rows
     }
 
     /// Takes all rows for a write. They are still in [`Self::all`] until [`Self::end_write`].
-    fn begin_write(&mut self) -> Vec<ReplicaRow> {
+    fn begin_write(&mut self) -> Vec<Arc<ReplicaRow>> {
         self.writing = std::mem::take(&mut self.rows);
-        self.writing.values().cloned().collect()
+        let rows = self.writing.values();
+        rows.map(|record| record.row.clone()).collect()
     }
 
     /// Drops the rows that were written, or puts them back.
@@ -221,19 +247,18 @@ impl WaitingRows {
         let written = std::mem::take(&mut self.writing);
         if !succeeded {
             // `put` keeps a newer row that arrived during the write.
-            for row in written.into_values() {
-                self.put(row);
+            for record in written.into_values() {
+                self.put(record);
             }
         }
     }
 
     /// Keeps the row, unless a newer one of that replica waits: check-ins of one replica may arrive out
     /// of order, on different connections.
-    fn put(&mut self, row: ReplicaRow) {
-        let name = &row.record.check_in.instance;
-        let waits = self.rows.get(name);
-        if waits.is_none_or(|waits| waits.record.seen <= row.record.seen) {
-            self.rows.insert(name.clone(), row);
+    fn put(&mut self, record: Record) {
+        let waits = self.rows.get(record.name());
+        if waits.is_none_or(|waits| waits.at <= record.at) {
+            self.rows.insert(record.name().to_owned(), record);
         }
     }
 }
@@ -332,35 +357,26 @@ impl RegistryTask {
 
     async fn read_all(&self) -> anyhow::Result<()> {
         // Before the rows are read: a check-in during the read counts in any case.
-        let begun = std::time::Instant::now();
-        let seen_since = Utc::now();
-        self.registry.size.begin_read();
-        self.registry.known.begin_read();
-        let mut rows = self.registry.rows().await?;
-        for row in &rows {
-            // After a restart those of the store are known before any new name.
-            let instance = &row.record.check_in.instance;
-            if self.registry.known.place(instance) == u64::MAX {
-                let bytes = serde_json::to_vec(row).map_or(0, |json| json.len());
-                self.registry.known.admit(instance, bytes);
-            }
+        let begun = Instant::now();
+        let registry = &self.registry;
+        registry.size.begin_read();
+        registry.known.begin_read();
+        let mut records = registry.records().await?;
+        for record in &records {
             // Another publisher may have taken the check-in.
-            if let Some(caller) = &row.source.caller {
-                let until = owned_until(&row.record);
-                (self.registry.known).own(instance, caller, until, Utc::now());
-            }
+            registry.is_own(record);
         }
-        let names = rows.iter().map(|row| row.record.check_in.instance.as_str());
-        self.registry.known.end_read(names);
-        self.registry
-            .progress
-            .replace(rows.iter().map(|row| &row.record), seen_since);
-        rows.retain(|row| !row.record.gone);
-        let names = rows.iter().map(|row| row.record.check_in.instance.clone());
-        self.registry.size.end_read(names);
+        registry.known.end_read(records.iter().map(Record::name));
+        registry.progress.replace(&records, begun);
+        let now = Instant::now();
+        records.retain(|record| !record.is_gone(now));
+        let names = records.iter().map(|record| record.name().to_owned());
+        registry.size.end_read(names);
         if let Some(subscribers) = &self.subscribers {
-            let expecting = rows.iter();
-            let expecting = expecting.filter(|row| expects_events(&row.record.check_in));
+            let rows = records.iter().map(|record| &record.row);
+            let expecting = rows
+                .clone()
+                .filter(|row| expects_events(&row.record.check_in));
             let refused = subscribers.newly_refused(
                 expecting.filter_map(|row| Some((base_url(&row.record.check_in)?, &row.source))),
             );
@@ -371,9 +387,8 @@ impl RegistryTask {
                 }
             }
             subscribers.replace(
-                rows.iter()
-                    .filter_map(|row| Some((base_url(&row.record.check_in)?, &row.source))),
-                begun,
+                rows.filter_map(|row| Some((base_url(&row.record.check_in)?, &row.source))),
+                begun.into_std(),
             );
         }
         Ok(())
@@ -392,26 +407,8 @@ pub(super) fn base_url(check_in: &CheckIn) -> Option<reqwest::Url> {
 
 /// Until when its name is its caller's own: a caller that took the name of another one's replica must not
 /// keep it by a long interval.
-fn owned_until(record: &ReplicaRecord) -> DateTime<Utc> {
-    let longest = record.seen.checked_add_signed(MAX_OWNED);
-    live_until(record).min(longest.unwrap_or(DateTime::<Utc>::MAX_UTC))
-}
-
-pub(super) fn is_gone(record: &ReplicaRecord, now: DateTime<Utc>) -> bool {
-    now > live_until(record)
-}
-
-/// Until when the replica counts as live without another check-in.
-fn live_until(record: &ReplicaRecord) -> DateTime<Utc> {
-    // A row may be older than the bound on intervals.
-    let interval_ms = record.check_in.interval_ms.min(MAX_INTERVAL_MS);
-    let silence = i64::try_from(interval_ms * SILENT_INTERVALS)
-        .ok()
-        .and_then(TimeDelta::try_milliseconds)
-        .unwrap_or(MIN_SILENCE)
-        .max(MIN_SILENCE);
-    let until = record.seen.checked_add_signed(silence);
-    until.unwrap_or(DateTime::<Utc>::MAX_UTC)
+fn owned_until(record: &Record) -> Instant {
+    record.live_until().min(record.at + MAX_OWNED)
 }
 
 #[cfg(test)]

@@ -21,14 +21,17 @@ use anyhow::ensure;
 use chrono::Utc;
 use contract::{
     CollectionName, Epoch, Head, Revision,
-    fleet::{CheckIn, CollectionReport, ReplicaRecord, RestoreEpochRequest},
+    fleet::{CheckIn, CollectionReport, RestoreEpochRequest},
 };
-use tokio::{sync::Notify, time::sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use self::claims::{Claim, Secrets, UnprovenLog};
-use super::{check_ins::HeadsSnapshot, error::FleetError, registry::Registry};
+use super::{check_ins::HeadsSnapshot, error::FleetError, records::Record, registry::Registry};
 use crate::{
     metrics::Metrics,
     store::{Store, StoreIdentity, integrity::is_unproven},
@@ -92,6 +95,15 @@ impl From<DeclareError> for FleetError {
 /// publisher has seen committed, and that the store does not have.
 type Evidence = BTreeMap<CollectionName, (Epoch, Revision)>;
 
+/// The collections in which a report is ahead of the heads.
+#[derive(Debug, Default)]
+pub(super) struct Ahead {
+    /// All of them.
+    pub(super) names: BTreeSet<CollectionName>,
+    /// Those without a proof.
+    pub(super) unproven: BTreeMap<CollectionName, Claim>,
+}
+
 /// The highest counter of a lineage that was proven. The store may have begun another lineage since
 /// the evidence was added, whose counters have no relation to those of before.
 fn highest_counter(evidence: &Evidence, lineage: u32) -> u64 {
@@ -153,27 +165,28 @@ impl Restore {
     }
 
     /// Compares a report with the heads, which were read after it came. What is ahead of them and
-    /// proven becomes evidence; what is ahead and not proven is counted, and returned by collection.
-    pub(super) async fn compare(
-        &self,
-        check_in: &CheckIn,
-        snapshot: &HeadsSnapshot,
-    ) -> BTreeMap<CollectionName, Claim> {
+    /// proven becomes evidence; what is ahead and not proven is counted.
+    pub(super) async fn compare(&self, check_in: &CheckIn, snapshot: &HeadsSnapshot) -> Ahead {
         let ahead: Vec<_> = check_in
             .collections
             .iter()
             // A collection that this publisher does not serve has no head.
             .filter_map(|(name, report)| Claim::of(name, report, snapshot.heads.get(name)?))
             .collect();
+        let names = ahead.iter().map(|claim| claim.collection.clone()).collect();
+        let mut compared = Ahead {
+            names,
+            ..Ahead::default()
+        };
         if ahead.is_empty() {
-            return BTreeMap::new();
+            return compared;
         }
         let Some(secret) = self.0.secrets.get(self.store()).await else {
             // Without the secret no claim can be verified.
-            return BTreeMap::new();
+            return compared;
         };
         let mut evidence = Evidence::default();
-        let mut unproven = BTreeMap::new();
+        let unproven = &mut compared.unproven;
         for claim in ahead {
             if claim.verify(&secret) {
                 let Claim { epoch, known, .. } = claim;
@@ -189,7 +202,7 @@ impl Restore {
             self.0.metrics.unproven_claims.inc();
             self.0.unproven.note(&check_in.instance);
         }
-        unproven
+        compared
     }
 
     /// Declares an epoch because the operator asks for it.
@@ -312,7 +325,7 @@ impl Restore {
         };
         let mut highest = epoch.counter;
         for record in self.live_records().await? {
-            for (name, report) in &record.check_in.collections {
+            for (name, report) in &record.row.record.check_in.collections {
                 highest = highest.max(proven(name, report).unwrap_or(0));
             }
         }
@@ -321,14 +334,16 @@ impl Restore {
 
     /// The epochs that live replicas report.
     async fn reported_epochs(&self) -> anyhow::Result<Vec<Epoch>> {
-        let records = self.live_records().await?.into_iter();
-        let reports = records.flat_map(|record| record.check_in.collections.into_values());
+        let records = self.live_records().await?;
+        let reports =
+            (records.iter()).flat_map(|record| record.row.record.check_in.collections.values());
         Ok(reports.filter_map(|report| report.epoch).collect())
     }
 
-    async fn live_records(&self) -> anyhow::Result<Vec<ReplicaRecord>> {
+    async fn live_records(&self) -> anyhow::Result<Vec<Record>> {
         let mut records = self.0.registry.records().await?;
-        records.retain(|record| !record.gone);
+        let now = Instant::now();
+        records.retain(|record| !record.is_gone(now));
         Ok(records)
     }
 

@@ -152,6 +152,17 @@ impl Testbed {
         }
     }
 
+    /// All rows of the store.
+    async fn rows(&self) -> usize {
+        let rows = self.store.replicas(0, |rows, _row| *rows += 1).await;
+        rows.expect("rows")
+    }
+
+    async fn listed(&self) -> Vec<ReplicaRecord> {
+        let page = self.fleet.page(None, usize::MAX).await;
+        page.expect("a page").replicas
+    }
+
     async fn head(&self, collection: &str) -> Head {
         self.store
             .heads(&BTreeSet::from([name(collection)]))

@@ -4,7 +4,7 @@
 
 use contract::{
     CollectionName, Head, Revision,
-    fleet::{CheckIn, IntakeFault, ReplicaRecord},
+    fleet::{CheckIn, IntakeFault},
     status::ReplicaState,
 };
 use prometheus_client::{
@@ -12,14 +12,19 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::Label;
+use super::{Label, Replicas, gauge};
 
 /// Adds the replicas by what they report.
-pub(super) fn register(registry: &mut Registry, replicas: &[ReplicaRecord]) {
+pub(super) fn register(registry: &mut Registry, replicas: &Replicas<'_>) {
     registry.register(
         "replicas",
         "Replicas by the worst state of their collections, or gone",
         by_state(replicas),
+    );
+    registry.register(
+        "replicas_unlisted",
+        "Live replicas that this publisher answers and does not list, because the list is full",
+        gauge(replicas.unlisted as u64),
     );
     registry.register(
         "replicas_intake_fault",
@@ -46,7 +51,7 @@ pub(super) fn register(registry: &mut Registry, replicas: &[ReplicaRecord]) {
 }
 
 /// Adds the heads, and how many revisions the replica that is farthest behind lacks of each.
-pub(super) fn register_lag(registry: &mut Registry, heads: &[Head], replicas: &[ReplicaRecord]) {
+pub(super) fn register_lag(registry: &mut Registry, heads: &[Head], replicas: &Replicas<'_>) {
     type ByCollection = Family<[(&'static str, String); 1], Gauge>;
     let (revisions, lags) = (ByCollection::default(), ByCollection::default());
     let set = |family: &ByCollection, name: &CollectionName, number: Revision| {
@@ -56,8 +61,8 @@ pub(super) fn register_lag(registry: &mut Registry, heads: &[Head], replicas: &[
     };
     for head in heads {
         set(&revisions, &head.collection, head.revision);
-        let live = replicas.iter().filter(|replica| !replica.gone);
-        let reports = live.filter_map(|replica| replica.check_in.collections.get(&head.collection));
+        let live = replicas.live.iter();
+        let reports = live.filter_map(|check_in| check_in.collections.get(&head.collection));
         // A replica in another epoch has nothing of this one.
         let reached = reports.map(|report| match report.epoch {
             Some(epoch) if epoch != head.epoch => 0,
@@ -82,43 +87,39 @@ pub(super) fn register_lag(registry: &mut Registry, heads: &[Head], replicas: &[
     );
 }
 
-fn by_state(replicas: &[ReplicaRecord]) -> Family<Label, Gauge> {
+fn by_state(replicas: &Replicas<'_>) -> Family<Label, Gauge> {
     let family = Family::<Label, Gauge>::default();
     // A state without a replica is 0 and not absent, so that an alert can compare it.
     let states = ReplicaState::ALL.map(ReplicaState::as_str);
     for state in states.into_iter().chain(["gone"]) {
         family.get_or_create(&[("state", state)]).set(0);
     }
-    for replica in replicas {
-        let state = match replica.check_in.worst_state() {
-            _ if replica.gone => "gone",
-            Some(state) => state.as_str(),
-            // A replica without collections misses nothing.
-            None => "current",
-        };
-        family.get_or_create(&[("state", state)]).inc();
+    for check_in in &replicas.live {
+        // A replica without collections misses nothing.
+        let state = check_in.worst_state().unwrap_or(ReplicaState::Current);
+        family.get_or_create(&[("state", state.as_str())]).inc();
     }
+    let gone = i64::try_from(replicas.gone).unwrap_or(i64::MAX);
+    family.get_or_create(&[("state", "gone")]).set(gone);
     family
 }
 
 /// The sum of a number that live replicas report.
-fn over_live(replicas: &[ReplicaRecord], number: impl Fn(&CheckIn) -> u64) -> Gauge {
-    let live = replicas.iter().filter(|replica| !replica.gone);
-    let sum = live
-        .map(|replica| number(&replica.check_in))
-        .fold(0, u64::saturating_add);
+fn over_live(replicas: &Replicas<'_>, number: impl Fn(&CheckIn) -> u64) -> Gauge {
+    let numbers = replicas.live.iter().map(|check_in| number(check_in));
+    let sum = numbers.fold(0, u64::saturating_add);
     let gauge = Gauge::default();
     gauge.set(i64::try_from(sum).unwrap_or(i64::MAX));
     gauge
 }
 
-fn by_intake_fault(replicas: &[ReplicaRecord]) -> Family<Label, Gauge> {
+fn by_intake_fault(replicas: &Replicas<'_>) -> Family<Label, Gauge> {
     let family = Family::<Label, Gauge>::default();
     for fault in IntakeFault::ALL {
         family.get_or_create(&[("fault", fault.as_str())]).set(0);
     }
-    for replica in replicas.iter().filter(|replica| !replica.gone) {
-        if let Some(fault) = replica.check_in.intake {
+    for check_in in &replicas.live {
+        if let Some(fault) = check_in.intake {
             family.get_or_create(&[("fault", fault.as_str())]).inc();
         }
     }
@@ -133,21 +134,22 @@ mod tests {
 
     #[test]
     fn what_services_cannot_use_is_summed_over_live_replicas() {
-        let replica = |extra: &str, gone: bool| -> ReplicaRecord {
+        let replica = |extra: &str| -> CheckIn {
             let refusal = r#"{"id":"x","revision":1,"pointer":"","error":"e"}"#;
             let text = format!(
-                r#"{{"instance":"a","bootId":"b","intervalMs":1,"seen":"2026-01-01T00:00:00Z","gone":{gone},
+                r#"{{"instance":"a","bootId":"b","intervalMs":1,
                 "collections":{{"A":{{"revision":1,"known":1,"state":"partial","refusals":[{refusal}]{extra}}}}},
                 "handlers":[{{"name":"A","collection":"A","state":"failing","revision":1}}],"lastError":"e"}}"#
             );
-            serde_json::from_str(&text).expect("a record")
+            serde_json::from_str(&text).expect("a check-in")
         };
         // The first one is of an older version, which has no exact numbers.
-        let replicas = [
-            replica("", false),
-            replica(r#","refusedValues":1002"#, false),
-            replica("", true),
-        ];
+        let live = [replica(""), replica(r#","refusedValues":1002"#)];
+        let replicas = Replicas {
+            live: live.iter().collect(),
+            gone: 1,
+            unlisted: 3,
+        };
         let mut registry = Registry::with_prefix("confcast");
         register(&mut registry, &replicas);
         let epoch = "00000001-1".parse().expect("an epoch");
@@ -167,6 +169,8 @@ mod tests {
             "confcast_replicas_failing_handlers 2\n",
             "confcast_replicas_last_error 2\n",
             "confcast_replicas{state=\"partial\"} 2\n",
+            "confcast_replicas{state=\"gone\"} 1\n",
+            "confcast_replicas_unlisted 3\n",
         ] {
             assert!(text.contains(line), "{line} {text}");
         }

@@ -102,6 +102,15 @@ fn the_result_says_how_many_replicas_and_after_which_time() {
          --wait=all asks for more"
     );
     assert!(not_reached(&answer(1, 0), "").ends_with("takes the right observe"));
+    let unlisted = Applied {
+        reached: false,
+        unlisted: 2,
+        ..answer(3, 0)
+    };
+    assert!(
+        not_reached(&unlisted, "")
+            .ends_with("of 2 more nothing is known, because the list of the publisher is full")
+    );
     let shortened = Applied {
         replicas: 200,
         ..late.clone()

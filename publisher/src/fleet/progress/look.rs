@@ -2,26 +2,27 @@
 //!
 //! Pure: nothing here waits, and no report changes.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
 use contract::{
     CollectionName, Epoch, Revision,
     applied::{MAX_NAMED, NotApplied, NotAppliedReason},
-    fleet::{CollectionReport, ReplicaRecord},
+    fleet::CollectionReport,
     status::ReplicaState,
 };
 
-use super::AppliedWrite;
-use crate::fleet::registry::is_gone;
+use tokio::time::Instant;
+
+use super::{AppliedWrite, Newest};
+use crate::fleet::records::Record;
 
 /// The reports of one moment.
 #[derive(Debug)]
 pub(super) struct Look {
-    at: DateTime<Utc>,
+    at: Instant,
     /// Those of live replicas, by name.
-    live: Vec<Arc<ReplicaRecord>>,
-    gone: Vec<Arc<ReplicaRecord>>,
+    live: Vec<Record>,
+    gone: Vec<Record>,
     followers: HashMap<CollectionName, Followers>,
 }
 
@@ -32,7 +33,7 @@ struct Followers {
     /// The revisions that they report in each epoch, ascending, of those that refuse no value.
     revisions: HashMap<Epoch, Vec<Revision>>,
     /// The others. What such a replica has applied depends on the document.
-    refusing: Vec<Arc<ReplicaRecord>>,
+    refusing: Vec<Record>,
 }
 
 /// How many replicas have applied a write.
@@ -45,17 +46,18 @@ pub(super) struct Standing {
 }
 
 impl Look {
-    pub(super) fn new(
-        records: impl Iterator<Item = Arc<ReplicaRecord>>,
-        at: DateTime<Utc>,
-    ) -> Self {
-        let (gone, mut live): (Vec<_>, Vec<_>) = records.partition(|record| is_gone(record, at));
-        live.sort_unstable_by(|one, other| one.check_in.instance.cmp(&other.check_in.instance));
+    pub(super) fn new(records: Vec<Record>, at: Instant) -> Self {
+        let (gone, mut live): (Vec<_>, Vec<_>) =
+            records.into_iter().partition(|record| record.is_gone(at));
+        live.sort_unstable_by(|one, other| one.name().cmp(other.name()));
         let mut followers: HashMap<CollectionName, Followers> = HashMap::new();
         for record in &live {
-            for (name, report) in &record.check_in.collections {
+            for (name, report) in &record.row.record.check_in.collections {
                 let of = followers.entry(name.clone()).or_default();
                 of.replicas += 1;
+                if record.row.source.ahead.contains(name) {
+                    continue;
+                }
                 if !report.refusals.is_empty() || report.refused_values > 0 {
                     of.refusing.push(record.clone());
                 } else if let Some(epoch) = report.epoch {
@@ -90,16 +92,22 @@ impl Look {
         }
     }
 
-    /// How many have applied a write. `names` says whether those that have not are named.
-    pub(super) fn standing(&self, write: &AppliedWrite, names: bool) -> Standing {
-        let follows = |record: &&Arc<ReplicaRecord>| {
-            let reports = &record.check_in.collections;
+    /// How many have applied a write. A report beyond the `newest` revision counts for nothing. `names`
+    /// says whether those that have not applied it are named.
+    pub(super) fn standing(
+        &self,
+        write: &AppliedWrite,
+        newest: Option<&Newest>,
+        names: bool,
+    ) -> Standing {
+        let follows = |record: &&Record| {
+            let reports = &record.row.record.check_in.collections;
             write
                 .revisions
                 .keys()
                 .any(|name| reports.contains_key(name))
         };
-        let has_applied = |record: &&Arc<ReplicaRecord>| has_applied(write, record);
+        let has_applied = |record: &&Record| has_applied(write, newest, record);
         let (replicas, applied) = match only(write) {
             Some((name, revision)) => match self.followers.get(name) {
                 Some(of) => {
@@ -108,8 +116,10 @@ impl Look {
                         .get(&write.epoch)
                         .map_or(&[][..], Vec::as_slice);
                     let behind = reported.partition_point(|reported| *reported < revision);
+                    let beyond =
+                        reported.partition_point(|reported| is_committed(newest, name, *reported));
                     let refusing = of.refusing.iter().filter(has_applied).count();
-                    (of.replicas, reported.len() - behind + refusing)
+                    (of.replicas, beyond.saturating_sub(behind) + refusing)
                 }
                 None => (0, 0),
             },
@@ -121,7 +131,7 @@ impl Look {
         };
         let missing = || {
             let live = self.live.iter().filter(follows);
-            let missing = live.filter_map(|record| not_applied(write, record, self.at));
+            let missing = live.filter_map(|record| not_applied(write, newest, record, self.at));
             missing.take(MAX_NAMED).collect()
         };
         Standing {
@@ -149,11 +159,28 @@ fn reached(write: &AppliedWrite, target: Revision, report: &CollectionReport) ->
     report.epoch == Some(write.epoch) && report.revision >= target
 }
 
-fn has_applied(write: &AppliedWrite, record: &ReplicaRecord) -> bool {
-    let reports = &record.check_in.collections;
+/// Whether the store has this revision of a collection, in the epoch of the write.
+fn is_committed(newest: Option<&Newest>, name: &CollectionName, revision: Revision) -> bool {
+    newest.is_none_or(|newest| newest.get(name).is_some_and(|newest| revision <= *newest))
+}
+
+/// Whether a report is of the history of the store.
+fn is_of_store(
+    newest: Option<&Newest>,
+    name: &CollectionName,
+    report: &CollectionReport,
+    record: &Record,
+) -> bool {
+    !record.row.source.ahead.contains(name) && is_committed(newest, name, report.revision)
+}
+
+fn has_applied(write: &AppliedWrite, newest: Option<&Newest>, record: &Record) -> bool {
+    let reports = &record.row.record.check_in.collections;
     write.revisions.iter().all(|(name, target)| {
         reports.get(name).is_none_or(|report| {
-            reached(write, *target, report) && refused(write, name, *target, report).is_none()
+            reached(write, *target, report)
+                && is_of_store(newest, name, report, record)
+                && refused(write, name, *target, report).is_none()
         })
     })
 }
@@ -161,10 +188,11 @@ fn has_applied(write: &AppliedWrite, record: &ReplicaRecord) -> bool {
 /// Why a replica has not applied a write; `None` when it has.
 fn not_applied(
     write: &AppliedWrite,
-    record: &ReplicaRecord,
-    now: DateTime<Utc>,
+    newest: Option<&Newest>,
+    record: &Record,
+    now: Instant,
 ) -> Option<NotApplied> {
-    let check_in = &record.check_in;
+    let check_in = &record.row.record.check_in;
     let because = |reason, revision, detail| NotApplied {
         instance: check_in.instance.clone(),
         reason,
@@ -176,6 +204,14 @@ fn not_applied(
             continue;
         };
         let revision = report.revision;
+        if reached(write, *target, report) && !is_of_store(newest, name, report, record) {
+            let detail = format!(
+                "it reports revision {revision} of {name} in a history that the store no longer has: the \
+                 store was restored, or a new epoch was declared since the write. Replicas load again then; \
+                 ask with GET /v1/collections/{name}/applied"
+            );
+            return Some(because(NotAppliedReason::Behind, revision, detail));
+        }
         if reached(write, *target, report) {
             if let Some(refused) = refused(write, name, *target, report) {
                 return Some(because(NotAppliedReason::Refused, revision, refused));
@@ -195,7 +231,7 @@ fn not_applied(
             Some(reason) => reason.clone(),
             None => format!(
                 "its last check-in, {:.1} s ago, reports revision {revision} of {name}, not {target}",
-                (now - record.seen).as_seconds_f32().max(0.0)
+                now.saturating_duration_since(record.at).as_secs_f32()
             ),
         };
         return Some(because(NotAppliedReason::Behind, revision, detail));

@@ -98,10 +98,7 @@ async fn one_read_answers_all_waiting_check_ins() {
         }
     });
     futures_util::future::join_all(all).await;
-    assert_eq!(
-        testbed.fleet.list().await.expect("a fleet").replicas.len(),
-        1_000
-    );
+    assert_eq!(testbed.listed().await.len(), 1_000);
     let (batcher, task) = CheckInBatcher::new(testbed.store.clone(), 4_096);
     let waiting = futures_util::future::join_all((0..100).map(|_| batcher.snapshot(Vec::new())));
     let never = CancellationToken::new();

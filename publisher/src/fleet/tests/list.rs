@@ -1,7 +1,6 @@
 //! The list of replicas.
 
 use chrono::TimeDelta;
-use contract::fleet::ReplicaList;
 
 use super::*;
 
@@ -18,9 +17,8 @@ async fn the_newest_check_in_is_listed_at_once_and_after_a_restart() {
     testbed
         .check_in("b", report(epoch, 0, Digest::default()))
         .await;
-    let revisions = |fleet: ReplicaList| -> Vec<_> {
-        fleet
-            .replicas
+    let revisions = |replicas: Vec<ReplicaRecord>| -> Vec<_> {
+        replicas
             .iter()
             .map(|m| {
                 (
@@ -31,12 +29,9 @@ async fn the_newest_check_in_is_listed_at_once_and_after_a_restart() {
             .collect()
     };
     let expected = vec![("a".to_owned(), 1), ("b".to_owned(), 0)];
-    assert_eq!(
-        revisions(testbed.fleet.list().await.expect("a fleet")),
-        expected
-    );
+    assert_eq!(revisions(testbed.listed().await), expected);
     let written = async {
-        while testbed.store.replicas().await.expect("rows").len() < 2 {
+        while testbed.rows().await < 2 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -44,16 +39,13 @@ async fn the_newest_check_in_is_listed_at_once_and_after_a_restart() {
         .await
         .expect("written in time");
     let (_file, testbed) = testbed.dump().await;
-    assert_eq!(
-        revisions(testbed.fleet.list().await.expect("a fleet")),
-        expected
-    );
+    assert_eq!(revisions(testbed.listed().await), expected);
     testbed
         .store
         .forget_replicas(Utc::now() + TimeDelta::seconds(1))
         .await
         .expect("forgotten");
-    assert!(testbed.store.replicas().await.expect("rows").is_empty());
+    assert_eq!(testbed.rows().await, 0);
 }
 
 /// No row is written by the request: the list merges the records that wait.
@@ -94,9 +86,10 @@ async fn a_check_in_is_listed_before_its_row_is_written() {
         )
         .await
         .expect("checked in");
-    let list = fleet.list().await.expect("a list");
+    let list = fleet.page(None, 10).await.expect("a list");
     assert_eq!(list.replicas[0].check_in.instance, "a");
-    assert_eq!(store.replicas().await.expect("rows"), []);
+    let rows = store.replicas(0, |rows, _row| *rows += 1).await;
+    assert_eq!(rows.expect("rows"), 0);
 }
 
 #[tokio::test]
@@ -126,4 +119,149 @@ async fn pages_hold_each_replica_once_in_the_order_of_names() {
     }
     let beyond = testbed.fleet.page(Some("r4"), 10).await.expect("a page");
     assert_eq!((beyond.replicas.len(), beyond.next), (0, None));
+}
+
+/// A publisher whose clock was ahead wrote the row of before.
+#[tokio::test]
+async fn a_check_in_replaces_a_row_from_the_future() {
+    let testbed = Testbed::new().await;
+    let epoch = testbed.head(FREE).await.epoch;
+    let row = json!({
+        "instance": "a", "bootId": "b", "intervalMs": 10_000, "gone": false, "collections": {},
+        "seen": Utc::now() + TimeDelta::hours(1),
+    });
+    let row: ReplicaRow = serde_json::from_value(row).expect("a row");
+    let written = testbed.store.put_replicas(vec![Arc::new(row)]).await;
+    written.expect("written");
+    let before = testbed.listed().await;
+    assert!(
+        before[0].seen <= Utc::now() && !before[0].gone,
+        "{before:?}"
+    );
+    testbed
+        .check_in("a", report(epoch, 0, Digest::default()))
+        .await;
+    assert_eq!(testbed.listed().await[0].check_in.collections.len(), 1);
+    let (_file, testbed) = testbed.dump().await;
+    let after = testbed.listed().await;
+    assert_eq!(after[0].check_in.collections.len(), 1, "it was written");
+    assert!(after[0].seen <= Utc::now());
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_is_left_out_of_the_list() {
+    let testbed = Testbed::new().await;
+    let epoch = testbed.head(FREE).await.epoch;
+    testbed
+        .check_in("a", report(epoch, 0, Digest::default()))
+        .await;
+    testbed
+        .check_in("z", report(epoch, 0, Digest::default()))
+        .await;
+    let folder = testbed.closed().await;
+    let file = rusqlite::Connection::open(folder.path().join("confcast.sqlite")).expect("a file");
+    let insert = "INSERT INTO replicas (name, seen, record) VALUES (?1, ?2, ?3)";
+    let now = Utc::now().timestamp_millis();
+    for (name, record) in [("b", r#"{"instance":"b"}"#), ("c", "\u{0}"), ("d", "")] {
+        file.execute(insert, (name, now, record.as_bytes()))
+            .expect("inserted");
+    }
+    drop(file);
+    let testbed = Testbed::on(folder).await;
+    let listed = testbed.listed().await;
+    let names: Vec<_> = listed
+        .iter()
+        .map(|record| &*record.check_in.instance)
+        .collect();
+    assert_eq!(names, ["a", "z"]);
+    testbed
+        .check_in("b", report(epoch, 0, Digest::default()))
+        .await;
+    assert_eq!(testbed.listed().await.len(), 3, "its check-in replaces it");
+}
+
+/// Check-ins of a few kilobytes, each of which takes more than 100 KB of memory.
+#[tokio::test]
+async fn the_list_is_full_when_its_memory_is() {
+    let testbed = Testbed::new().await;
+    let epoch = testbed.head(FREE).await.epoch;
+    testbed
+        .check_in("real", report(epoch, 0, Digest::default()))
+        .await;
+    let reports: serde_json::Map<_, _> = (0..256)
+        .map(|number| {
+            (
+                format!("A{number}"),
+                json!({ "revision": 0, "known": 0, "state": "loading" }),
+            )
+        })
+        .collect();
+    let caller = Identity::unrestricted();
+    let check_in = async |name: &str, collections: &serde_json::Value| {
+        let body = json!({ "instance": name, "bootId": "b", "intervalMs": 10_000, "collections": collections });
+        let body = body.to_string();
+        let answer = testbed.fleet.check_in(
+            name,
+            body.as_bytes(),
+            Peer::default(),
+            &caller,
+            open_session(),
+        );
+        answer.await.expect("checked in");
+        body.len()
+    };
+    let large = serde_json::Value::Object(reports);
+    let mut sent = 0;
+    for number in 0..2_000 {
+        sent += check_in(&format!("fake-{number}"), &large).await;
+        if testbed.fleet.unlisted() > 0 {
+            break;
+        }
+    }
+    let records = testbed.fleet.records().await.expect("records");
+    let least = 256 * size_of::<(CollectionName, contract::fleet::CollectionReport)>();
+    assert!(
+        records.len() * least < crate::store::replicas::FLEET_BYTES,
+        "{} listed",
+        records.len()
+    );
+    assert!(sent < 16 << 20, "{sent} bytes of JSON");
+    // What is left is for small ones, until it is full as well.
+    for number in 0..200 {
+        check_in(&format!("small-{number}"), &json!({})).await;
+    }
+    assert!(testbed.fleet.unlisted() > 10);
+    // A known one reports, also with what would not fit.
+    let handler = json!({ "name": "h", "collection": FREE, "state": "failing", "revision": 1, "error": "e".repeat(1_000) });
+    let body = json!({
+        "instance": "real", "bootId": "b", "intervalMs": 10_000, "handlers": vec![handler; 8], "lastError": "no",
+        "collections": { FREE: report(epoch, 0, Digest::default()), OTHER: report(epoch, 0, Digest::default()) },
+    });
+    let body = body.to_string();
+    let answer = testbed.fleet.check_in(
+        "real",
+        body.as_bytes(),
+        Peer::default(),
+        &caller,
+        open_session(),
+    );
+    answer.await.expect("checked in");
+    // The page before is full of the large ones.
+    let page = testbed.fleet.page(Some("r"), 1).await;
+    let listed = page.expect("a page").replicas;
+    let real = listed
+        .iter()
+        .find(|record| record.check_in.instance == "real")
+        .expect("listed");
+    assert_eq!(real.check_in.collections.len(), 2);
+    assert_eq!(
+        (real.check_in.failing_handlers, real.check_in.handlers.len()),
+        (8, 0)
+    );
+    assert!(
+        real.check_in
+            .last_error
+            .as_deref()
+            .is_some_and(|error| error.contains("full"))
+    );
 }

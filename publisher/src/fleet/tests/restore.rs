@@ -94,7 +94,7 @@ async fn what_a_client_says_of_itself_declares_nothing() {
     ] {
         let answer = testbed.check_in("unknown", claim.clone()).await;
         assert_eq!(answer.resync.get(&name(FREE)), resync.as_ref(), "{claim}");
-        let listed = testbed.fleet.list().await.expect("a fleet").replicas;
+        let listed = testbed.listed().await;
         let shown = &listed[0].check_in.collections[&name(FREE)];
         assert!(
             shown.revision <= head.revision && shown.known <= head.revision,
@@ -297,4 +297,46 @@ async fn a_lineage_is_renewed_when_its_counters_are_near_their_end() {
     assert_eq!(testbed.metrics.unproven_claims.get(), 0);
     testbed.put(FREE, "b", 1).await;
     assert_eq!(refused(renew()).await.status, 409);
+}
+
+/// A dump was put back and a document is written before an epoch is declared.
+#[tokio::test]
+async fn what_a_restored_store_lost_is_not_applied() {
+    let testbed = Testbed::new().await;
+    testbed.put(FREE, "a", 1).await;
+    let (dump, testbed) = testbed.dump().await;
+    for number in 2..9 {
+        testbed.put(FREE, "a", number).await;
+    }
+    let lost = testbed.head(FREE).await;
+    let testbed = testbed.restored(&dump).await;
+    testbed.check_in("before", proven(&lost)).await;
+    testbed.put(FREE, "a", 10).await;
+    testbed.check_in("after", proven(&lost)).await;
+    let head = testbed.head(FREE).await;
+    let write = AppliedWrite {
+        epoch: lost.epoch,
+        revisions: BTreeMap::from([(name(FREE), head.revision)]),
+        documents: None,
+    };
+    let begun = Instant::now();
+    while testbed.head(FREE).await.epoch == lost.epoch && begun.elapsed() < Duration::from_secs(2) {
+        let applied = (testbed.fleet)
+            .until_applied(&write, WaitFor::All, Instant::now(), true)
+            .await;
+        assert_eq!(
+            (applied.reached, applied.applied),
+            (false, 0),
+            "{applied:?}"
+        );
+    }
+    let after = testbed.until_declared(lost.epoch).await;
+    let applied = (testbed.fleet)
+        .until_applied(&write, WaitFor::All, Instant::now(), true)
+        .await;
+    assert_eq!(
+        (applied.reached, applied.applied),
+        (false, 0),
+        "{after}: {applied:?}"
+    );
 }

@@ -2,6 +2,8 @@
 //!
 //! Rows are not worth a sync of their own: the next group makes them durable.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use rusqlite::{OptionalExtension, params};
 
@@ -10,22 +12,25 @@ use crate::store::{
         Embedded,
         connections::{Durability, End},
     },
-    replicas::{MAX_BYTES, MAX_REPLICAS, ReplicaRow},
+    replicas::{MAX_REPLICAS, READ_BYTES, ReplicaRow, StoredReplica},
 };
 
 impl Embedded {
-    pub(in crate::store) async fn put_replicas(&self, rows: Vec<ReplicaRow>) -> anyhow::Result<()> {
+    pub(in crate::store) async fn put_replicas(
+        &self,
+        rows: Vec<Arc<ReplicaRow>>,
+    ) -> anyhow::Result<()> {
         let written = self.write(Durability::Later, move |_store, transaction| {
             let mut statement = transaction.prepare_cached(
                 "INSERT INTO replicas (name, seen, record) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (name) DO UPDATE SET seen = excluded.seen, record = excluded.record
-                 WHERE excluded.seen >= replicas.seen",
+                 ON CONFLICT (name) DO UPDATE SET seen = excluded.seen, record = excluded.record",
             )?;
+            // One process has the file, so what it writes is the newest, also if its clock stepped back.
             for row in &rows {
                 statement.execute(params![
                     row.record.check_in.instance.as_str(),
                     row.record.seen.timestamp_millis(),
-                    serde_json::to_string(row)?,
+                    serde_json::to_string(&**row)?,
                 ])?;
             }
             Ok(End::Commit(()))
@@ -33,24 +38,31 @@ impl Embedded {
         Ok(written.await?)
     }
 
-    pub(in crate::store) async fn replicas(&self) -> anyhow::Result<Vec<ReplicaRow>> {
+    pub(in crate::store) async fn replicas<T: Send + 'static>(
+        &self,
+        mut reader: T,
+        each: fn(&mut T, StoredReplica<'_>),
+    ) -> anyhow::Result<T> {
         self.read(move |_store, transaction| {
-            let mut statement =
-                transaction.prepare_cached("SELECT record FROM replicas ORDER BY name LIMIT ?1")?;
+            let mut statement = transaction
+                .prepare_cached("SELECT name, seen, record FROM replicas ORDER BY name LIMIT ?1")?;
             let mut found = statement.query([MAX_REPLICAS])?;
-            let mut rows = Vec::new();
             let mut bytes = 0;
-            while let Some(row) = found.next()? {
-                let text = row.get_ref(0)?.as_bytes()?;
+            while bytes < READ_BYTES
+                && let Some(row) = found.next()?
+            {
+                // A value of another type is one of a damaged row: the reader passes it over.
+                let text = row.get_ref(2)?.as_bytes().unwrap_or_default();
                 bytes += text.len();
-                // The list is held in memory and sent whole, so its size is bounded.
-                if bytes > MAX_BYTES {
-                    break;
-                }
-                // A damaged row is written again by the next check-in.
-                rows.extend(serde_json::from_slice::<ReplicaRow>(text));
+                let seen = row.get_ref(1)?.as_i64().ok();
+                let row = StoredReplica {
+                    name: row.get_ref(0)?.as_str().unwrap_or("?"),
+                    seen: seen.and_then(DateTime::from_timestamp_millis),
+                    text,
+                };
+                each(&mut reader, row);
             }
-            Ok(rows)
+            Ok(reader)
         })
         .await
     }

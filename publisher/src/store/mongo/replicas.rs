@@ -2,6 +2,8 @@
 //!
 //! Rows are written and read without waiting for a majority: they are a view, which check-ins renew.
 
+use std::sync::Arc;
+
 use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
 use mongodb::bson::{self, Document as Bdoc, doc};
@@ -9,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::store::{
     mongo::{CALL_TIMEOUT, Mongo, TIMED_OUT, call},
-    replicas::{MAX_BYTES, MAX_REPLICAS, ReplicaRow},
+    replicas::{MAX_REPLICAS, READ_BYTES, ReplicaRow, StoredReplica},
 };
 
 /// One row per replica: `_id` is its name, `seen` the time of its last check-in, `replica` the row
@@ -22,19 +24,25 @@ const COMMAND_ROWS: usize = 1_000;
 const COMMAND_BYTES: usize = 8 << 20;
 
 impl Mongo {
-    pub(in crate::store) async fn put_replicas(&self, rows: &[ReplicaRow]) -> anyhow::Result<()> {
+    pub(in crate::store) async fn put_replicas(
+        &self,
+        rows: &[Arc<ReplicaRow>],
+    ) -> anyhow::Result<()> {
         let mut updates = Vec::new();
         let mut bytes = 0;
+        let now = bson::DateTime::now();
         for row in rows {
-            let json = serde_json::to_string(row)?;
+            let json = serde_json::to_string(&**row)?;
             bytes += json.len();
             let name = row.record.check_in.instance.as_str();
             let seen = bson::DateTime::from_millis(row.record.seen.timestamp_millis());
             let row = doc! { "_id": name, "seen": seen, "replica": json };
-            // Another publisher may have received a later check-in of it. `$literal`, because a
-            // value that begins with `$` would be taken for an expression.
-            let newest =
-                doc! { "$cond": [{ "$gt": ["$seen", seen] }, "$$ROOT", { "$literal": &row }] };
+            // Another publisher may have received a later check-in of it. What comes from the future
+            // does not: its clock is ahead, or this one stepped back. `$literal`, because a value that
+            // begins with `$` would be taken for an expression.
+            let is_newer =
+                doc! { "$and": [{ "$gt": ["$seen", seen] }, { "$lte": ["$seen", now] }] };
+            let newest = doc! { "$cond": [is_newer, "$$ROOT", { "$literal": &row }] };
             updates.push(
                 doc! { "q": { "_id": name }, "u": [{ "$replaceWith": newest }], "upsert": true },
             );
@@ -64,7 +72,11 @@ impl Mongo {
         }
     }
 
-    pub(in crate::store) async fn replicas(&self) -> anyhow::Result<Vec<ReplicaRow>> {
+    pub(in crate::store) async fn replicas<T>(
+        &self,
+        mut reader: T,
+        each: fn(&mut T, StoredReplica<'_>),
+    ) -> anyhow::Result<T> {
         let read = async {
             let limit = i64::try_from(MAX_REPLICAS)?;
             let mut found = self
@@ -73,13 +85,22 @@ impl Mongo {
                 .sort(doc! { "seen": -1 })
                 .limit(limit)
                 .await?;
-            let mut rows = Vec::new();
             let mut bytes = 0;
-            while bytes < MAX_BYTES && found.advance().await? {
-                bytes += found.current().as_bytes().len();
-                rows.push(serde_json::from_str(found.current().get_str("replica")?)?);
+            while bytes < READ_BYTES && found.advance().await? {
+                let row = found.current();
+                bytes += row.as_bytes().len();
+                // A value that is absent or of another type is one of a damaged row: the reader passes
+                // it over.
+                let seen = row.get_datetime("seen").ok();
+                let row = StoredReplica {
+                    name: row.get_str("_id").unwrap_or("?"),
+                    seen: seen
+                        .and_then(|seen| DateTime::from_timestamp_millis(seen.timestamp_millis())),
+                    text: row.get_str("replica").unwrap_or_default().as_bytes(),
+                };
+                each(&mut reader, row);
             }
-            Ok(rows)
+            Ok(reader)
         };
         timeout(CALL_TIMEOUT, read).await.context(TIMED_OUT)?
     }

@@ -123,7 +123,10 @@ async fn calls_on_a_failing_disk() {
         crate::feed_watch::FeedWatch::default(),
         4_096,
     );
-    store.put_replicas(vec![replica()]).await.expect("written");
+    store
+        .put_replicas(vec![Arc::new(replica())])
+        .await
+        .expect("written");
     let published = [(name(), 1), (name(), 2)];
     store.mark_published(&published).await.expect("marked");
     let limited = Process::new("prlimit")
@@ -140,7 +143,7 @@ async fn calls_on_a_failing_disk() {
             let later = Utc::now() + chrono::TimeDelta::hours(1);
             store.trim(&name(), 1, later, 1_000).await.is_err()
         }
-        "put_replicas" => store.put_replicas(vec![replica()]).await.is_err(),
+        "put_replicas" => store.put_replicas(vec![Arc::new(replica())]).await.is_err(),
         "forget_replicas" => store.forget_replicas(Utc::now()).await.is_err(),
         "declare_epoch" => {
             let from = store.identity().await.expect("an identity").epoch;
