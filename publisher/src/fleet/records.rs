@@ -79,6 +79,7 @@ impl RowReader {
         known: Arc<KnownReplicas>,
         newest: HashMap<String, Record>,
         waiting: HashMap<String, Record>,
+        begun: Instant,
         last_read: Option<Instant>,
     ) -> Self {
         Self {
@@ -86,7 +87,7 @@ impl RowReader {
             newest,
             waiting,
             last_read,
-            now: (Instant::now(), Utc::now()),
+            now: (begun, Utc::now()),
             records: Vec::new(),
         }
     }

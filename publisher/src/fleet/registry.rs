@@ -148,7 +148,7 @@ impl Registry {
                 return true;
             }
         }
-        let record = Record {
+        let mut record = Record {
             row: Arc::new(row),
             at,
         };
@@ -156,8 +156,11 @@ impl Registry {
         if !self.is_own(&record) {
             return false;
         }
+        let mut waiting = self.waiting();
+        // With the lock: what a read of the rows does not find here is later than all that it finds.
+        record.at = Instant::now();
         self.progress.note(&record);
-        self.waiting().put(record);
+        waiting.put(record);
         true
     }
 
@@ -184,9 +187,11 @@ impl Registry {
     /// When the store cannot be read.
     pub(super) async fn records(&self) -> anyhow::Result<Vec<Record>> {
         let mut last_read = self.reading.lock().await;
-        let begun = Instant::now();
         // Before the store is read: a row that is written in between is in one of the two.
-        let mut waiting = self.waiting().all();
+        let (begun, mut waiting) = {
+            let waiting = self.waiting();
+            (Instant::now(), waiting.all())
+        };
         let newest = self.progress.all();
         for (name, record) in &mut waiting {
             // A later check-in, or a renewal.
@@ -194,7 +199,7 @@ impl Registry {
                 *record = newest.clone();
             }
         }
-        let reader = RowReader::new(self.known.clone(), newest, waiting, *last_read);
+        let reader = RowReader::new(self.known.clone(), newest, waiting, begun, *last_read);
         let reader = self.store.replicas(reader, RowReader::read).await?;
         *last_read = Some(begun);
         Ok(reader.records())

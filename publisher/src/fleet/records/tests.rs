@@ -34,7 +34,13 @@ fn read(rows: &[(&str, DateTime<Utc>, &str)], memory: &[Record], waiting: &[&str
     let waiting = memory.iter().filter(waits);
     let waiting = waiting.map(|record| (record.name().to_owned(), record.clone()));
     let last_read = Some(Instant::now() - Duration::from_secs(1));
-    let mut reader = RowReader::new(Arc::default(), newest, waiting.collect(), last_read);
+    let mut reader = RowReader::new(
+        Arc::default(),
+        newest,
+        waiting.collect(),
+        Instant::now(),
+        last_read,
+    );
     for (name, seen, text) in rows {
         reader.read(StoredReplica {
             name,
@@ -76,7 +82,7 @@ fn a_row_that_is_in_memory_is_shared_and_one_that_cannot_be_read_is_left_out() {
         ("renamed", seen, &*other),
         ("new", seen, &*new),
     ];
-    let records = read(&rows, &[known.clone()], &[]);
+    let records = read(&rows, std::slice::from_ref(&known), &[]);
     let names: Vec<_> = records.iter().map(Record::name).collect();
     assert_eq!(names, ["known", "new"]);
     assert!(Arc::ptr_eq(&records[0].row, &known.row));
@@ -92,9 +98,9 @@ fn what_came_last_is_newest_whatever_the_clocks_say() {
     for seen in [now + hour, now - hour] {
         let text = json("a", seen);
         let rows = [("a", seen, &*text)];
-        let waits = read(&rows, &[own.clone()], &["a"]);
+        let waits = read(&rows, std::slice::from_ref(&own), &["a"]);
         assert_eq!(waits[0].row.record.seen, now, "it replaces that row");
-        let written = read(&rows, &[own.clone()], &[]);
+        let written = read(&rows, std::slice::from_ref(&own), &[]);
         assert_eq!(
             written[0].row.record.seen, seen,
             "it was replaced by that row"
