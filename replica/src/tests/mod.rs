@@ -87,10 +87,12 @@ async fn with_server(
     let url = Url::parse(&format!("http://{}", server.addrs()[0])).expect("a URL");
     let server = server.run();
     let handle = server.handle();
-    let (ended, ()) = tokio::join!(server, async {
+    // The state of a replica that runs is large, and the stack of a test thread is not.
+    let tested = Box::pin(async {
         test(url).await;
         handle.stop(false).await;
     });
+    let (ended, ()) = tokio::join!(server, tested);
     ended.expect("a server that ends well");
 }
 
@@ -122,7 +124,7 @@ fn replica(publishers: Vec<Url>) -> Replica {
 
 /// Runs `test` while the replica follows its publisher.
 async fn following(replica: &Replica, test: impl Future<Output = ()>) {
-    replica.run(test).await;
+    Box::pin(replica.run(test)).await;
 }
 
 async fn eventually(what: &str, check: impl Fn() -> bool) {
