@@ -1,6 +1,6 @@
 //! Refusals as a sidecar understands them: a code, a text that stands alone, and the field at fault.
 //!
-//! This is the only place that makes a gRPC status of an error. No text shows a secret: the errors of
+//! This is the only place that makes a gRPC status of an error of the client. No text shows a secret: the errors of
 //! the client name a publisher by host and port.
 
 use client::ClientError;
@@ -56,6 +56,11 @@ pub(crate) fn of_field(code: Code, field: &str, text: impl Into<String>) -> Stat
         }],
     };
     Status::with_details(code, text, details.encode_to_vec().into())
+}
+
+/// A text of a caller, short enough to be repeated.
+pub(crate) fn shortened(text: &str) -> String {
+    text.chars().take(64).collect()
 }
 
 /// What the caller sent is wrong.

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 use tonic::Status;
 
-use crate::status::invalid;
+use crate::status::{invalid, shortened};
 
 /// The metadata of the call that names a document: the data is its value.
 const ID: &str = "id";
@@ -77,6 +77,7 @@ impl Write {
             None => {}
             Some(Value::String(named)) if named == collection.as_str() => {}
             Some(other) => {
+                let other = shortened(&other.to_string());
                 let text = format!(
                     "the event is of {other}, but the topic is {collection}: publish it to the topic of its collection"
                 );
@@ -93,7 +94,10 @@ impl Write {
         let op: Operation = serde_json::from_value(op.clone()).map_err(|_| {
             invalid(
                 "op",
-                format!("the op is {op}: expected \"Create\", \"Update\" or \"Delete\""),
+                format!(
+                    "the op is {}: expected \"Create\", \"Update\" or \"Delete\"",
+                    shortened(&op.to_string())
+                ),
             )
         })?;
         let value = match (op, event.config_data) {

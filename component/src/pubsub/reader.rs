@@ -57,6 +57,8 @@ pub(crate) struct TopicReader {
     states: watch::Receiver<ReplicaState>,
     /// What the subscriber was given completely; `None` at its beginning.
     position: Option<Position>,
+    /// Which load the position is of: a load may correct documents before it.
+    generation: Option<u64>,
     /// What it is being given.
     batch: Option<Batch>,
     /// Where it was before the program started, until what was deleted since then is known.
@@ -124,6 +126,7 @@ impl TopicReader {
             replica,
             collection,
             position: None,
+            generation: None,
             batch: None,
         }
     }
@@ -204,6 +207,7 @@ impl TopicReader {
         let next = batch.next(&self.collection);
         if next.is_none() {
             self.position = Some(batch.end);
+            self.generation = Some(batch.view.root().generation());
             self.batch = None;
         }
         next
@@ -223,10 +227,13 @@ impl TopicReader {
             epoch: view.root().epoch()?,
             revision: held.watermark(),
         };
-        if self.position == Some(end) {
+        let same_load = self.generation == Some(view.root().generation());
+        if self.position == Some(end) && same_load {
             return None;
         }
-        let same_history = self.position.filter(|at| at.epoch == end.epoch);
+        let same_history = self
+            .position
+            .filter(|at| at.epoch == end.epoch && same_load);
         // What was proven wrong and loaded again may end before the position.
         let after = same_history.filter(|at| at.revision <= end.revision);
         let rest = match after {

@@ -10,7 +10,7 @@ use contract::{CollectionName, DocumentId};
 use replica::{Config, Follow};
 use tonic::{Code, Status};
 
-use crate::status::{invalid, of_field};
+use crate::status::{invalid, of_field, shortened};
 
 /// The metadata that names a collection, of a call and of a component file.
 pub(crate) const COLLECTION: &str = "collection";
@@ -34,6 +34,7 @@ impl Key {
         config: &Config,
     ) -> Result<Self, Status> {
         if key.contains("||") {
+            let key = shortened(key);
             let text = format!(
                 "key {key}: the sidecar put a prefix before it: set keyPrefix to none in the component file"
             );

@@ -161,8 +161,13 @@ impl RowReader {
         // Where a clock cannot go back before the start of the machine: the replica is gone soon.
         let by_clock = now.checked_sub(age).unwrap_or(now);
         match self.last_read {
-            // It was written since, whatever the clock of the publisher says that wrote it.
-            Some(last_read) if self.newest.contains_key(name) => by_clock.max(last_read),
+            // It was written since, whatever the clock of the publisher says that wrote it. While the store may
+            // not have the newest record yet, it may as well be an older one.
+            Some(last_read)
+                if self.newest.contains_key(name) && !self.waiting.contains_key(name) =>
+            {
+                by_clock.max(last_read)
+            }
             _unknown_before => by_clock,
         }
     }
