@@ -101,7 +101,7 @@ impl Api {
         }
         let keys = request.keys.iter().map(|key| {
             key.parse::<DocumentId>().map_err(|error| {
-                let key = Escaped(key.get(..64).unwrap_or(key)).to_string();
+                let key = Escaped(shortened(key)).to_string();
                 ApiError::BadRequest(format!("the key {key} is no id of a document: {error}"))
             })
         });
@@ -216,7 +216,7 @@ impl Api {
                 message: String::new(),
             };
         }
-        let id = Escaped(id.get(..64).unwrap_or(id)).to_string();
+        let id = Escaped(shortened(id)).to_string();
         UnsubscribeResponse {
             ok: false,
             message: format!(

@@ -1,4 +1,4 @@
-//! Why a call is refused, and the answers of both protocols: the one place that makes them.
+//! Why a call is refused, and the answers of both protocols.
 //!
 //! Where Dapr has a code for the case, it is that of `pkg/api` of dapr/dapr 1.14. No text repeats a
 //! credential or a value.

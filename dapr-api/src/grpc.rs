@@ -4,13 +4,18 @@
 //! reader makes it send the newest values later, and costs nothing meanwhile. Nothing here decides what
 //! is sent.
 
-use std::{pin::pin, sync::Arc};
+use std::{
+    pin::pin,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use async_stream::stream;
 use axum::{Router, body::Body, extract::State, response::Response, routing::post};
 use futures_util::Stream;
 use http::Request;
 use prost::Message;
+use tokio::time::timeout;
 use tonic::{Status, server::Grpc};
 use tonic_prost::ProstCodec;
 use tower::service_fn;
@@ -25,6 +30,8 @@ use crate::{
 const SERVICE: &str = "/dapr.proto.runtime.v1.Dapr";
 /// Most bytes of a request: [`crate::api::MAX_KEYS`] keys fit.
 const MAX_REQUEST: usize = 256 << 10;
+/// Within which a call is complete: its message has arrived, and the first load is waited for.
+const REQUEST: Duration = Duration::from_secs(10);
 
 /// The routes of the methods.
 pub(crate) fn routes() -> Router<Api> {
@@ -49,25 +56,36 @@ where
 
 async fn get(State(api): State<Api>, request: Request<Body>) -> Response {
     let (head, body) = request.into_parts();
-    let admitted = async {
-        let caller = api.access().caller(&head).await?;
-        Ok::<_, ApiError>((Arc::new(caller), api.answers().place().await?))
-    };
-    let (caller, place) = match admitted.await {
-        Ok(admitted) => admitted,
+    let caller = match api.access().caller(&head).await {
+        Ok(caller) => Arc::new(caller),
         Err(refused) => return refused.answer(true),
     };
+    // Taken when the values are, so that neither a caller that is slow to ask nor the first load holds it.
+    let taken = Arc::new(OnceLock::new());
+    let place = Arc::clone(&taken);
     let method = service_fn(move |request: tonic::Request<KeysRequest>| {
-        let (api, caller) = (api.clone(), Arc::clone(&caller));
+        let (api, caller, place) = (api.clone(), Arc::clone(&caller), Arc::clone(&place));
         async move {
-            let selection = api.select(&caller, request.get_ref()).await;
-            let items = selection.and_then(|selection| api.values(&selection));
-            answered(items.map(|items| GetResponse { items }))
+            let values = async {
+                let selection = api.select(&caller, request.get_ref()).await?;
+                // One request is one call.
+                place.set(api.answers().place().await?).ok();
+                api.values(&selection)
+            };
+            answered(values.await.map(|items| GetResponse { items }))
         }
     });
     let request = Request::from_parts(head, body);
-    let answer = codec().unary(method, request).await;
-    place.hold(answer.map(Body::new))
+    let Ok(answer) = timeout(REQUEST, codec().unary(method, request)).await else {
+        let late =
+            ApiError::BadRequest("the message of the call did not arrive in time".to_owned());
+        return late.answer(true);
+    };
+    let answer = answer.map(Body::new);
+    match Arc::into_inner(taken).and_then(OnceLock::into_inner) {
+        Some(place) => place.hold(answer),
+        None => answer,
+    }
 }
 
 async fn subscribe(State(api): State<Api>, request: Request<Body>) -> Response {

@@ -1,6 +1,6 @@
 //! What a projection would change. Nothing is written, locked or run.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use replica::{Replica, SecretKeys};
 
@@ -51,15 +51,20 @@ pub async fn preview(
                 content,
                 has_secrets,
             } = file;
-            let before = base
-                .as_deref()
-                .and_then(|base| fs::read(base.join(&path)).ok());
+            let before = base.as_deref().map(|base| base.join(&path));
+            // The old text is shown too, and may have what the new one no longer has.
+            let had_secrets = before.as_deref().is_some_and(|before| {
+                fs::metadata(before).is_ok_and(|found| {
+                    found.permissions().mode() & 0o777 == config.access.secret_mode
+                })
+            });
+            let before = before.and_then(|before| fs::read(before).ok());
             if before.as_ref() != Some(&content) {
                 changes.push(FileChange {
                     path,
                     before,
                     after: Some(content),
-                    has_secrets,
+                    has_secrets: has_secrets || had_secrets,
                 });
             }
             Ok(())

@@ -9,7 +9,7 @@ use chrono::Utc;
 use state::Root;
 
 use crate::{
-    FilesState, Pace, Status,
+    FilesState, Pace, ReloadState, Status,
     attempt::Attempt,
     content::Source,
     pace::{Backoff, Gathered},
@@ -96,6 +96,7 @@ impl Progress {
         };
         // A process that was killed between the two has not notified the application.
         if has_reload && (is_new || is_first) {
+            self.status.reload = ReloadState::Pending;
             self.reload_at = Some(Instant::now());
             self.reload_retries.reset();
         }

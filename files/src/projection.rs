@@ -66,8 +66,9 @@ impl FileProjection {
     pub async fn once(&self, limit: Duration) -> Result<(), FilesError> {
         let mut progress = self.start()?;
         let view = until_current(&self.replica, limit).await?;
-        self.attempt(&mut progress, view.root()).await?;
+        let attempt = self.attempt(&mut progress, view.root()).await;
         self.report(&mut progress);
+        attempt?;
         if let Some(reload) = &self.config.reload {
             reload
                 .notify(&self.folder.link(), self.config.command_limit)

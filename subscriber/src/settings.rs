@@ -457,6 +457,11 @@ impl Options {
         );
         let limits = self.limits.check(&mut checks);
         let dapr_api = self.dapr_api.check(&mut checks);
+        if let (Some(Some(api)), Some(false)) = (&dapr_api, allow_plaintext_token) {
+            let has = |token: &str| !token.is_empty();
+            let (sidecar, app) = (has(&self.dapr_api_token), has(&self.app_api_token));
+            dapr_api::check_tokens(&mut checks, api, sidecar, app);
+        }
         if let (Some(Some(api)), Some(authenticator)) = (&dapr_api, &authenticator)
             && self.dapr_api_token.is_empty()
         {

@@ -41,7 +41,7 @@ import re
 import commits
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PRODUCT = ["contract", "state", "broker", "client", "service", "replica", "publisher", "subscriber", "files", "cli"]
+PRODUCT = ["contract", "state", "broker", "client", "service", "replica", "publisher", "subscriber", "files", "component", "dapr-api", "cli"]
 LIBRARIES = ["contract", "state", "broker", "client", "service", "replica"]
 HTTP = ["publisher/src/api", "subscriber/src/api", "service/src/http"]
 

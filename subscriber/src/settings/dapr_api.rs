@@ -106,6 +106,35 @@ impl DaprApiArgs {
     }
 }
 
+/// These addresses have no TLS, so a token that is sent there must stay on this host, unless the operator
+/// has allowed it.
+pub(super) fn check_tokens(
+    checks: &mut SettingChecks,
+    settings: &DaprApiSettings,
+    of_sidecar: bool,
+    of_app: bool,
+) {
+    let app = settings.app.as_ref().map(|app| (APP_URL, app, of_app));
+    let sidecar = [
+        (GRPC_ENDPOINT, &settings.sidecar_grpc, of_sidecar),
+        (HTTP_ENDPOINT, &settings.sidecar_http, of_sidecar),
+    ];
+    for (name, address, has_token) in sidecar.into_iter().chain(app) {
+        if has_token && !is_loopback(address) {
+            let what = format_args!(
+                "{address}: a token would be sent there in plain text; give an address of this host, or set \
+                 AURA_CONFIGURATION_ALLOW_PLAINTEXT_TOKEN=true where the network is trusted"
+            );
+            checks.error(name, what);
+        }
+    }
+}
+
+fn is_loopback(address: &Authority) -> bool {
+    let host = address.host().trim_matches(['[', ']']);
+    host == "localhost" || (host.parse::<std::net::IpAddr>()).is_ok_and(|ip| ip.is_loopback())
+}
+
 /// The address of a URL, else of a port of this host.
 fn endpoint(
     checks: &mut SettingChecks,

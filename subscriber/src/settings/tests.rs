@@ -282,6 +282,16 @@ fn the_api_of_dapr_is_off_until_it_has_an_address_and_never_passes_calls_to_itse
             "{flag}: {errors:?}"
         );
     }
+    // A token stays on this host.
+    let app = "--dapr-api-app-url=http://app:1";
+    api(&[app]).expect("no token is sent");
+    let errors = api(&[app, "--app-api-token=secret"]).expect_err("in plain text");
+    assert!(
+        errors.len() == 1 && errors[0].starts_with("AURA_CONFIGURATION_DAPR_API_APP_URL"),
+        "{errors:?}"
+    );
+    let allowed = "--allow-plaintext-token=true";
+    api(&[app, "--app-api-token=secret", allowed]).expect("it is allowed");
     let beyond = ["--dapr-api-listen=0.0.0.0:50100"];
     let errors = check(&beyond).expect_err("nobody is asked for a credential");
     assert!(
