@@ -203,8 +203,17 @@ impl PubSub {
             let text = format!("a bulk has at most {MAX_BULK} entries");
             return Err(invalid("entries", text));
         }
-        let mut failed_entries = Vec::new();
+        let mut failed_entries: Vec<FailedEntry> = Vec::new();
+        let mut unreachable = None;
         for entry in request.entries {
+            // Each would wait as long.
+            if let Some(error) = &unreachable {
+                failed_entries.push(FailedEntry {
+                    entry_id: entry.entry_id,
+                    error: String::clone(error),
+                });
+                continue;
+            }
             let mut metadata = request.metadata.clone();
             metadata.extend(entry.metadata);
             let single = PublishRequest {
@@ -214,6 +223,9 @@ impl PubSub {
                 metadata,
             };
             if let Err(refusal) = self.publish(single).await {
+                if refusal.code() == Code::Unavailable {
+                    unreachable = Some(refusal.message().to_owned());
+                }
                 failed_entries.push(FailedEntry {
                     entry_id: entry.entry_id,
                     error: refusal.message().to_owned(),

@@ -6,7 +6,7 @@
 use std::{
     fs::{self, Permissions},
     io,
-    os::unix::fs::{FileTypeExt, PermissionsExt},
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -52,6 +52,8 @@ pub struct Socket {
     listener: Option<UnixListener>,
     /// Its file.
     path: PathBuf,
+    /// Which file that was when it was made.
+    file: (u64, u64),
 }
 
 impl Socket {
@@ -85,9 +87,11 @@ impl Socket {
         let listener = UnixListener::bind(&path).map_err(failed("listen on", &path))?;
         fs::set_permissions(&path, Permissions::from_mode(mode))
             .map_err(failed("set the permissions of", &path))?;
+        let file = identity(&path).map_err(failed("read", &path))?;
         Ok(Self {
             listener: Some(listener),
             path,
+            file,
         })
     }
 
@@ -102,10 +106,18 @@ impl Socket {
     }
 }
 
+/// Device and number of a file.
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let found = fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
+}
+
 impl Drop for Socket {
     fn drop(&mut self) {
-        // Another start replaces what stays.
-        fs::remove_file(&self.path).ok();
+        // Another start replaces what stays. A file of another one is not removed.
+        if identity(&self.path).is_ok_and(|file| file == self.file) {
+            fs::remove_file(&self.path).ok();
+        }
     }
 }
 
@@ -124,7 +136,12 @@ mod tests {
         let second = Socket::open(&folder, "confcast", 0o600).await;
         let error = second.expect_err("in use").to_string();
         assert!(error.contains("another process listens"), "{error}");
+        // Somebody removed the file, and another one is there.
+        fs::remove_file(&path).expect("removed");
+        let third = Socket::open(&folder, "confcast", 0o600).await.expect("new");
         drop(first);
+        assert!(path.exists());
+        drop(third);
         assert!(!path.exists());
 
         // A killed process leaves the file: the standard library does not remove it.

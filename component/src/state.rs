@@ -174,6 +174,12 @@ impl StateStore {
     /// # Errors
     /// When the key, the value or the version is wrong, or a publisher refuses the write.
     pub(crate) async fn set(&self, name: &str, request: SetRequest) -> Result<Empty, Status> {
+        let written = self.write(name, request).await?;
+        self.applied([written]).await;
+        Ok(Empty {})
+    }
+
+    async fn write(&self, name: &str, request: SetRequest) -> Result<Written, Status> {
         let key = self.key(name, &request.key, &request.metadata)?;
         let value = value(&request)?;
         let expected = expected(request.etag.as_ref(), request.options)?;
@@ -182,8 +188,7 @@ impl StateStore {
             .publisher
             .put(document, value.as_str().as_bytes(), &expected, true);
         let revision = written.await.map_err(|error| refused(&error, &expected))?;
-        self.applied(&key.collection, revision).await;
-        Ok(Empty {})
+        Ok((key.collection, revision))
     }
 
     /// `Delete`. A key without a value is no error, unless a version was expected.
@@ -191,6 +196,12 @@ impl StateStore {
     /// # Errors
     /// As [`StateStore::set`].
     pub(crate) async fn delete(&self, name: &str, request: DeleteRequest) -> Result<Empty, Status> {
+        let written = self.remove(name, request).await?;
+        self.applied(written).await;
+        Ok(Empty {})
+    }
+
+    async fn remove(&self, name: &str, request: DeleteRequest) -> Result<Option<Written>, Status> {
         let key = self.key(name, &request.key, &request.metadata)?;
         // The first writer wins over nobody where nothing is created.
         let expected = match request.etag {
@@ -199,10 +210,7 @@ impl StateStore {
         };
         let deleted = (self.publisher).delete((&key.collection, &key.id), &expected);
         let deleted = deleted.await.map_err(|error| refused(&error, &expected))?;
-        if let Some(revision) = deleted {
-            self.applied(&key.collection, revision).await;
-        }
-        Ok(Empty {})
+        Ok(deleted.map(|revision| (key.collection, revision)))
     }
 
     /// `BulkSet`: each key on its own, in their order.
@@ -215,12 +223,17 @@ impl StateStore {
         request: BulkSetRequest,
     ) -> Result<Empty, Status> {
         check_number(request.items.len())?;
-        let mut refusals = Refusals::default();
+        let (mut bulk, mut written) = (Refusals::default(), Vec::new());
         for item in request.items {
             let key = item.key.clone();
-            refusals.note(key, self.set(name, item).await);
+            let Some(result) = bulk.unless_unreachable(self.write(name, item)).await else {
+                bulk.keys.push(key);
+                continue;
+            };
+            written.extend(bulk.note(key, result));
         }
-        refusals.result()
+        self.applied(written).await;
+        bulk.result()
     }
 
     /// `BulkDelete`, as [`StateStore::bulk_set`].
@@ -233,12 +246,17 @@ impl StateStore {
         request: BulkDeleteRequest,
     ) -> Result<Empty, Status> {
         check_number(request.items.len())?;
-        let mut refusals = Refusals::default();
+        let (mut bulk, mut written) = (Refusals::default(), Vec::new());
         for item in request.items {
             let key = item.key.clone();
-            refusals.note(key, self.delete(name, item).await);
+            let Some(result) = bulk.unless_unreachable(self.remove(name, item)).await else {
+                bulk.keys.push(key);
+                continue;
+            };
+            written.extend(bulk.note(key, result).flatten());
         }
-        refusals.result()
+        self.applied(written).await;
+        bulk.result()
     }
 
     /// `Transact`: all operations or none.
@@ -252,9 +270,8 @@ impl StateStore {
     ) -> Result<Empty, Status> {
         let set =
             transaction::Transaction::read(request, |key, metadata| self.key(name, key, metadata))?;
-        for (collection, revision) in set.write(&self.publisher, &self.replica).await? {
-            self.applied(&collection, revision).await;
-        }
+        let written = set.write(&self.publisher, &self.replica).await?;
+        self.applied(written).await;
         Ok(Empty {})
     }
 
@@ -266,29 +283,55 @@ impl StateStore {
     }
 
     /// Waits until the replica has what was written. A replica that is late delays no writer for long.
-    async fn applied(&self, collection: &CollectionName, revision: Revision) {
+    /// One deadline is for all.
+    async fn applied(&self, written: impl IntoIterator<Item = Written>) {
         let deadline = Instant::now() + APPLY_DEADLINE;
-        let waited = self
-            .replica
-            .wait_for_revision(collection, revision, deadline);
-        if let Err(late) = waited.await {
-            tracing::debug!(%collection, revision, "a write is answered before the replica has it: {late}");
+        let mut newest = HashMap::new();
+        for (collection, revision) in written {
+            let last = newest.entry(collection).or_insert(revision);
+            *last = revision.max(*last);
+        }
+        for (collection, revision) in newest {
+            let waited = self
+                .replica
+                .wait_for_revision(&collection, revision, deadline);
+            if let Err(late) = waited.await {
+                tracing::debug!(%collection, revision, "a write is answered before the replica has it: {late}");
+            }
         }
     }
 }
+
+/// The collection of a write, and its revision.
+type Written = (CollectionName, Revision);
 
 /// The refusals of the items of a bulk.
 #[derive(Default)]
 struct Refusals {
     first: Option<Status>,
+    last: Option<Status>,
     keys: Vec<String>,
 }
 
 impl Refusals {
-    fn note(&mut self, key: String, result: Result<Empty, Status>) {
-        if let Err(refusal) = result {
-            self.first.get_or_insert(refusal);
-            self.keys.push(key);
+    /// Tries an item; `None` after one for which no publisher could be reached: each would wait as long.
+    async fn unless_unreachable<T>(&self, attempt: impl Future<Output = T>) -> Option<T> {
+        let is_unreachable = |refusal: &Status| refusal.code() == Code::Unavailable;
+        match self.last.as_ref().is_some_and(is_unreachable) {
+            true => None,
+            false => Some(attempt.await),
+        }
+    }
+
+    fn note<T>(&mut self, key: String, result: Result<T, Status>) -> Option<T> {
+        match result {
+            Ok(written) => Some(written),
+            Err(refusal) => {
+                self.first.get_or_insert_with(|| refusal.clone());
+                self.last = Some(refusal);
+                self.keys.push(key);
+                None
+            }
         }
     }
 

@@ -158,6 +158,13 @@ impl hyper::body::Body for Pieces {
         let length = rest.data.len().min(PIECE);
         Poll::Ready(Some(Ok(Frame::data(rest.data.split_to(length)))))
     }
+
+    /// A refusal of gRPC is its head alone. Clients do not take it with an empty body.
+    fn is_end_stream(&self) -> bool {
+        let rest = lock(&self.0);
+        let is_ended = |rest: &Rest| rest.data.is_empty() && rest.body.is_end_stream();
+        rest.as_ref().is_some_and(is_ended)
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -304,32 +304,38 @@ fn values(sending: &mut Sending) -> Batch {
     } = sending;
     let mut batch = Batch::new();
     let mut bytes = 0;
+    // Whether it has room: a document alone may be longer than a batch.
     let mut add = |id: &DocumentId, document: Option<&Document>| {
         let item = match document {
             Some(document) => item(document, *epoch, *state),
-            // When exactly it was deleted is not known any more.
-            None => deletion(held.watermark(), *epoch, *state),
+            // When exactly it was deleted is not known any more, and not before what was sent of it.
+            None => deletion(held.known(), *epoch, *state),
         };
+        let is_full = bytes + item.value.len() > BATCH_BYTES || batch.len() >= BATCH_ITEMS;
+        if is_full && !batch.is_empty() {
+            return false;
+        }
         bytes += item.value.len();
         batch.insert(id.clone(), item);
-        bytes < BATCH_BYTES && batch.len() < BATCH_ITEMS
+        true
     };
     match step {
         Step::Changes(..) => {}
         Step::AllAfter(after) => {
             let from = after.clone();
             for document in held.documents_after(from.as_ref()) {
-                *after = Some(document.id().clone());
                 if !add(document.id(), Some(document)) {
                     break;
                 }
+                *after = Some(document.id().clone());
             }
         }
         Step::Each(ids) => {
-            for id in ids {
-                if !add(&id, held.get(&id)) {
+            while let Some(id) = ids.as_slice().first() {
+                if !add(id, held.get(id)) {
                     break;
                 }
+                ids.next();
             }
         }
     }

@@ -33,6 +33,7 @@ pub(crate) async fn attempt(
     // Also what cannot be read: another look would else begin another attempt.
     *last = source.as_ref().ok().cloned();
     let source = source?;
+    let has_secrets = keys.is_some();
     let (writing, root) = (Arc::clone(folder), root.clone());
     let limits = config.limits;
     let (generation, files) = blocking(move || {
@@ -55,7 +56,10 @@ pub(crate) async fn attempt(
         let checked = check.run(generation.path(), config.command_limit);
         checked.await.map_err(|failure| FilesError::Check {
             command: check.to_string(),
-            failure,
+            failure: match has_secrets {
+                true => failure.without_output(),
+                false => failure,
+            },
         })?;
     }
     let collecting = Arc::clone(folder);

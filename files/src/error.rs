@@ -71,6 +71,16 @@ pub enum FilesError {
         "{0}: two documents or templates have this file; on this file system case does not count"
     )]
     SameFile(String),
+    /// With an owner of the files, the folder must be out of reach of that user.
+    #[error(
+        "{}: with --owner the folder must belong to the user of this process and be writable by nobody \
+         else, because its names could be replaced while files are written: remove it, or name another one",
+        .0.display()
+    )]
+    NotOwn(PathBuf),
+    /// No number is left for the next generation.
+    #[error("{}: a folder in it has the highest number: remove it", .0.display())]
+    NoNumber(PathBuf),
     /// The check refused the generation, or could not run.
     #[error("the check `{command}` {failure}")]
     Check {
@@ -110,6 +120,19 @@ pub enum CommandFailure {
 #[derive(Debug, Default)]
 pub struct Output(pub(crate) String);
 
+impl CommandFailure {
+    /// The same without the output: files that the command reads have secrets.
+    pub(crate) fn without_output(self) -> Self {
+        let withheld =
+            || Output("its output is not shown, because files may have secrets".to_owned());
+        match self {
+            Self::Start(error) => Self::Start(error),
+            Self::Late(after, _output) => Self::Late(after, withheld()),
+            Self::Status(status, _output) => Self::Status(status, withheld()),
+        }
+    }
+}
+
 impl std::fmt::Display for Output {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0.trim() {
@@ -123,7 +146,12 @@ impl FilesError {
     /// Whether another attempt with the same documents may succeed.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
-            Self::Io { .. } | Self::Locked(_) | Self::NoLink(_) | Self::Check { .. } => true,
+            Self::Io { .. }
+            | Self::Locked(_)
+            | Self::NoLink(_)
+            | Self::NotOwn(_)
+            | Self::NoNumber(_)
+            | Self::Check { .. } => true,
             Self::Template { .. }
             | Self::Templates { .. }
             | Self::Secret { .. }
@@ -138,7 +166,11 @@ impl FilesError {
     /// A word for programs.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
-            Self::Io { .. } | Self::Locked(_) | Self::NoLink(_) => "disk",
+            Self::Io { .. }
+            | Self::Locked(_)
+            | Self::NoLink(_)
+            | Self::NotOwn(_)
+            | Self::NoNumber(_) => "disk",
             Self::Template { .. } | Self::Templates { .. } => "template",
             Self::Secret { .. } => "secret",
             Self::TooLong { .. } | Self::TooMany(_) => "limit",

@@ -7,7 +7,7 @@
 use std::{
     fs::{self, DirBuilder, File, Permissions, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown, symlink},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown, symlink},
     path::{Path, PathBuf},
 };
 
@@ -58,23 +58,31 @@ impl Folder {
     /// # Errors
     /// When it cannot be written to, another process has it, or `current` is something else.
     pub(crate) fn open(path: &Path, access: Access) -> Result<Self, FilesError> {
-        let mode = access.folder_mode();
+        // The owner of the files is a user that could replace what this process writes, so both folders stay
+        // those of the process. Each generation has its own mode below them.
+        let mode = match access.owner {
+            Some(_) => access.folder_mode() | 0o011,
+            None => access.folder_mode(),
+        };
         let make = |path: &Path| {
             let is_new = !path.exists();
             let mut builder = DirBuilder::new();
-            let made = builder.recursive(true).mode(mode).create(path);
-            made.and_then(|()| {
-                if is_new {
-                    access.apply(path, mode)
-                } else {
-                    Ok(())
-                }
-            })
-            .map_err(at_path(path))
+            builder.recursive(true).mode(mode).create(path)?;
+            if is_new {
+                // Whatever the mask of the process is.
+                fs::set_permissions(path, Permissions::from_mode(mode))?;
+            }
+            Ok(())
         };
-        make(path)?;
+        make(path).map_err(at_path(path))?;
         let path = path.canonicalize().map_err(at_path(path))?;
-        make(&path.join(GENERATIONS))?;
+        let generations = path.join(GENERATIONS);
+        make(&generations).map_err(at_path(&generations))?;
+        if access.owner.is_some() {
+            for folder in [&path, &generations] {
+                ensure_own(folder)?;
+            }
+        }
         let lock_path = path.join(LOCK);
         let lock = File::options()
             .create(true)
@@ -117,7 +125,8 @@ impl Folder {
     pub(crate) fn next(&self) -> Result<u64, FilesError> {
         self.remove_parts()?;
         let newest = self.numbers()?.into_iter().chain(self.current()?).max();
-        Ok(newest.unwrap_or_default() + 1)
+        let next = newest.unwrap_or_default().checked_add(1);
+        next.ok_or_else(|| FilesError::NoNumber(self.path.join(GENERATIONS)))
     }
 
     /// Makes a whole generation the current one, in one step.
@@ -158,7 +167,14 @@ impl Folder {
         for name in self.names()? {
             if name.strip_suffix(PART).and_then(number_of).is_some() {
                 let path = self.path.join(GENERATIONS).join(name);
-                fs::remove_dir_all(&path).map_err(at_path(&path))?;
+                let removed = match fs::remove_dir_all(&path) {
+                    // Not one of ours.
+                    Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                        fs::remove_file(&path)
+                    }
+                    removed => removed,
+                };
+                removed.map_err(at_path(&path))?;
             }
         }
         Ok(())
@@ -176,6 +192,18 @@ impl Folder {
         let entries = entries.map_err(at_path(path))?;
         let names = entries.into_iter().map(|entry| entry.file_name());
         Ok(names.filter_map(|name| name.into_string().ok()).collect())
+    }
+}
+
+/// A folder in which nobody but this process can replace names.
+fn ensure_own(folder: &Path) -> Result<(), FilesError> {
+    let found = fs::symlink_metadata(folder).map_err(at_path(folder))?;
+    let is_own = found.is_dir()
+        && found.uid() == rustix::process::geteuid().as_raw()
+        && found.mode() & 0o022 == 0;
+    match is_own {
+        true => Ok(()),
+        false => Err(FilesError::NotOwn(folder.to_owned())),
     }
 }
 

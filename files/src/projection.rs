@@ -71,7 +71,11 @@ impl FileProjection {
         attempt?;
         if let Some(reload) = &self.config.reload {
             reload
-                .notify(&self.folder.link(), self.config.command_limit)
+                .notify(
+                    &self.folder.link(),
+                    self.config.command_limit,
+                    self.keys.is_some(),
+                )
                 .await?;
             progress.status.reload = ReloadState::Done;
             self.report(&mut progress);
@@ -214,7 +218,10 @@ impl FileProjection {
             return;
         };
         let link = self.folder.link();
-        match reload.notify(&link, self.config.command_limit).await {
+        match reload
+            .notify(&link, self.config.command_limit, self.keys.is_some())
+            .await
+        {
             Ok(()) => {
                 progress.reload_retries.reset();
                 progress.status.reload = ReloadState::Done;

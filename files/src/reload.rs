@@ -67,7 +67,8 @@ impl SignalName {
 }
 
 impl Reload {
-    /// Notifies the application; `link` stands for `{dir}`.
+    /// Notifies the application; `link` stands for `{dir}`. What a command prints is shown unless files
+    /// have secrets.
     ///
     /// # Errors
     /// When the process does not run, may not be signalled, or the command fails.
@@ -75,10 +76,15 @@ impl Reload {
         &self,
         link: &std::path::Path,
         limit: Duration,
+        has_secrets: bool,
     ) -> Result<(), FilesError> {
         match self {
             Self::Signal(name, file) => signal(*name, file).map_err(FilesError::Reload),
             Self::Command(command) => command.run(link, limit).await.map_err(|failure| {
+                let failure = match has_secrets {
+                    true => failure.without_output(),
+                    false => failure,
+                };
                 FilesError::Reload(format!("the command `{command}` {failure}"))
             }),
         }

@@ -168,3 +168,40 @@ fn two_names_never_become_one_file() {
     drop(generation);
     assert_eq!(entries(&home.path().join(".generations")), [""; 0]);
 }
+
+/// A user that can replace names in the folder would be given files of this process by a link.
+#[test]
+fn with_an_owner_the_folder_is_out_of_reach_of_others() {
+    let home = tempfile::tempdir().expect("a folder");
+    let path = home.path().join("new");
+    let own = fs::metadata(home.path()).expect("a folder");
+    let access = Access {
+        mode: 0o640,
+        secret_mode: 0o600,
+        owner: Some((own.uid(), own.gid())),
+    };
+    let refused = |path: &Path| match Folder::open(path, access) {
+        Err(error) => error.to_string().contains("with --owner"),
+        Ok(_folder) => false,
+    };
+    drop(Folder::open(&path, access).expect("made by this process"));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o775)).expect("set");
+    assert!(refused(&path), "a group may replace names");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("set");
+    let generations = path.join(".generations");
+    fs::rename(&generations, path.join("elsewhere")).expect("renamed");
+    symlink("elsewhere", &generations).expect("a link");
+    assert!(refused(&path), "the generations are elsewhere");
+}
+
+#[test]
+fn what_is_no_generation_is_in_nobodys_way() {
+    let home = tempfile::tempdir().expect("a folder");
+    let folder = open(home.path());
+    let generations = home.path().join(".generations");
+    fs::write(generations.join("0000000009.part"), "a file").expect("written");
+    assert!(publish(&folder, &[file("a", "1")]));
+    fs::create_dir(generations.join(u64::MAX.to_string())).expect("made");
+    let error = Generation::begin(&folder).err().expect("no number is left");
+    assert!(error.to_string().contains("highest number"), "{error}");
+}

@@ -28,8 +28,8 @@ pub(super) struct DaprApiArgs {
     #[arg(long, env = APP_URL, value_name = "URL", default_value = "", hide_default_value = true)]
     dapr_api_app_url: String,
 
-    /// Address of the gRPC API of the sidecar, `http://HOST:PORT`, for what is passed on to it. [default:
-    /// this host and `DAPR_GRPC_PORT`]
+    /// Address of the gRPC API of the sidecar, `http://HOST:PORT`, for what is passed on to it. Without
+    /// one it is this host and `DAPR_GRPC_PORT`.
     #[arg(long, env = GRPC_ENDPOINT, value_name = "URL", default_value = "", hide_default_value = true)]
     dapr_grpc_endpoint: String,
 
@@ -37,8 +37,8 @@ pub(super) struct DaprApiArgs {
     #[arg(long, env = GRPC_PORT.0, value_name = "PORT", default_value = GRPC_PORT.1)]
     dapr_grpc_port: String,
 
-    /// Address of the HTTP API of the sidecar, `http://HOST:PORT`, for what is passed on to it. [default:
-    /// this host and `DAPR_HTTP_PORT`]
+    /// Address of the HTTP API of the sidecar, `http://HOST:PORT`, for what is passed on to it. Without
+    /// one it is this host and `DAPR_HTTP_PORT`.
     #[arg(long, env = HTTP_ENDPOINT, value_name = "URL", default_value = "", hide_default_value = true)]
     dapr_http_endpoint: String,
 

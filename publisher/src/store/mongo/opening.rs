@@ -99,13 +99,16 @@ impl Mongo {
     pub(in crate::store) async fn until_open(&self) -> anyhow::Result<()> {
         let start = Instant::now();
         let mut reported = None::<Instant>;
+        let mut said_to_a_person = false;
         while let Err(reason) = self.opened() {
-            if reported.is_none_or(|reported| reported.elapsed() >= REPORT) {
+            let needs_a_person = reason
+                .downcast_ref::<NotOpenError>()
+                .is_some_and(|reason| reason.needs_a_person);
+            let is_news = needs_a_person && !said_to_a_person;
+            if is_news || reported.is_none_or(|reported| reported.elapsed() >= REPORT) {
                 reported = Some(Instant::now());
+                said_to_a_person |= needs_a_person;
                 let waiting_seconds = start.elapsed().as_secs();
-                let needs_a_person = reason
-                    .downcast_ref::<NotOpenError>()
-                    .is_some_and(|reason| reason.needs_a_person);
                 let line = format!(
                     "the publisher is not ready and waits for MongoDB, requests are answered 503: \
                      {reason:#}"
