@@ -202,6 +202,6 @@ fn what_is_no_generation_is_in_nobodys_way() {
     fs::write(generations.join("0000000009.part"), "a file").expect("written");
     assert!(publish(&folder, &[file("a", "1")]));
     fs::create_dir(generations.join(u64::MAX.to_string())).expect("made");
-    let error = Generation::begin(&folder).err().expect("no number is left");
+    let error = Generation::begin(&folder).expect_err("no number is left");
     assert!(error.to_string().contains("highest number"), "{error}");
 }
