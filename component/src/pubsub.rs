@@ -13,7 +13,7 @@ use futures_util::{
     Stream, StreamExt,
     stream::{self, BoxStream},
 };
-use replica::{Follow, Replica};
+use replica::Replica;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout},
@@ -28,7 +28,7 @@ use crate::{
         PullResponse,
     },
     publisher::Publisher,
-    status::{invalid, of_client, of_field},
+    status::{check_bulk, invalid, of_client, require_followed},
 };
 
 use self::{
@@ -46,8 +46,6 @@ mod reader;
 
 /// Most subscriptions at the same time.
 const MAX_SUBSCRIPTIONS: usize = 256;
-/// Most messages of one bulk.
-const MAX_BULK: usize = 1_000;
 /// Characters of the text of a subscriber that a log line shows.
 const MAX_TEXT: usize = 200;
 /// How long a sidecar may take to name its topic.
@@ -105,19 +103,13 @@ impl PubSub {
     /// # Errors
     /// When the replica does not follow it.
     fn collection(&self, topic: &str) -> Result<CollectionName, Status> {
-        let config = self.replica.config();
         let name: CollectionName = topic
             .parse()
             .map_err(|error| invalid("topic", format!("topic: {error}")))?;
-        // One that publishers may serve later is awaited.
-        if config.follow == Follow::Served || config.collections.contains(&name) {
-            return Ok(name);
-        }
-        let text = format!(
-            "topic {name} is no collection that this component follows: add it to \
-             AURA_CONFIGURATION_COLLECTIONS of the component, and restart it and the sidecar"
-        );
-        Err(of_field(Code::NotFound, "topic", text))
+        require_followed(self.replica.config(), &name, "topic", || {
+            format!("topic {name} is no collection that this component follows")
+        })?;
+        Ok(name)
     }
 
     /// `PullMessages`: the messages of a topic until the sidecar ends the stream.
@@ -199,10 +191,7 @@ impl PubSub {
         &self,
         request: BulkPublishRequest,
     ) -> Result<BulkPublishResponse, Status> {
-        if request.entries.len() > MAX_BULK {
-            let text = format!("a bulk has at most {MAX_BULK} entries");
-            return Err(invalid("entries", text));
-        }
+        check_bulk("entries", request.entries.len())?;
         let mut failed_entries: Vec<FailedEntry> = Vec::new();
         let mut unreachable = None;
         for entry in request.entries {

@@ -24,7 +24,7 @@ use crate::{
         TransactRequest,
     },
     publisher::Publisher,
-    status::{invalid, of_client, of_field},
+    status::{check_bulk, of_client, of_field},
 };
 
 use self::{
@@ -36,8 +36,6 @@ mod conditions;
 pub(crate) mod key;
 mod transaction;
 
-/// Most items of one bulk.
-const MAX_BULK: usize = 1_000;
 /// Bytes of all values of one answer: a sidecar takes 4 MiB.
 const MAX_VALUES: usize = 3 << 20;
 /// How long the answer to a write waits for the replica.
@@ -143,7 +141,7 @@ impl StateStore {
         name: &str,
         request: BulkGetRequest,
     ) -> Result<BulkGetResponse, Status> {
-        check_number(request.items.len())?;
+        check_bulk("items", request.items.len())?;
         let mut items = Vec::with_capacity(request.items.len());
         let mut bytes = 0;
         for asked in request.items {
@@ -222,7 +220,7 @@ impl StateStore {
         name: &str,
         request: BulkSetRequest,
     ) -> Result<Empty, Status> {
-        check_number(request.items.len())?;
+        check_bulk("items", request.items.len())?;
         let (mut bulk, mut written) = (Refusals::default(), Vec::new());
         for item in request.items {
             let key = item.key.clone();
@@ -245,7 +243,7 @@ impl StateStore {
         name: &str,
         request: BulkDeleteRequest,
     ) -> Result<Empty, Status> {
-        check_number(request.items.len())?;
+        check_bulk("items", request.items.len())?;
         let (mut bulk, mut written) = (Refusals::default(), Vec::new());
         for item in request.items {
             let key = item.key.clone();
@@ -351,14 +349,4 @@ impl Refusals {
             first.details().to_vec().into(),
         ))
     }
-}
-
-fn check_number(number: usize) -> Result<(), Status> {
-    if number <= MAX_BULK {
-        return Ok(());
-    }
-    Err(invalid(
-        "items",
-        format!("a bulk has at most {MAX_BULK} items"),
-    ))
 }

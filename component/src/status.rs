@@ -4,11 +4,14 @@
 //! the client name a publisher by host and port.
 
 use client::ClientError;
-use contract::ProblemKind;
+use contract::{CollectionName, ProblemKind};
 use prost::Message;
 use prost_types::Any;
+use replica::{Config, Follow};
 use tonic::{Code, Status};
 
+/// Most parts of one bulk.
+const MAX_BULK: usize = 1_000;
 /// The field by which a sidecar recognises an error of a version.
 pub(crate) const ETAG: &str = "etag";
 
@@ -66,6 +69,41 @@ pub(crate) fn shortened(text: &str) -> String {
 /// What the caller sent is wrong.
 pub(crate) fn invalid(field: &str, text: impl Into<String>) -> Status {
     of_field(Code::InvalidArgument, field, text)
+}
+
+/// The refusal of a bulk that is too long; `field` has its parts.
+///
+/// # Errors
+/// When there are more than [`MAX_BULK`].
+pub(crate) fn check_bulk(field: &str, number: usize) -> Result<(), Status> {
+    match number <= MAX_BULK {
+        true => Ok(()),
+        false => Err(invalid(
+            field,
+            format!("a bulk has at most {MAX_BULK} {field}"),
+        )),
+    }
+}
+
+/// The refusal of a collection that the replica does not follow. One that publishers may serve later is
+/// awaited. `what` says it in the words of the call.
+///
+/// # Errors
+/// When the settings name other collections.
+pub(crate) fn require_followed(
+    config: &Config,
+    collection: &CollectionName,
+    field: &str,
+    what: impl FnOnce() -> String,
+) -> Result<(), Status> {
+    if config.follow == Follow::Served || config.collections.contains(collection) {
+        return Ok(());
+    }
+    let text = format!(
+        "{}: add it to AURA_CONFIGURATION_COLLECTIONS of the component, and restart it and the sidecar",
+        what()
+    );
+    Err(of_field(Code::NotFound, field, text))
 }
 
 /// What a publisher, or the way to it, answered to a write.

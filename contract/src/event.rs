@@ -261,6 +261,11 @@ pub fn event_id_at(collection: &CollectionName, epoch: Epoch, revision: Revision
     format!("{collection}:{epoch}:{revision}")
 }
 
+/// The value of [`SEQUENCE`] for a revision.
+pub fn sequence(revision: Revision) -> String {
+    format!("{revision:020}")
+}
+
 /// Reads an object and keeps its members that are texts. Every other value is an empty map.
 pub(crate) fn texts_alone<'de, D: Deserializer<'de>>(
     deserializer: D,

@@ -87,7 +87,7 @@ impl Event {
             subject: data.id.as_str(),
             time: now,
             datacontenttype: JSON,
-            sequence: data.revision.map(|revision| format!("{revision:020}")),
+            sequence: data.revision.map(event::sequence),
             partitionkey: data.id.as_str(),
             topic: data.collection.as_str(),
             pubsubname: pubsub,

@@ -7,10 +7,10 @@
 use std::collections::HashMap;
 
 use contract::{CollectionName, DocumentId};
-use replica::{Config, Follow};
-use tonic::{Code, Status};
+use replica::Config;
+use tonic::Status;
 
-use crate::status::{invalid, of_field, shortened};
+use crate::status::{invalid, require_followed, shortened};
 
 /// The metadata that names a collection, of a call and of a component file.
 pub(crate) const COLLECTION: &str = "collection";
@@ -56,13 +56,9 @@ impl Key {
                 invalid(COLLECTION, text)
             })?,
         };
-        if config.follow == Follow::Named && !config.collections.contains(&collection) {
-            let text = format!(
-                "collection {collection} is not followed by this component: add it to \
-                 AURA_CONFIGURATION_COLLECTIONS of the component, and restart it and the sidecar"
-            );
-            return Err(of_field(Code::NotFound, COLLECTION, text));
-        }
+        require_followed(config, &collection, COLLECTION, || {
+            format!("collection {collection} is not followed by this component")
+        })?;
         Ok(Self { collection, id })
     }
 }

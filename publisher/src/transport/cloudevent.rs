@@ -144,7 +144,7 @@ impl EventEncoder {
                 time: change.time,
                 datacontenttype: JSON,
                 dataschema: schema.as_ref().map(|schema| schema.urn.as_str()),
-                sequence: format!("{:020}", change.revision),
+                sequence: event::sequence(change.revision),
                 partitionkey: change.id.as_str(),
                 correlationid: change.context.correlation_id(),
                 traceparent: change.context.traceparent(),
