@@ -5,7 +5,7 @@
 //! answers when the write is durable, and a subscriber of its own process. Theirs is a Redis without a disk,
 //! which tells the sidecar of each key by keyspace events; the sidecar then reads the value.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use contract::status::ReplicaStatus;
@@ -94,6 +94,25 @@ impl Client {
         Ok(Self(updates))
     }
 
+    /// Writes the value of this number. How long it took until the client has it, and until the write was
+    /// answered.
+    async fn time(
+        &mut self,
+        number: u64,
+        write: impl Future<Output = anyhow::Result<()>>,
+    ) -> anyhow::Result<[Duration; 2]> {
+        let mark = mark(number);
+        let sent = Instant::now();
+        let answered = async {
+            write.await?;
+            anyhow::Ok(Instant::now())
+        };
+        let all = async { try_join!(answered, self.until(&mark)) };
+        let all = timeout(TIMEOUT, all).await;
+        let (answered, has) = all.context("a write did not arrive")??;
+        Ok([has - sent, answered - sent])
+    }
+
     /// The time when it had a value that contains a text.
     async fn until(&mut self, text: &str) -> anyhow::Result<Instant> {
         loop {
@@ -157,17 +176,13 @@ impl Ours {
         for _each in 0..writes {
             self.number += 1;
             let value = value(self.number, BYTES);
-            let mark = mark(self.number);
-            let sent = Instant::now();
-            let written = async {
+            let write = async {
                 api.put(FREE, &id(0), &value).await?.expect(200)?;
-                anyhow::Ok(Instant::now())
+                Ok(())
             };
-            let all = async { try_join!(written, self.client.until(&mark)) };
-            let all = timeout(TIMEOUT, all).await;
-            let (answer, has) = all.context("a write did not arrive")??;
-            durations.add(has - sent);
-            answers.add(answer - sent);
+            let [has, answer] = self.client.time(self.number, write).await?;
+            durations.add(has);
+            answers.add(answer);
         }
         Ok([durations, answers])
     }
@@ -230,18 +245,14 @@ impl Theirs {
         for _each in 0..writes {
             self.number += 1;
             let text = format!("{}||{}", value(self.number, BYTES), self.number);
-            let mark = mark(self.number);
             let key = id(0);
-            let sent = Instant::now();
-            let written = async {
+            let write = async {
                 redis.command(&["SET", &key, &text]).await?;
-                anyhow::Ok(Instant::now())
+                Ok(())
             };
-            let all = async { try_join!(written, self.client.until(&mark)) };
-            let all = timeout(TIMEOUT, all).await;
-            let (answer, has) = all.context("a write did not arrive")??;
-            durations.add(has - sent);
-            answers.add(answer - sent);
+            let [has, answer] = self.client.time(self.number, write).await?;
+            durations.add(has);
+            answers.add(answer);
         }
         Ok([durations, answers])
     }

@@ -18,15 +18,8 @@ use axum::body::Body;
 use bytes::Bytes;
 use contract::sidecar::TOKEN_HEADER;
 use futures_util::future::BoxFuture;
-use http::{
-    HeaderValue, Method, Request, StatusCode,
-    header::CONTENT_TYPE,
-    uri::{Authority, PathAndQuery, Scheme, Uri},
-};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
+use http::{HeaderValue, Method, Request, StatusCode, header::CONTENT_TYPE, uri::Authority};
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::{
     sync::mpsc,
@@ -38,6 +31,7 @@ use crate::{
     access::Caller,
     api::{Api, Subscription},
     error::ApiError,
+    forward::{http_client, target},
     message::{Item, Items, KeysRequest, Update},
 };
 
@@ -80,14 +74,9 @@ impl Callbacks {
         token: Option<HeaderValue>,
         tasks: mpsc::Sender<Task>,
     ) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(Duration::from_secs(5)));
-        connector.set_nodelay(true);
-        let mut client = Client::builder(TokioExecutor::new());
-        client.pool_timer(TokioTimer::new());
         Self {
             app: Arc::new(App {
-                client: client.build(connector),
+                client: http_client(),
                 authority,
                 token,
             }),
@@ -212,11 +201,7 @@ impl App {
     ) -> Result<StatusCode, hyper_util::client::legacy::Error> {
         let mut request = Request::new(Body::from(body));
         *request.method_mut() = Method::POST;
-        let mut target = Uri::default().into_parts();
-        target.scheme = Some(Scheme::HTTP);
-        target.authority = Some(self.authority.clone());
-        target.path_and_query = path.parse::<PathAndQuery>().ok();
-        *request.uri_mut() = Uri::from_parts(target).unwrap_or_default();
+        *request.uri_mut() = target(&self.authority, path.parse().ok());
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(token) = &self.token {

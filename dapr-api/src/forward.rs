@@ -13,14 +13,14 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::{self as client, Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
 use service::runtime::log_rate::LogRate;
 
 use crate::error::ApiError;
 
-/// How long connecting to the sidecar may take.
+/// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(5);
 /// A connection is asked for a sign of life at this interval,
 const PING: Duration = Duration::from_secs(20);
@@ -37,6 +37,34 @@ const OF_CONNECTION: [HeaderName; 5] = [
     UPGRADE,
 ];
 
+/// A client of HTTP/1.1, for an address of this API.
+pub(crate) fn http_client() -> Client<HttpConnector, Body> {
+    builder().build(connector())
+}
+
+fn builder() -> client::Builder {
+    let mut builder = Client::builder(TokioExecutor::new());
+    builder.pool_timer(TokioTimer::new());
+    builder
+}
+
+fn connector() -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.set_connect_timeout(Some(CONNECT));
+    connector.set_nodelay(true);
+    connector
+}
+
+/// The URL of a path at an address; of `/` without a path.
+pub(crate) fn target(authority: &Authority, path: Option<PathAndQuery>) -> Uri {
+    let mut target = Uri::default().into_parts();
+    target.scheme = Some(Scheme::HTTP);
+    target.authority = Some(authority.clone());
+    target.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    // All three parts are there, so it is valid.
+    Uri::from_parts(target).unwrap_or_default()
+}
+
 /// The sidecar that gets the other calls.
 pub(crate) struct Sidecar {
     grpc: (Client<HttpConnector, Body>, Authority),
@@ -46,25 +74,16 @@ pub(crate) struct Sidecar {
 impl Sidecar {
     /// The sidecar at these addresses. Nothing is connected yet.
     pub(crate) fn new(grpc: Authority, http: Authority) -> Self {
-        let connector = || {
-            let mut connector = HttpConnector::new();
-            connector.set_connect_timeout(Some(CONNECT));
-            connector.set_nodelay(true);
-            connector
-        };
-        let mut client = Client::builder(TokioExecutor::new());
-        client
+        let mut over_grpc = builder();
+        over_grpc
             .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new());
-        let over_http = client.build(connector());
-        client
             .http2_only(true)
             .http2_keep_alive_interval(PING)
             .http2_keep_alive_timeout(PONG)
             .http2_adaptive_window(true);
         Self {
-            grpc: (client.build(connector()), grpc),
-            http: (over_http, http),
+            grpc: (over_grpc.build(connector()), grpc),
+            http: (http_client(), http),
         }
     }
 
@@ -85,12 +104,7 @@ impl Sidecar {
         // The client writes that of the sidecar.
         headers.remove(HOST);
         let path = request.uri().path_and_query().cloned();
-        let mut target = Uri::default().into_parts();
-        target.scheme = Some(Scheme::HTTP);
-        target.authority = Some(authority.clone());
-        target.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
-        // All three parts are there, so it is valid.
-        *request.uri_mut() = Uri::from_parts(target).unwrap_or_default();
+        *request.uri_mut() = target(authority, path);
         *request.version_mut() = if is_grpc {
             Version::HTTP_2
         } else {
