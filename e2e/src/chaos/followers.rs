@@ -7,6 +7,7 @@
 mod component;
 mod configuration;
 mod folder;
+mod observed;
 
 use std::{
     convert::Infallible,
@@ -17,14 +18,14 @@ use std::{
 
 use anyhow::ensure;
 use futures_util::future::join_all;
-use serde::Serialize;
+pub use observed::{FolderView, Followed, MessageKind, StreamItem, StreamMessage};
 
 use super::{
     cluster::Cluster,
     driver::Driver,
     observations::{DocumentTable, SeenValue},
     reader::SnapshotParser,
-    record::{DocumentKey, Millis, SLOTS},
+    record::{DocumentKey, SLOTS},
 };
 use crate::testbed::SCHEMA_FREE;
 
@@ -33,7 +34,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How long a peer may take to accept a stream; a frozen one does not.
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// What the component logs when it cannot name deletions of the time before its start.
-const DELETIONS_UNKNOWN: &str = "so subscribers are not told";
+const DELETIONS_UNKNOWN: &str = "what was deleted in ";
 
 /// One follower.
 #[derive(Debug)]
@@ -85,74 +86,6 @@ impl Default for FollowerRecord {
             unknown_deletions: 0,
         }
     }
-}
-
-/// One observation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub enum Followed {
-    /// A message of a stream.
-    Message(StreamMessage),
-    /// A folder of files.
-    Folder(FolderView),
-    /// What no stream and no folder may have.
-    Wrong {
-        /// When.
-        at: Millis,
-        /// In words.
-        what: String,
-    },
-}
-
-/// A message of a stream.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct StreamMessage {
-    /// When it arrived.
-    pub at: Millis,
-    /// Number of the stream.
-    pub stream: u64,
-    /// The epoch of its revisions.
-    pub epoch: String,
-    /// What it stands for.
-    pub kind: MessageKind,
-    /// Its documents.
-    pub items: Vec<StreamItem>,
-}
-
-/// What a message stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub enum MessageKind {
-    /// All documents that are held.
-    All,
-    /// Documents that change together.
-    Together,
-    /// A document as it is: changes up to it may be left out.
-    State,
-    /// The change at this revision, after every change before it.
-    Change(u64),
-}
-
-/// A document in a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct StreamItem {
-    /// The document.
-    pub key: DocumentKey,
-    /// Its revision, or that of its deletion; `None` of one that is gone since an earlier stream.
-    pub revision: Option<u64>,
-    /// Token of its value; `None` when it is deleted.
-    pub token: Option<u64>,
-}
-
-/// A folder of files, and the revisions that it is of.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct FolderView {
-    /// When it had been read.
-    pub at: Millis,
-    /// The epoch of the revisions.
-    pub epoch: String,
-    /// In the order of [`SCHEMA_FREE`].
-    pub revisions: [u64; SCHEMA_FREE.len()],
-    /// Its documents with the tokens of their values.
-    pub tokens: Vec<(DocumentKey, u64)>,
 }
 
 impl Follower {
@@ -317,12 +250,12 @@ async fn unknown_deletions(cluster: &Cluster, follower: &Follower) -> anyhow::Re
     };
     let mut program = cluster.components[*process].program.lock().await;
     let output = program.process().map(|process| process.output());
-    let said = format!("deleted in {} ", SCHEMA_FREE[usize::from(*collection)]);
-    let lines = output.unwrap_or_default();
-    let lines = lines.lines();
-    Ok(lines
-        .filter(|line| line.contains(DELETIONS_UNKNOWN) && line.contains(&said))
-        .count())
+    let said = format!(
+        "{DELETIONS_UNKNOWN}{} ",
+        SCHEMA_FREE[usize::from(*collection)]
+    );
+    let output = output.unwrap_or_default();
+    Ok(output.lines().filter(|line| line.contains(&said)).count())
 }
 
 #[cfg(test)]

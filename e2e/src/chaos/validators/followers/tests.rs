@@ -128,7 +128,7 @@ fn stream(model: &Model, way: Way, mutation: Mutation) -> Vec<StreamMessage> {
             && let Some(old) = group.first().and_then(|change| {
                 let log = later.iter().filter(is_followed);
                 log.filter(|old| old.key == change.key && old.revision < change.revision)
-                    .last()
+                    .next_back()
             })
         {
             tell(MessageKind::Together, vec![item(old)]);
