@@ -45,7 +45,7 @@ test: check ## The checks, then every test; MongoDB, Redis and Dapr are provided
 
 # Also RATE (writes per second) and VIA (dapr, pubsub, streams, local or feed): make passes variables on to the program.
 chaos: ## A fault campaign: processes are killed, frozen and cut off under load, promises are checked: FAULTS=100 [SEED=s]
-	cargo build --locked $(SERVICES) --package e2e
+	cargo build --locked $(SERVICES) --package component --package cli --package e2e
 	e2e/dependencies/provide.sh mongod redis-server daprd >/dev/null
 	exec $(TARGET)/debug/chaos
 

@@ -10,7 +10,7 @@ pub mod app;
 mod door;
 mod init;
 mod instances;
-mod proto;
+pub mod proto;
 mod publisher;
 mod pubsub;
 pub mod settings;

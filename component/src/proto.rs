@@ -2,6 +2,7 @@
 //! `pubsub.proto` and `state.proto` of `dapr/proto/components/v1` (dapr/dapr, v1.14), written by hand.
 //!
 //! Names and numbers are the interface; what is not used here is omitted, and a sidecar ignores that.
+//! The messages of a subscription are public for the fault campaign, which subscribes as a sidecar does.
 //! Nothing here decides anything.
 
 use std::collections::HashMap;
@@ -106,52 +107,52 @@ pub(crate) struct FailedEntry {
 
 /// What a subscribing sidecar sends: first the topic, then an answer to each message.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct PullRequest {
+pub struct PullRequest {
     /// In the first message alone.
     #[prost(message, optional, tag = "1")]
-    pub(crate) topic: Option<Topic>,
+    pub topic: Option<Topic>,
     /// The message that is answered.
     #[prost(string, tag = "2")]
-    pub(crate) ack_message_id: String,
+    pub ack_message_id: String,
     /// Present where the application did not take it.
     #[prost(message, optional, tag = "3")]
-    pub(crate) ack_error: Option<AckError>,
+    pub ack_error: Option<AckError>,
 }
 
 /// Why an application did not take a message.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub(crate) struct AckError {
+pub struct AckError {
     /// In words.
     #[prost(string, tag = "1")]
-    pub(crate) message: String,
+    pub message: String,
 }
 
 /// A topic to subscribe to.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Topic {
+pub struct Topic {
     /// Its name.
     #[prost(string, tag = "1")]
-    pub(crate) name: String,
+    pub name: String,
 }
 
 /// A message for a subscriber.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct PullResponse {
+pub struct PullResponse {
     /// A CloudEvent.
     #[prost(bytes = "vec", tag = "1")]
-    pub(crate) data: Vec<u8>,
+    pub data: Vec<u8>,
     /// The topic.
     #[prost(string, tag = "2")]
-    pub(crate) topic_name: String,
+    pub topic_name: String,
     /// Sent to the application as headers.
     #[prost(map = "string, string", tag = "3")]
-    pub(crate) metadata: HashMap<String, String>,
+    pub metadata: HashMap<String, String>,
     /// The media type of `data`.
     #[prost(string, tag = "4")]
-    pub(crate) content_type: String,
+    pub content_type: String,
     /// What the answer to it names.
     #[prost(string, tag = "5")]
-    pub(crate) id: String,
+    pub id: String,
 }
 
 /// The version of a value.

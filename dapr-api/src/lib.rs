@@ -27,7 +27,7 @@ mod error;
 mod forward;
 mod grpc;
 mod http_api;
-mod message;
+pub mod message;
 mod server;
 
 use std::{net::TcpListener, sync::Arc};

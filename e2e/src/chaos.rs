@@ -5,8 +5,8 @@
 //! [`cluster`] holds the processes and the links, [`schedule`] plans the faults, [`nemesis`] injects
 //! them and notes its [`actions`]; [`forge`] is what strangers send, [`damage`] what
 //! changes rows, [`stall`] who asks and does not read. [`driver`] writes and keeps the [`record`], [`reader`] reads and
-//! keeps its [`observations`]; [`past`] reads what was. [`validators`] are pure. Nothing here knows how the product keeps a
-//! promise.
+//! keeps its [`observations`], and [`followers`] read by the ways of Dapr and as files; [`past`] reads
+//! what was. [`validators`] are pure. Nothing here knows how the product keeps a promise.
 
 pub mod actions;
 pub mod campaign;
@@ -16,6 +16,7 @@ pub mod component;
 pub mod counts;
 pub mod damage;
 pub mod driver;
+pub mod followers;
 pub mod forge;
 pub mod nemesis;
 pub mod observations;

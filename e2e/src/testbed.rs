@@ -9,6 +9,7 @@ pub mod brokers;
 pub mod dependencies;
 pub mod environment;
 pub mod feed_reader;
+pub mod files;
 pub mod kafka;
 pub mod metric_reference;
 pub mod mongod;

@@ -19,6 +19,7 @@ use super::{
     counts::CounterSums,
     damage,
     driver::Driver,
+    followers,
     nemesis::{self, FaultContext},
     observations::Observations,
     past,
@@ -29,8 +30,8 @@ use super::{
     schedule::{Fault, Targets, plan},
     snapshot, transport,
     validators::{
-        self, FailedCheck, Promise, ReplicaValidator, Sample, WriteIndex, durable, epoch_explained,
-        grew, spoilt_row,
+        self, FailedCheck, FollowerValidator, Promise, ReplicaValidator, Sample, WriteIndex,
+        durable, epoch_explained, grew, spoilt_row,
     },
 };
 use crate::testbed::{Transport, wait::within};
@@ -117,6 +118,7 @@ pub async fn run(options: &Options, progress: &impl Progress) -> anyhow::Result<
         ended = campaign.rounds(&records) => ended,
         _ = driver.run(&cluster, options.rate, &mut random) => unreachable!("it never ends"),
         _ = readers => unreachable!("it never ends"),
+        _ = followers::follow_all(&cluster, &driver) => unreachable!("it never ends"),
         _ = past::watch(&cluster, &driver, &mut moments) => unreachable!("it never ends"),
         _ = snapshot::count(&cluster, &sums) => unreachable!("it never ends"),
         error = cluster.keep(ended) => Err(error),
@@ -128,6 +130,7 @@ pub async fn run(options: &Options, progress: &impl Progress) -> anyhow::Result<
     } = campaign;
     report.seconds = began.elapsed().as_secs();
     report.count(&driver.record(), &records);
+    report.count_followers(&cluster.followers);
     let actions = actions.into_inner().unwrap_or_else(PoisonError::into_inner);
     report.count_actions(&actions, &snapshot::said(&cluster).await);
     let sums = sums.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -148,6 +151,7 @@ struct Campaign<'a, P> {
     progress: &'a P,
     targets: Targets,
     validators: Vec<ReplicaValidator>,
+    followers: Vec<FollowerValidator>,
     samples: Vec<Option<Sample>>,
     actions: Mutex<Actions>,
     /// How many of the orderly stops were validated.
@@ -190,6 +194,9 @@ impl<'a, P: Progress> Campaign<'a, P> {
             progress,
             targets,
             validators,
+            followers: (cluster.followers.iter())
+                .map(|follower| FollowerValidator::new(&follower.name))
+                .collect(),
             samples,
             actions,
             validated: 0,
@@ -251,8 +258,11 @@ impl<'a, P: Progress> Campaign<'a, P> {
         let mended = Instant::now();
         let same = within(
             CONVERGES,
-            "every replica equals the publisher",
-            async || snapshot::same(self.cluster).await,
+            "every replica and follower equals the publisher",
+            async || {
+                snapshot::same(self.cluster).await?;
+                followers::same(self.cluster).await
+            },
         )
         .await;
         let took = mended.elapsed();
@@ -306,6 +316,15 @@ impl<'a, P: Progress> Campaign<'a, P> {
             // After a violation the observations of this round are kept for the logs.
             if findings.violations.is_empty() {
                 record.observations.clear();
+            }
+        }
+        for (validate, follower) in self.followers.iter_mut().zip(&self.cluster.followers) {
+            let observed = &mut follower.record().observed;
+            for followed in observed.iter() {
+                validate.validate(&index, followed, findings);
+            }
+            if findings.violations.is_empty() {
+                observed.clear();
             }
         }
         for ((component, first), now) in self

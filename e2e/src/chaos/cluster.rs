@@ -11,13 +11,16 @@ use futures_util::future::try_join_all;
 
 use super::{
     component::{Component, Program},
+    followers::Follower,
     proxy::{Mode, Proxy},
 };
 use crate::{
     client::Api,
     testbed::{
         SCHEMA_FREE, Transport,
+        files::Files,
         mongod::Mongod,
+        ports::free_port,
         redis::Redis,
         services::Service,
         sidecar::{self, Sidecar},
@@ -55,6 +58,17 @@ fn named<'a>(
         .map(move |(place, service)| (format!("{kind}-{}", place + 1), service))
 }
 
+/// A replica that checks in often, and finds its values and positions on disk.
+fn with_replica(service: Service) -> Service {
+    let snapshots = service.folder().join("snapshots").display().to_string();
+    service
+        .with("AURA_CONFIGURATION_SNAPSHOT_DIR", snapshots)
+        .with(
+            "AURA_CONFIGURATION_CHECK_IN_SECONDS",
+            CHECK_IN.as_secs().to_string(),
+        )
+}
+
 /// All processes and links of a campaign.
 #[derive(Debug)]
 pub struct Cluster {
@@ -66,11 +80,14 @@ pub struct Cluster {
     pub publishers: Vec<ServiceEndpoint>,
     /// The replicas.
     pub replicas: Vec<ServiceEndpoint>,
+    /// Readers by other ways than the HTTP API of a subscriber.
+    pub followers: Vec<Follower>,
 }
 
 impl Cluster {
     /// Starts everything and waits until it is ready: two publishers on MongoDB and three replicas,
-    /// or, with the local transport, one publisher with an embedded store and three replicas.
+    /// or, with the local transport, one publisher with an embedded store and three replicas; besides, a
+    /// Dapr component and `confcast files`.
     ///
     /// # Errors
     /// When a process is not ready in time.
@@ -80,6 +97,7 @@ impl Cluster {
             links: Vec::new(),
             publishers: Vec::new(),
             replicas: Vec::new(),
+            followers: Vec::new(),
         };
         let mut servers = None;
         if transport != Transport::Local {
@@ -111,23 +129,23 @@ impl Cluster {
             .map(|_| Service::publisher().map(common).map(short))
             .collect::<Result<Vec<_>, _>>()?;
         let mut replicas = Vec::new();
-        for number in 1..=3 {
-            let mut urls = Vec::new();
-            for (place, publisher) in publishers.iter().enumerate() {
-                let name = format!("replica-{number}→publisher-{}", place + 1);
-                urls.push(format!(
-                    "http://127.0.0.1:{}",
-                    cluster.link(name, publisher.port()).await?
-                ));
-            }
-            let replica = common(Service::subscriber(&format!("replica-{number}"), &urls)?);
-            let snapshots = replica.folder().join("snapshots").display().to_string();
-            let replica = replica.with("AURA_CONFIGURATION_SNAPSHOT_DIR", snapshots);
-            replicas.push(replica.with(
-                "AURA_CONFIGURATION_CHECK_IN_SECONDS",
-                CHECK_IN.as_secs().to_string(),
+        for number in 1..=3_u8 {
+            let name = format!("replica-{number}");
+            let urls = cluster.links_to(&publishers, &name).await?;
+            let replica = common(with_replica(Service::subscriber(&name, &urls)?));
+            let port = free_port()?;
+            let collection = (number - 1) % SCHEMA_FREE.len() as u8;
+            cluster.followers.push(Follower::configuration(
+                format!("configuration of {name}"),
+                port,
+                collection,
             ));
+            let address = format!("127.0.0.1:{port}");
+            replicas.push(replica.with("AURA_CONFIGURATION_DAPR_API_LISTEN", address));
         }
+        let urls = cluster.links_to(&publishers, "component").await?;
+        let component = common(with_replica(Service::component("component", &urls)?));
+        let files = Files::of(&cluster.links_to(&publishers, "files").await?)?;
         let mut sidecars = Vec::new();
         if let Some((mongod, redis)) = servers {
             for (name, publisher) in named("publisher", &mut publishers) {
@@ -192,6 +210,7 @@ impl Cluster {
             let member = cluster.service(format!("replica-{}", place + 1), replica);
             cluster.replicas.push(member);
         }
+        cluster.followed(component, files);
         for (name, sidecar) in sidecars {
             cluster.component(format!("daprd-{name}"), Program::Sidecar(sidecar));
         }
@@ -200,6 +219,21 @@ impl Cluster {
             component.until_ready().await?;
         }
         Ok(cluster)
+    }
+
+    /// Adds the programs that are no subscribers, and their followers.
+    fn followed(&mut self, component: Service, files: Files) {
+        let socket = component.socket();
+        let process = self.component("component", Program::Component(component));
+        for (collection, name) in (0..).zip(SCHEMA_FREE) {
+            let name = format!("topic {name}");
+            let follower = Follower::component(name, socket.clone(), collection, process);
+            self.followers.push(follower);
+        }
+        let (out, status) = (files.out(), files.status());
+        self.followers
+            .push(Follower::files("folder".to_owned(), out, status));
+        self.component("files", Program::Files(files));
     }
 
     fn component(&mut self, name: impl Into<String>, program: Program) -> usize {
@@ -215,6 +249,21 @@ impl Cluster {
             url,
             snapshots,
         }
+    }
+
+    /// Base URLs of links from a reader to each publisher.
+    async fn links_to(
+        &mut self,
+        publishers: &[Service],
+        from: &str,
+    ) -> anyhow::Result<Vec<String>> {
+        let mut urls = Vec::new();
+        for (place, publisher) in publishers.iter().enumerate() {
+            let name = format!("{from}→publisher-{}", place + 1);
+            let port = self.link(name, publisher.port()).await?;
+            urls.push(format!("http://127.0.0.1:{port}"));
+        }
+        Ok(urls)
     }
 
     async fn link(&mut self, name: String, upstream: u16) -> anyhow::Result<u16> {
@@ -256,7 +305,8 @@ impl Cluster {
             link.set(Mode::Open);
         }
         let ours = |component: &&Component| {
-            component.name.starts_with("publisher") || component.name.starts_with("replica")
+            let names = ["publisher", "replica", "component", "files"];
+            names.iter().any(|name| component.name.starts_with(name))
         };
         for component in &self.components {
             component.run().await?;

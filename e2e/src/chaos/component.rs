@@ -12,8 +12,8 @@ use nix::sys::signal::Signal;
 use tokio::{sync::Mutex, time::timeout};
 
 use crate::testbed::{
-    mongod::Mongod, process::Process, redis::Redis, services::Service, sidecar::Sidecar,
-    wait::TIMEOUT,
+    files::Files, mongod::Mongod, process::Process, redis::Redis, services::Service,
+    sidecar::Sidecar, wait::TIMEOUT,
 };
 
 /// How often to check whether a process that must become ready has ended.
@@ -30,6 +30,10 @@ pub enum Program {
     Sidecar(Sidecar),
     /// A publisher or a subscriber.
     Service(Service),
+    /// A Dapr component. It is ready for a sidecar, which the campaign is.
+    Component(Service),
+    /// `confcast files`.
+    Files(Files),
 }
 
 impl Program {
@@ -42,7 +46,8 @@ impl Program {
             Self::Mongod(mongod) => mongod.relaunch(),
             Self::Redis(redis) => redis.launch(),
             Self::Sidecar(sidecar) => sidecar.launch(),
-            Self::Service(service) => service.launch(),
+            Self::Service(service) | Self::Component(service) => service.launch(),
+            Self::Files(files) => files.launch(),
         }
     }
 
@@ -56,6 +61,8 @@ impl Program {
             Self::Redis(redis) => redis.until_ready().await,
             Self::Sidecar(sidecar) => sidecar.until_ready().await,
             Self::Service(service) => service.until_ready().await,
+            Self::Component(service) => service.until_socket().await,
+            Self::Files(files) => files.until_ready().await,
         }
     }
 
@@ -68,7 +75,8 @@ impl Program {
             Self::Mongod(mongod) => mongod.kill(),
             Self::Redis(redis) => redis.kill(),
             Self::Sidecar(sidecar) => sidecar.kill(),
-            Self::Service(service) => service.kill(),
+            Self::Service(service) | Self::Component(service) => service.kill(),
+            Self::Files(files) => files.kill(),
         }
     }
 
@@ -89,7 +97,8 @@ impl Program {
             Self::Mongod(mongod) => mongod.process(),
             Self::Redis(redis) => redis.process(),
             Self::Sidecar(sidecar) => sidecar.process(),
-            Self::Service(service) => service.process().ok(),
+            Self::Service(service) | Self::Component(service) => service.process().ok(),
+            Self::Files(files) => files.process(),
         }
     }
 

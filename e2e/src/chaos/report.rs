@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::{
     actions::{self, Actions},
+    followers::Follower,
     observations::Observations,
     record::{Outcome, WriteRecord},
     schedule::FaultKind,
@@ -68,6 +69,8 @@ pub struct Report {
     pub stalls: usize,
     /// Number of views.
     pub observations: u64,
+    /// What followers were told or read: the number of observations, and of streams.
+    pub followed: [u64; 2],
     /// Time until replicas equalled the publisher, by round.
     pub convergence: Vec<Duration>,
     /// Findings of the validators.
@@ -106,6 +109,15 @@ impl Report {
         }
         // The first epoch existed before the campaign.
         self.epochs = epochs.len().saturating_sub(1);
+    }
+
+    /// Counts what followers have seen.
+    pub fn count_followers(&mut self, followers: &[Follower]) {
+        for follower in followers {
+            let record = follower.record();
+            self.followed[0] += record.count;
+            self.followed[1] += record.streams;
+        }
     }
 
     /// Counts actions; `said` is the whole output of each replica.
@@ -158,11 +170,17 @@ impl Report {
             "no event reached a replica transport {}\n{self}",
             self.transport
         );
-        let past = self.findings.checks.get(&Promise::ExactPast);
-        anyhow::ensure!(
-            past.is_some_and(|checks| *checks > 0),
-            "no publisher answered about the past\n{self}"
-        );
+        for (promise, unchecked) in [
+            (Promise::ExactPast, "no publisher answered about the past"),
+            (Promise::EveryChange, "no change came by the component"),
+            (Promise::OneMoment, "no folder of files was read"),
+        ] {
+            let checks = self.findings.checks.get(&promise);
+            anyhow::ensure!(
+                checks.is_some_and(|checks| *checks > 0),
+                "{unchecked}\n{self}"
+            );
+        }
         Ok(())
     }
 }
@@ -229,6 +247,11 @@ impl fmt::Display for Report {
         writeln!(f, "store           {rows} rows spoilt")?;
         writeln!(f, "stalls          readers stalled {stalls} times")?;
         writeln!(f, "observations    {}", self.observations)?;
+        let [seen, streams] = self.followed;
+        writeln!(
+            f,
+            "followers       {seen} messages and folders, {streams} streams"
+        )?;
         writeln!(
             f,
             "convergence     median {median:.1?}, longest {longest:.1?}, {} times",

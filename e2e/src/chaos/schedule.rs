@@ -135,7 +135,11 @@ impl Targets {
         };
         match kind {
             FaultKind::Clock if !self.clocks => Vec::new(),
-            FaultKind::Stop | FaultKind::Clock => [named("publisher"), named("replica")].concat(),
+            FaultKind::Stop => {
+                let own = ["publisher", "replica", "component", "files"];
+                own.map(named).concat()
+            }
+            FaultKind::Clock => [named("publisher"), named("replica")].concat(),
             FaultKind::Restore => named("mongod"),
             FaultKind::Flush | FaultKind::HangUp | FaultKind::Hush => named("redis"),
             FaultKind::Spoil | FaultKind::ForgedEvent => named("replica"),

@@ -212,5 +212,12 @@ pub async fn keep(
             observations,
         )?;
     }
+    for follower in &cluster.followers {
+        let observed = serde_json::to_vec(&follower.record().observed)?;
+        fs::write(
+            folder.join(format!("{}.seen.json", follower.name)),
+            observed,
+        )?;
+    }
     Ok(folder)
 }

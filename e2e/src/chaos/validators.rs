@@ -4,6 +4,7 @@
 //! replicas that break a promise on purpose (`mutants`). A round is validated when all its outcomes
 //! are known; an effect that an unknown outcome may explain is no failure.
 
+mod followers;
 mod index;
 mod leak;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod replica;
 
 use std::collections::BTreeMap;
 
+pub use followers::FollowerValidator;
 pub use index::{Order, WriteIndex};
 pub use leak::{Sample, grew};
 pub use past::past;
@@ -60,11 +62,15 @@ pub enum Promise {
     StalledReaderEnds,
     /// An answer about a moment of the past is what was committed then.
     ExactPast,
+    /// A stream of changes leaves none out, and brings them in order.
+    EveryChange,
+    /// A folder of files is of one moment.
+    OneMoment,
 }
 
 impl Promise {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::NoLostAck,
         Self::Converges,
         Self::NoRollback,
@@ -80,6 +86,8 @@ impl Promise {
         Self::NoSpoiltValue,
         Self::StalledReaderEnds,
         Self::ExactPast,
+        Self::EveryChange,
+        Self::OneMoment,
     ];
 }
 

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, process::Command};
 use anyhow::ensure;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
+use tokio::net::UnixStream;
 
 use crate::{
     client::Api,
@@ -73,6 +74,11 @@ impl Service {
     /// Where a component has its socket.
     pub fn sockets(&self) -> PathBuf {
         self.folder.path().join("sockets")
+    }
+
+    /// The socket of a component.
+    pub fn socket(&self) -> PathBuf {
+        self.sockets().join("confcast.sock")
     }
 
     fn new(program: &'static str) -> anyhow::Result<Self> {
@@ -153,6 +159,22 @@ impl Service {
         eventually("the service is ready", async || {
             let status = api.status_of("/readyz").await?;
             ensure!(status < 300, "readyz says {status}");
+            Ok(())
+        })
+        .await
+        .map_err(|error| {
+            error.context(self.process.as_ref().map(Process::tail).unwrap_or_default())
+        })
+    }
+
+    /// Waits until the component takes calls on its socket.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn until_socket(&self) -> anyhow::Result<()> {
+        let socket = self.socket();
+        eventually("the component listens", async || {
+            UnixStream::connect(&socket).await?;
             Ok(())
         })
         .await

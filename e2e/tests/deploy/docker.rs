@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use e2e::testbed::dependencies::{own_program, repository_root};
 use serde_json::{Value, json};
 
-use crate::manifests::{at, kustomized, read, the};
+use crate::manifests::{at, file, files, items, kustomized, read, the};
 
 /// The instructions, with continued lines joined.
 pub(crate) fn instructions() -> anyhow::Result<Vec<String>> {
@@ -181,4 +181,38 @@ pub(crate) fn configuration(instructions: &[String], target: &str) -> anyhow::Re
     }
     let config = stages.remove(target);
     config.with_context(|| format!("the Dockerfile has no target {target}"))
+}
+
+/// `latest` is another program tomorrow.
+#[test]
+fn images_are_named_by_the_version_of_the_workspace() -> anyhow::Result<()> {
+    let mut objects = kustomized()?;
+    for path in files("deploy/examples")? {
+        objects.extend(file(&path)?);
+    }
+    let containers = (objects.iter()).flat_map(|it| items(it, "/spec/template/spec/containers"));
+    let named = containers.filter_map(|container| container["image"].as_str());
+    let ours: Vec<_> = named
+        .filter(|image| image.starts_with("confcast"))
+        .collect();
+    ensure!(ours.len() == 4, "{ours:?}");
+    for image in ours {
+        let version = image.split_once(':').map(|(_name, tag)| tag);
+        ensure!(version == Some(env!("CARGO_PKG_VERSION")), "{image}");
+    }
+    for page in ["docs/kubernetes.md", "docs/operations/backup.md"] {
+        let page_text = read(page)?;
+        let images: Vec<_> = page_text
+            .split_whitespace()
+            .filter_map(|word| Some((word, word.split_once(':')?)))
+            .filter(|(_word, (name, tag))| {
+                name.contains("confcast") && tag.starts_with(|first: char| first.is_ascii_digit())
+            })
+            .collect();
+        ensure!(!images.is_empty(), "{page} names no image");
+        for (word, (_name, tag)) in images {
+            ensure!(tag == env!("CARGO_PKG_VERSION"), "{page}: {word}");
+        }
+    }
+    Ok(())
 }

@@ -2,7 +2,7 @@
 //! kustomize base unless a value says otherwise, and wrong values are refused by name.
 
 mod base;
-mod guarantees;
+pub(crate) mod guarantees;
 mod monitoring;
 mod refused;
 

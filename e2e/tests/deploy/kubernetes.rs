@@ -6,14 +6,14 @@ use anyhow::{Context, ensure};
 use e2e::testbed::sidecar::{PUBLISHER, SUBSCRIBER};
 use serde_json::{Value, json};
 
-use crate::manifests::{at, file, identity, items, kustomized, read, secured, text, the};
+use crate::manifests::{at, file, identity, items, kustomized, secured, text, the};
 
 const ANNOTATIONS: &str = "/spec/template/metadata/annotations";
 const POD: &str = "/spec/template/spec";
 const CONTAINER: &str = "/spec/template/spec/containers/0";
 
 /// The annotations of Dapr 1.14 that we use. Dapr ignores unknown annotations silently.
-const KNOWN_ANNOTATIONS: [&str; 17] = [
+pub(crate) const KNOWN_ANNOTATIONS: [&str; 17] = [
     "dapr.io/enabled",
     "dapr.io/app-id",
     "dapr.io/app-port",
@@ -334,31 +334,6 @@ fn application_and_sidecar_share_their_tokens() -> anyhow::Result<()> {
                 "{}: {annotation} is {secret}, {variable} is {value}",
                 identity(workload)
             );
-        }
-    }
-    Ok(())
-}
-
-/// `latest` is another program tomorrow.
-#[test]
-fn images_are_named_by_the_version_of_the_workspace() -> anyhow::Result<()> {
-    for (workload, _) in workloads(&kustomized()?)? {
-        let image = text(at(workload, CONTAINER)?, "/image")?;
-        let version = image.split_once(':').map(|(_name, tag)| tag);
-        ensure!(version == Some(env!("CARGO_PKG_VERSION")), "{image}");
-    }
-    for page in ["docs/kubernetes.md", "docs/operations/backup.md"] {
-        let page_text = read(page)?;
-        let images: Vec<_> = page_text
-            .split_whitespace()
-            .filter_map(|word| Some((word, word.split_once(':')?)))
-            .filter(|(_word, (name, tag))| {
-                name.contains("confcast") && tag.starts_with(|first: char| first.is_ascii_digit())
-            })
-            .collect();
-        ensure!(!images.is_empty(), "{page} names no image");
-        for (word, (_name, tag)) in images {
-            ensure!(tag == env!("CARGO_PKG_VERSION"), "{page}: {word}");
         }
     }
     Ok(())

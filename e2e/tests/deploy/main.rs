@@ -7,7 +7,9 @@ mod schemas;
 
 mod dapr;
 mod docker;
+mod doors;
 mod engines;
+mod examples;
 mod helm;
 mod images;
 mod kubernetes;

@@ -5,25 +5,15 @@
 //! folder that files are below, the ports, the store, Redis, and where the Service of the publisher
 //! leads: to 0.0.0.0, which is this host, but no loopback address for the programs.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-    process::Command,
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use anyhow::{Context, ensure};
-use client::{ClientFiles, CredentialSettings, Credentials, Endpoint, Timeouts, TokenSource};
-use e2e::testbed::{
-    dependencies::own_program,
-    process::folder,
-    redis::{Redis, certificates::Certificates},
-    wait::eventually,
-};
+use client::Endpoint;
+use e2e::testbed::{process::folder, redis::Redis, wait::eventually};
 use reqwest::Method;
 use serde_json::Value;
 
-use self::pod::{Pod, Sources};
+use self::{made::Made, pod::Pod};
 use crate::{
     images::image,
     manifests::{
@@ -32,6 +22,7 @@ use crate::{
     },
 };
 
+mod made;
 mod pod;
 
 const CONTAINERS: &str = "/spec/template/spec/containers";
@@ -348,99 +339,4 @@ fn the_example_certificates_have_the_names_that_are_called() -> anyhow::Result<(
         "{pattern} is none of {subscriber:?}"
     );
     Ok(())
-}
-
-/// What an operator makes before the manifests are applied, with the commands of the documents.
-struct Made<'a> {
-    folder: &'a Path,
-    certificates: Certificates,
-}
-
-impl<'a> Made<'a> {
-    fn new(folder: &'a Path) -> anyhow::Result<Self> {
-        let made = Self {
-            folder,
-            certificates: Certificates::make(folder)?,
-        };
-        for (name, roles) in [
-            ("ops", ["operator", "publisher"].as_slice()),
-            ("replicas", &["replica"]),
-        ] {
-            let mut arguments = vec!["token", "create", "--offline", "--name", name];
-            arguments.extend(roles.iter().flat_map(|role| ["--role", role]));
-            arguments.extend(["--expires", "never", "--record-file", "tokens"]);
-            std::fs::write(
-                folder.join(format!("{name}.token")),
-                made.output(Command::new(own_program("confcast")?).args(arguments))?,
-            )?;
-        }
-        made.output(Command::new(own_program("confcast")?).args(["keys", "create", "keys"]))?;
-        Ok(made)
-    }
-
-    fn output(&self, command: &mut Command) -> anyhow::Result<Vec<u8>> {
-        let output = command.current_dir(self.folder).output()?;
-        ensure!(output.status.success(), "{command:?}: {output:?}");
-        Ok(output.stdout)
-    }
-
-    fn file(&self, path: impl AsRef<Path>) -> anyhow::Result<String> {
-        let path = self.folder.join(path);
-        std::fs::read_to_string(&path).with_context(|| path.display().to_string())
-    }
-
-    /// All Secrets and `ConfigMap`s of the namespace: name, then key, then content.
-    fn sources(&self, objects: &[Value]) -> anyhow::Result<Sources> {
-        let tls = [
-            ("tls.crt", self.file(&self.certificates.certificate)?),
-            ("tls.key", self.file(&self.certificates.key)?),
-            ("ca.crt", self.file(&self.certificates.authority)?),
-        ];
-        let store = format!("file:{}", self.folder.join("data").display());
-        let signing = self.file("keys/signing-key.pem")?;
-        let mut sources: Sources = [
-            ("confcast-store", vec![("url", store)]),
-            ("confcast-dapr-api", vec![("token", "api-token".to_owned())]),
-            ("confcast-dapr-app", vec![("token", "app-token".to_owned())]),
-            ("confcast-tokens", vec![("tokens", self.file("tokens")?)]),
-            (
-                "confcast-subscriber-token",
-                vec![("token", self.file("replicas.token")?)],
-            ),
-            ("confcast-publisher-tls", tls.to_vec()),
-            ("confcast-subscriber-tls", tls.to_vec()),
-            ("confcast-signing-key", vec![("signing-key.pem", signing)]),
-            (
-                "confcast-event-keys",
-                vec![("event-keys.pem", self.file("keys/event-keys.pem")?)],
-            ),
-        ]
-        .into_iter()
-        .map(|(name, files)| {
-            let files = files.into_iter().map(|(key, text)| (key.to_owned(), text));
-            (name.to_owned(), files.collect::<BTreeMap<_, _>>())
-        })
-        .collect();
-        let settings = the(objects, "ConfigMap", None)?;
-        let literals: BTreeMap<String, String> = serde_json::from_value(settings["data"].clone())?;
-        sources.insert(text(settings, "/metadata/name")?.to_owned(), literals);
-        Ok(sources)
-    }
-
-    /// A client of a pod, as it is reached from another one.
-    fn endpoint(&self, pod: &Pod, token: &Path) -> anyhow::Result<Endpoint> {
-        let credentials = Credentials::open(CredentialSettings {
-            tls: ClientFiles {
-                ca: Some(self.certificates.authority.clone()),
-                identity: None,
-            },
-            token: TokenSource::File(token.to_owned()),
-            allow_plaintext_token: true,
-        })?;
-        Ok(Endpoint::with_credentials(
-            &pod.url().parse()?,
-            Timeouts::TEST,
-            &credentials,
-        )?)
-    }
 }

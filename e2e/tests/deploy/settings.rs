@@ -15,7 +15,7 @@ use crate::{
 const CONTAINER: &str = "/spec/template/spec/containers/0";
 
 /// All variables in the help text of a program.
-fn known(program: &str) -> anyhow::Result<BTreeSet<String>> {
+pub(crate) fn known(program: &str) -> anyhow::Result<BTreeSet<String>> {
     let output = Command::new(own_program(program)?).arg("--help").output()?;
     let manual = String::from_utf8(output.stdout)?;
     let names = manual
@@ -32,23 +32,26 @@ fn known(program: &str) -> anyhow::Result<BTreeSet<String>> {
 }
 
 /// Variables with our prefixes. Others, such as `POD_NAME`, may be for another program.
-fn is_ours(name: &str) -> bool {
+pub(crate) fn is_ours(name: &str) -> bool {
     name.starts_with("AURA_") || name == "RUST_LOG"
 }
 
 #[test]
-fn the_run_file_sets_only_known_settings() -> anyhow::Result<()> {
-    let run = file("dapr-config/dapr.yaml")?;
-    let common = names(&run[0]["common"]["env"]);
-    for app in items(&run[0], "/apps") {
-        let program = app["command"][0]
-            .as_str()
-            .and_then(|path| path.rsplit('/').next())
-            .context("no program")?;
-        let known = known(program)?;
-        let given = names(&app["env"]);
-        for name in common.iter().chain(&given).filter(|name| is_ours(name)) {
-            ensure!(known.contains(name), "the {program} does not know {name}");
+fn the_run_files_set_only_known_settings() -> anyhow::Result<()> {
+    for path in ["dapr-config/dapr.yaml", "dapr-config/doors/dapr.yaml"] {
+        let run = file(path)?;
+        let common = names(&run[0]["common"]["env"]);
+        for app in items(&run[0], "/apps") {
+            let program = app["command"][0].as_str().context("no program")?;
+            // Others are applications.
+            let Some(program) = program.strip_prefix("target/release/") else {
+                continue;
+            };
+            let known = known(program)?;
+            let given = names(&app["env"]);
+            for name in common.iter().chain(&given).filter(|name| is_ours(name)) {
+                ensure!(known.contains(name), "the {program} does not know {name}");
+            }
         }
     }
     Ok(())

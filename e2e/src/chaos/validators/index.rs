@@ -4,6 +4,8 @@
 //! Revisions start again after a restored database, so writes are ordered first by the number of
 //! restores before them. The outcome of a write between dump and restore is unknown.
 
+mod moments;
+
 use super::{
     super::{
         observations::SeenValue,
@@ -185,51 +187,6 @@ impl<'a> WriteIndex<'a> {
     /// The newest acknowledged write of a document.
     pub fn newest(&self, key: DocumentKey) -> Option<AckedWrite> {
         self.by_order[key.slot()].last().copied()
-    }
-
-    /// The acknowledged writes of a document that the store of an era has, in no order. Revisions
-    /// alone order them: a restored database goes on after the revision of its dump, and what was
-    /// acknowledged between the two is not among them.
-    pub fn kept(&self, key: DocumentKey, era: usize) -> impl Iterator<Item = AckedWrite> {
-        let all = self.by_order[key.slot()].iter().copied();
-        all.filter(move |acked| acked.order.0 <= era)
-    }
-
-    /// The number of restores before a time; none when a restore was under way between the two times.
-    pub fn era_between(&self, sent: Millis, got: Millis) -> Option<usize> {
-        let restores = &self.record.restores;
-        let disturbed = |restore: &super::super::record::Restore| {
-            restore.dumped <= got && sent <= restore.restored
-        };
-        if restores.iter().any(disturbed) {
-            return None;
-        }
-        Some(restores.iter().filter(|it| it.restored <= sent).count())
-    }
-
-    /// The document that an acknowledged write of this collection changed at a revision.
-    pub fn document_at(&self, collection: u8, era: usize, revision: u64) -> Option<DocumentKey> {
-        let mut keys = DocumentKey::all().filter(|key| key.collection == collection);
-        keys.find(|key| self.kept(*key, era).any(|acked| acked.order.1 == revision))
-    }
-
-    /// When the request of a write was sent, and when its outcome was known.
-    pub fn times(&self, acked: &AckedWrite) -> Option<(Millis, Millis)> {
-        let write = self.write(acked.token)?;
-        Some((write.started, write.ended?))
-    }
-
-    /// Token of the value that an acknowledged write gave a document, when it is known.
-    pub fn token_of(&self, key: DocumentKey, acked: &AckedWrite) -> Option<u64> {
-        let write = self.write(acked.token)?;
-        if !write.is_rollback {
-            return Some(acked.token);
-        }
-        write
-            .members
-            .iter()
-            .find(|member| member.key == key)?
-            .restored
     }
 
     /// The newest acknowledged write of a document up to a position.

@@ -170,55 +170,12 @@ impl Check<'_, '_> {
         for key in keys {
             let seen = held.iter().find(|(held, _)| *held == key);
             let seen = seen.map(|(_, seen)| *seen);
-            if let Some(what) = self.document(era, revision, key, seen) {
+            let moment = (era, revision);
+            if let Some(what) = self.index.differs_from(moment, key, seen, self.reading.got) {
                 return Some((Some(key), format!("{what}, at revision {revision}")));
             }
         }
         None
-    }
-
-    fn document(
-        &self,
-        era: usize,
-        revision: u64,
-        key: DocumentKey,
-        seen: Option<SeenValue>,
-    ) -> Option<String> {
-        let got = self.reading.got;
-        let newest = self
-            .index
-            .kept(key, era)
-            .filter(|acked| acked.order.1 <= revision)
-            .max_by_key(|acked| acked.order.1);
-        let Some(seen) = seen else {
-            let acked = newest.filter(|acked| !acked.deletes)?;
-            let deleted = self.index.may_be_deleted(key, acked.order, None, got);
-            return (!deleted).then(|| {
-                format!(
-                    "{key} is missing, but {} was acknowledged at {:?}",
-                    acked.token, acked.order
-                )
-            });
-        };
-        if seen.revision > revision {
-            return Some(format!("{key} shows {seen:?}, which is later"));
-        }
-        let explained = self.index.unexplained(key, seen, got);
-        explained
-            .or_else(|| self.index.spoilt(key, seen))
-            .or_else(|| {
-                let acked = newest?;
-                let order = acked.order.1;
-                let is_older = if acked.deletes {
-                    seen.revision <= order
-                } else {
-                    seen.revision < order
-                };
-                is_older.then(|| {
-                    let what = if acked.deletes { "deletion" } else { "write" };
-                    format!("{key} shows {seen:?}, and the {what} at {order} was acknowledged")
-                })
-            })
     }
 
     /// Whether a page of history leaves a change out, or has one that is another one.

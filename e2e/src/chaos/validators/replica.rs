@@ -251,25 +251,11 @@ impl Check<'_, '_> {
             }
             (None, _) => None,
         };
-        let Some((token, (era, members))) =
-            token.and_then(|token| Some((token, self.index.set(token)?)))
-        else {
+        let Some(token) = token.filter(|token| self.index.set(*token).is_some()) else {
             return;
         };
-        let missing = members.iter().find(|member| {
-            let order = (era.0, member.revision.unwrap_or_default());
-            let acked = super::index::AckedWrite {
-                order,
-                token,
-                deletes: member.deletes,
-            };
-            !self.index.satisfies(
-                member.key,
-                self.replica.held[member.key.slot()],
-                &acked,
-                got,
-            )
-        });
+        let held = &self.replica.held;
+        let missing = self.index.missing_of_set(token, held, got, |_key| true);
         let what = |missing: &super::super::record::WrittenDocument| {
             let held = self.replica.held[missing.key.slot()];
             format!(

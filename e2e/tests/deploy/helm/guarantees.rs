@@ -45,7 +45,7 @@ fn every_pod_is_restricted() -> anyhow::Result<()> {
     })
 }
 
-fn restricted(pod: &Value) -> anyhow::Result<()> {
+pub(crate) fn restricted(pod: &Value) -> anyhow::Result<()> {
     for member in [
         "hostNetwork",
         "hostPID",

@@ -68,6 +68,19 @@ fn wrong_values_are_refused_by_name() -> anyhow::Result<()> {
              subscriber.secretSettings.RUST_LOG.key=y",
             "both have RUST_LOG",
         ),
+        (
+            "component.pubsub.name=pubsub-config,component.pubsub.scopes={a}",
+            "component.pubsub.name: there is a Component pubsub-config already",
+        ),
+        (
+            "component.states[0].name=a,component.states[0].collection=Other,component.states[0].scopes={a}",
+            "no publisher serves the collection Other",
+        ),
+        (
+            "component.states[0].name=a,component.states[0].collection=AgentConfiguration",
+            "scopes",
+        ),
+        ("component.type=Confcast.sock", "type"),
         // Settings that the chart owns, and those that would put a secret into a manifest.
         (
             "settings.AURA_CONFIGURATION_LISTEN=127.0.0.1:1",
