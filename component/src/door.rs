@@ -14,9 +14,8 @@ use tonic::{
     Request, Response, Status, Streaming,
     body::Body,
     codegen::{http, tokio_stream::wrappers::UnixListenerStream},
-    metadata::MetadataMap,
     server::Grpc,
-    transport::Server,
+    transport::{Server, server::UdsConnectInfo},
 };
 use tonic_prost::ProstCodec;
 use tonic_reflection::server::Builder;
@@ -24,7 +23,7 @@ use tower::{ServiceExt, service_fn, util::BoxCloneSyncService};
 
 use crate::{
     init,
-    instances::Instances,
+    instances::{Instance, Instances},
     proto::{Empty, FeaturesResponse, InitRequest, PullRequest, PullResponse},
     pubsub::PubSub,
     socket::Socket,
@@ -123,11 +122,11 @@ impl Door {
         let Some((service, method)) = path.trim_start_matches('/').split_once('/') else {
             return unimplemented(&path);
         };
-        let name = instance(&MetadataMap::from_headers(request.headers().clone()));
+        let instance = instance(&request);
         match (service, method) {
             (PUBSUB, "Init") => {
                 unary(request, |init: InitRequest| {
-                    ready(init::pubsub(&self.instances, &name, &init))
+                    ready(init::pubsub(&self.instances, &instance, &init))
                 })
                 .await
             }
@@ -139,7 +138,8 @@ impl Door {
             (PUBSUB, "BulkPublish") => unary(request, |bulk| self.pubsub.bulk_publish(bulk)).await,
             (PUBSUB, "PullMessages") => {
                 let pull = service_fn(|request: Request<Streaming<PullRequest>>| {
-                    let messages = (self.pubsub.clone()).pull(name.clone(), request.into_inner());
+                    let messages =
+                        (self.pubsub.clone()).pull(instance.name.clone(), request.into_inner());
                     async move { messages.await.map(Response::new) }
                 });
                 Grpc::new(ProstCodec::<PullResponse, PullRequest>::default())
@@ -148,7 +148,7 @@ impl Door {
             }
             (STATE, "Init") => {
                 unary(request, |init: InitRequest| {
-                    ready(init::state(&self.instances, &name, &init))
+                    ready(init::state(&self.instances, &instance, &init))
                 })
                 .await
             }
@@ -160,16 +160,20 @@ impl Door {
                 .await
             }
             (STATE, "Ping") => unary(request, |_: Empty| ready(Ok(Empty {}))).await,
-            (STATE, "Get") => unary(request, |asked| self.state.get(&name, asked)).await,
-            (STATE, "Set") => unary(request, |asked| self.state.set(&name, asked)).await,
-            (STATE, "Delete") => unary(request, |asked| self.state.delete(&name, asked)).await,
-            (STATE, "BulkGet") => unary(request, |asked| self.state.bulk_get(&name, asked)).await,
-            (STATE, "BulkSet") => unary(request, |asked| self.state.bulk_set(&name, asked)).await,
+            (STATE, "Get") => unary(request, |asked| self.state.get(&instance, asked)).await,
+            (STATE, "Set") => unary(request, |asked| self.state.set(&instance, asked)).await,
+            (STATE, "Delete") => unary(request, |asked| self.state.delete(&instance, asked)).await,
+            (STATE, "BulkGet") => {
+                unary(request, |asked| self.state.bulk_get(&instance, asked)).await
+            }
+            (STATE, "BulkSet") => {
+                unary(request, |asked| self.state.bulk_set(&instance, asked)).await
+            }
             (STATE, "BulkDelete") => {
-                unary(request, |asked| self.state.bulk_delete(&name, asked)).await
+                unary(request, |asked| self.state.bulk_delete(&instance, asked)).await
             }
             (TRANSACTIONS, "Transact") => {
-                unary(request, |asked| self.state.transact(&name, asked)).await
+                unary(request, |asked| self.state.transact(&instance, asked)).await
             }
             (TRANSACTION_SIZE, "MultiMaxSize") => {
                 unary(request, |_: Empty| {
@@ -190,10 +194,17 @@ impl Door {
     }
 }
 
-/// The name of the component that a request is for.
-fn instance(metadata: &MetadataMap) -> String {
-    let name = metadata.get(INSTANCE).and_then(|name| name.to_str().ok());
-    name.unwrap_or_default().to_owned()
+/// The component that a request is for.
+fn instance(request: &http::Request<Body>) -> Instance {
+    let name = request.headers().get(INSTANCE);
+    let peer = request.extensions().get::<UdsConnectInfo>();
+    let credentials = peer.and_then(|peer| peer.peer_cred);
+    Instance {
+        name: (name.and_then(|name| name.to_str().ok()))
+            .unwrap_or_default()
+            .to_owned(),
+        process: credentials.and_then(|credentials| credentials.pid()),
+    }
 }
 
 /// Answers a method with one request and one answer.

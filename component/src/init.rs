@@ -5,7 +5,7 @@
 use tonic::Status;
 
 use crate::{
-    instances::Instances,
+    instances::{Instance, Instances},
     proto::{Empty, InitRequest},
     state::key,
     status::invalid,
@@ -30,15 +30,16 @@ const OF_THE_SIDECAR: [&str; 6] = [
 /// Which name is wrong, and the remedy.
 pub(crate) fn pubsub(
     instances: &Instances,
-    name: &str,
+    instance: &Instance,
     request: &InitRequest,
 ) -> Result<Empty, Status> {
+    let name = &instance.name;
     for (given, _) in metadata(request) {
         if !(OF_THE_SIDECAR.iter()).any(|known| known.eq_ignore_ascii_case(given)) {
             return Err(unknown(name, "pubsub.confcast", given));
         }
     }
-    instances.initialised(name, None);
+    instances.initialised(instance, None);
     tracing::info!("a sidecar has initialised the component {name} (pubsub.confcast)");
     Ok(Empty {})
 }
@@ -49,9 +50,10 @@ pub(crate) fn pubsub(
 /// Which name or value is wrong, and the remedy.
 pub(crate) fn state(
     instances: &Instances,
-    name: &str,
+    instance: &Instance,
     request: &InitRequest,
 ) -> Result<Empty, Status> {
+    let name = &instance.name;
     let mut default = None;
     let mut prefix = "";
     for (given, value) in metadata(request) {
@@ -70,7 +72,7 @@ pub(crate) fn state(
         );
         return Err(invalid(KEY_PREFIX, text));
     }
-    instances.initialised(name, default);
+    instances.initialised(instance, default);
     tracing::info!("a sidecar has initialised the component {name} (state.confcast)");
     Ok(Empty {})
 }

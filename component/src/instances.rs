@@ -12,16 +12,37 @@ use std::{
 use contract::CollectionName;
 use subscriber::app::Readiness;
 
+/// Most components that are remembered. The one that was not used for longest is forgotten.
+const MAX_COMPONENTS: usize = 1_024;
+
+/// A component of one sidecar: another one may have one of the same name, made of another file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Instance {
+    /// The name in the component file.
+    pub(crate) name: String,
+    /// The process of the sidecar; `None` where the system does not say.
+    pub(crate) process: Option<i32>,
+}
+
 /// What sidecars did since the start of the program.
 #[derive(Debug, Default)]
 pub(crate) struct Instances(Mutex<Seen>);
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// Components by name, with the default collection of a state store.
-    components: BTreeMap<String, Option<CollectionName>>,
+    components: BTreeMap<Instance, Component>,
+    /// How often a component was used so far.
+    uses: u64,
     /// Subscribers by topic. One that ended stays with 0.
     topics: BTreeMap<CollectionName, usize>,
+}
+
+#[derive(Debug)]
+struct Component {
+    /// The default collection of a state store.
+    collection: Option<CollectionName>,
+    /// The number of its last use.
+    used: u64,
 }
 
 /// A subscriber, until it is dropped.
@@ -37,16 +58,29 @@ impl Instances {
     }
 
     /// Notes that a sidecar initialised a component.
-    pub(crate) fn initialised(&self, name: &str, collection: Option<CollectionName>) {
-        let mut seen = self.seen();
-        seen.components.insert(name.to_owned(), collection);
-        // A sidecar that starts says anew to which topics it subscribes.
+    pub(crate) fn initialised(&self, instance: &Instance, collection: Option<CollectionName>) {
+        let seen = &mut *self.seen();
+        seen.uses += 1;
+        let used = seen.uses;
+        let component = Component { collection, used };
+        seen.components.insert(instance.clone(), component);
+        if seen.components.len() > MAX_COMPONENTS {
+            let oldest = (seen.components.iter()).min_by_key(|(_, component)| component.used);
+            if let Some(oldest) = oldest.map(|(instance, _)| instance.clone()) {
+                seen.components.remove(&oldest);
+            }
+        }
+        // A sidecar that starts says again to which topics it subscribes.
         seen.topics.retain(|_topic, subscribers| *subscribers > 0);
     }
 
     /// The default collection of a component; `None` when no sidecar initialised it.
-    pub(crate) fn collection_of(&self, name: &str) -> Option<Option<CollectionName>> {
-        self.seen().components.get(name).cloned()
+    pub(crate) fn collection_of(&self, instance: &Instance) -> Option<Option<CollectionName>> {
+        let seen = &mut *self.seen();
+        seen.uses += 1;
+        let component = seen.components.get_mut(instance)?;
+        component.used = seen.uses;
+        Some(component.collection.clone())
     }
 
     /// Notes a subscriber.
@@ -95,12 +129,38 @@ impl Drop for Subscribed {
 mod tests {
     use super::*;
 
+    fn instance(process: i32) -> Instance {
+        Instance {
+            name: "confcast".to_owned(),
+            process: Some(process),
+        }
+    }
+
+    #[test]
+    fn two_sidecars_may_have_a_component_of_the_same_name() {
+        let instances = Instances::default();
+        let collection = |name: &str| Some(name.parse().expect("a name"));
+        instances.initialised(&instance(1), collection("A"));
+        instances.initialised(&instance(2), collection("B"));
+        assert_eq!(instances.collection_of(&instance(1)), Some(collection("A")));
+        assert_eq!(instances.collection_of(&instance(2)), Some(collection("B")));
+        assert_eq!(instances.collection_of(&instance(3)), None);
+        // Sidecars that start again and again displace what is not used.
+        for process in 3..=MAX_COMPONENTS.try_into().expect("a number") {
+            instances.initialised(&instance(process), None);
+        }
+        assert_eq!(instances.collection_of(&instance(1)), Some(collection("A")));
+        instances.initialised(&instance(0), None);
+        assert!(instances.collection_of(&instance(1)).is_some());
+        assert_eq!(instances.collection_of(&instance(2)), None);
+    }
+
     #[test]
     fn it_is_ready_from_the_start_of_a_sidecar_until_a_subscriber_is_lost() {
         let instances = Arc::new(Instances::default());
         let error = instances.ready().expect_err("no sidecar");
         assert!(error.contains("restart the sidecar"), "{error}");
-        instances.initialised("confcast", None);
+        instances.initialised(&instance(1), None);
         instances.ready().expect("it may only publish");
         let topic = "ChannelConfiguration".parse().expect("a name");
         let first = instances.subscribed(&topic);
@@ -112,8 +172,8 @@ mod tests {
         assert!(error.contains("ChannelConfiguration"), "{error}");
         drop(instances.subscribed(&topic));
         instances.ready().expect_err("it is lost again");
-        // A sidecar that was told of other topics.
-        instances.initialised("confcast", None);
+        // A sidecar that starts with other topics.
+        instances.initialised(&instance(1), None);
         instances.ready().expect("it may only publish");
     }
 }

@@ -17,7 +17,7 @@ use replica::Replica;
 use tonic::{Code, Status};
 
 use crate::{
-    instances::Instances,
+    instances::{Instance, Instances},
     proto::{
         BulkDeleteRequest, BulkGetRequest, BulkGetResponse, BulkItem, BulkSetRequest,
         DeleteRequest, Empty, Etag, GetRequest, GetResponse, MultiMaxSizeResponse, SetRequest,
@@ -71,14 +71,15 @@ impl StateStore {
     /// The document of a key of the component with this name.
     fn key(
         &self,
-        name: &str,
+        instance: &Instance,
         key: &str,
         metadata: &HashMap<String, String>,
     ) -> Result<Key, Status> {
-        let default = self.instances.collection_of(name).ok_or_else(|| {
+        let default = self.instances.collection_of(instance).ok_or_else(|| {
             Status::failed_precondition(format!(
-                "no sidecar has initialised the component {name} since confcast-component started: \
-                 restart the sidecar"
+                "no sidecar has initialised the component {} since confcast-component started: \
+                 restart the sidecar",
+                instance.name
             ))
         })?;
         Key::read(key, metadata, default, self.replica.config())
@@ -88,8 +89,12 @@ impl StateStore {
     ///
     /// # Errors
     /// When the key is wrong, or nothing was loaded yet.
-    pub(crate) async fn get(&self, name: &str, request: GetRequest) -> Result<GetResponse, Status> {
-        let key = self.key(name, &request.key, &request.metadata)?;
+    pub(crate) async fn get(
+        &self,
+        instance: &Instance,
+        request: GetRequest,
+    ) -> Result<GetResponse, Status> {
+        let key = self.key(instance, &request.key, &request.metadata)?;
         let Some((data, etag)) = self.value(&key, request.consistency == STRONG).await? else {
             return Ok(GetResponse::default());
         };
@@ -138,7 +143,7 @@ impl StateStore {
     /// When there are too many.
     pub(crate) async fn bulk_get(
         &self,
-        name: &str,
+        instance: &Instance,
         request: BulkGetRequest,
     ) -> Result<BulkGetResponse, Status> {
         check_bulk("items", request.items.len())?;
@@ -149,7 +154,7 @@ impl StateStore {
                 key: asked.key.clone(),
                 ..BulkItem::default()
             };
-            match self.get(name, asked).await {
+            match self.get(instance, asked).await {
                 Ok(found) if bytes + found.data.len() > MAX_VALUES => {
                     "the values of these keys are more than a sidecar takes at once: ask for fewer"
                         .clone_into(&mut item.error);
@@ -171,14 +176,18 @@ impl StateStore {
     ///
     /// # Errors
     /// When the key, the value or the version is wrong, or a publisher refuses the write.
-    pub(crate) async fn set(&self, name: &str, request: SetRequest) -> Result<Empty, Status> {
-        let written = self.write(name, request).await?;
+    pub(crate) async fn set(
+        &self,
+        instance: &Instance,
+        request: SetRequest,
+    ) -> Result<Empty, Status> {
+        let written = self.write(instance, request).await?;
         self.applied([written]).await;
         Ok(Empty {})
     }
 
-    async fn write(&self, name: &str, request: SetRequest) -> Result<Written, Status> {
-        let key = self.key(name, &request.key, &request.metadata)?;
+    async fn write(&self, instance: &Instance, request: SetRequest) -> Result<Written, Status> {
+        let key = self.key(instance, &request.key, &request.metadata)?;
         let value = value(&request)?;
         let expected = expected(request.etag.as_ref(), request.options)?;
         let document = (&key.collection, &key.id);
@@ -193,14 +202,22 @@ impl StateStore {
     ///
     /// # Errors
     /// As [`StateStore::set`].
-    pub(crate) async fn delete(&self, name: &str, request: DeleteRequest) -> Result<Empty, Status> {
-        let written = self.remove(name, request).await?;
+    pub(crate) async fn delete(
+        &self,
+        instance: &Instance,
+        request: DeleteRequest,
+    ) -> Result<Empty, Status> {
+        let written = self.remove(instance, request).await?;
         self.applied(written).await;
         Ok(Empty {})
     }
 
-    async fn remove(&self, name: &str, request: DeleteRequest) -> Result<Option<Written>, Status> {
-        let key = self.key(name, &request.key, &request.metadata)?;
+    async fn remove(
+        &self,
+        instance: &Instance,
+        request: DeleteRequest,
+    ) -> Result<Option<Written>, Status> {
+        let key = self.key(instance, &request.key, &request.metadata)?;
         // The first writer wins over nobody where nothing is created.
         let expected = match request.etag {
             Some(_) => expected(request.etag.as_ref(), request.options)?,
@@ -217,14 +234,14 @@ impl StateStore {
     /// The first refusal, with the keys of all; the others were written.
     pub(crate) async fn bulk_set(
         &self,
-        name: &str,
+        instance: &Instance,
         request: BulkSetRequest,
     ) -> Result<Empty, Status> {
         check_bulk("items", request.items.len())?;
         let (mut bulk, mut written) = (Refusals::default(), Vec::new());
         for item in request.items {
             let key = item.key.clone();
-            let Some(result) = bulk.unless_unreachable(self.write(name, item)).await else {
+            let Some(result) = bulk.unless_unreachable(self.write(instance, item)).await else {
                 bulk.keys.push(key);
                 continue;
             };
@@ -240,14 +257,14 @@ impl StateStore {
     /// As [`StateStore::bulk_set`].
     pub(crate) async fn bulk_delete(
         &self,
-        name: &str,
+        instance: &Instance,
         request: BulkDeleteRequest,
     ) -> Result<Empty, Status> {
         check_bulk("items", request.items.len())?;
         let (mut bulk, mut written) = (Refusals::default(), Vec::new());
         for item in request.items {
             let key = item.key.clone();
-            let Some(result) = bulk.unless_unreachable(self.remove(name, item)).await else {
+            let Some(result) = bulk.unless_unreachable(self.remove(instance, item)).await else {
                 bulk.keys.push(key);
                 continue;
             };
@@ -263,11 +280,12 @@ impl StateStore {
     /// As [`StateStore::set`]; no operation has an effect then.
     pub(crate) async fn transact(
         &self,
-        name: &str,
+        instance: &Instance,
         request: TransactRequest,
     ) -> Result<Empty, Status> {
-        let set =
-            transaction::Transaction::read(request, |key, metadata| self.key(name, key, metadata))?;
+        let set = transaction::Transaction::read(request, |key, metadata| {
+            self.key(instance, key, metadata)
+        })?;
         let written = set.write(&self.publisher, &self.replica).await?;
         self.applied(written).await;
         Ok(Empty {})

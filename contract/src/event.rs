@@ -18,6 +18,10 @@ use crate::{
     signature::{EventSignature, PublicKeys, SigningKey, Statement, UnprovenEvent, ValueHash},
 };
 
+pub use structured::{AddedBySidecar, StructuredEvent};
+
+mod structured;
+
 /// `source` of every event (requirement A14): the publisher's app id.
 pub const SOURCE: &str = "aura-configuration-api";
 /// `type` of every event (requirement A14).

@@ -164,7 +164,12 @@ impl Fleet {
         source.ahead = names;
         if is_own {
             let kept = without_claims(limits::kept(&check_in, body.len()), &unproven);
-            is_own = self.registry.note(kept, source, at);
+            is_own = self.registry.note(kept, source.clone(), at);
+            // Again: a read of the list that began after the first time, and before the replica was noted,
+            // took its address away.
+            if is_own {
+                self.subscribe(&check_in, &source, &session);
+            }
         }
         if !is_own {
             report_foreign_name(&check_in.instance, caller);

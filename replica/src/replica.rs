@@ -213,7 +213,7 @@ impl Replica {
     /// be the service itself: it is polled all along. Run it once. Dropping the future is safe at
     /// any moment; it costs at most the last half minute of what is saved on disk, and the calls of
     /// handlers that are under way. When `stop` resolves, handlers may finish their calls, for at
-    /// most 5 s.
+    /// most 5 s, and the publishers are told, for at most 1 s, that no write need wait for this replica.
     pub async fn run<T>(&self, stop: impl Future<Output = T>) -> T {
         let parts = &*self.0;
         // Handlers are told before they are cancelled, so that a call can end in order.
@@ -252,7 +252,9 @@ impl Replica {
         };
         // Handlers begin no further call, and finish those that are under way.
         stopping.send_replace(true);
-        if timeout(HANDLERS_GRACE, handling).await.is_err() {
+        let handled = timeout(HANDLERS_GRACE, handling);
+        let (handled, ()) = tokio::join!(handled, parts.sync.check_ins.leave());
+        if handled.is_err() {
             tracing::warn!(
                 "handlers did not finish their calls within {HANDLERS_GRACE:?} after the stop, the calls are cancelled"
             );

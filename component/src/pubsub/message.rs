@@ -8,10 +8,8 @@ use chrono::{DateTime, Utc};
 use contract::{
     CanonicalJson, CollectionName, Context, Document, DocumentId, Epoch, EventData, JsonError,
     Operation, Revision,
-    document::JSON,
-    event::{self, MAX_BYTES},
+    event::{self, AddedBySidecar, MAX_BYTES, StructuredEvent},
 };
-use serde::Serialize;
 
 /// The value of the metadata `ttlInSeconds` in the data (requirement A13), which a subscriber may read.
 /// Nothing expires by it.
@@ -79,19 +77,16 @@ impl Event {
     }
 
     fn with_data(&self, pubsub: &str, data: &EventData, now: DateTime<Utc>) -> Vec<u8> {
-        let event = CloudEvent {
-            specversion: "1.0",
-            id: &self.id,
-            source: event::SOURCE,
-            kind: event::TYPE,
-            subject: data.id.as_str(),
-            time: now,
-            datacontenttype: JSON,
+        let event = StructuredEvent {
+            subject: Some(data.id.as_str()),
             sequence: data.revision.map(event::sequence),
-            partitionkey: data.id.as_str(),
-            topic: data.collection.as_str(),
-            pubsubname: pubsub,
-            data,
+            partitionkey: Some(data.id.as_str()),
+            added: Some(AddedBySidecar {
+                topic: data.collection.as_str(),
+                pubsubname: pubsub,
+                expiration: None,
+            }),
+            ..StructuredEvent::new(self.id.clone(), now, data)
         };
         // Texts and numbers alone: it cannot fail.
         serde_json::to_vec(&event).unwrap_or_default()
@@ -118,25 +113,6 @@ fn bare(collection: &CollectionName, op: Operation, id: &DocumentId, epoch: Epoc
         confirm: None,
         context: Context::default(),
     }
-}
-
-/// An event in structured mode; the names of its members are those of [`event`].
-#[derive(Serialize)]
-struct CloudEvent<'a> {
-    specversion: &'static str,
-    id: &'a str,
-    source: &'static str,
-    #[serde(rename = "type")]
-    kind: &'static str,
-    subject: &'a str,
-    time: DateTime<Utc>,
-    datacontenttype: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sequence: Option<String>,
-    partitionkey: &'a str,
-    topic: &'a str,
-    pubsubname: &'a str,
-    data: &'a EventData,
 }
 
 #[cfg(test)]

@@ -105,6 +105,32 @@ async fn every_publisher_lists_all_replicas() -> Outcome {
     .await
 }
 
+/// By its interval it would count as live for five minutes.
+#[tokio::test]
+async fn no_write_waits_for_a_replica_that_stopped_in_order() -> Outcome {
+    let store = Store::start(StoreKind::Embedded).await?;
+    let mut publisher = store.publisher()?;
+    publisher.start().await?;
+    let replica = |name| {
+        let replica = subscriber(name, &[&publisher])?;
+        anyhow::Ok(replica.with("AURA_CONFIGURATION_CHECK_IN_SECONDS", "100"))
+    };
+    let mut stays = replica("stays")?;
+    let mut stops = replica("stops")?;
+    stays.start().await?;
+    stops.start().await?;
+    let api = publisher.api();
+    api.create(FREE, &json!({"id": "x"})).await?.expect(201)?;
+    stops.stop().await?;
+    let path = format!("/v1/collections/{FREE}/applied?wait=all&timeout=20s");
+    let answer = api.get(&path).await?.expect(200)?.json()?;
+    ensure!(
+        (&answer["replicas"], &answer["gone"]) == (&json!(1), &json!(1)),
+        "{answer}"
+    );
+    Ok(())
+}
+
 /// LOCAL events reach a subscriber that no list names, through its check-in with another publisher.
 /// With a token, only a subscriber that knows the token receives events.
 #[tokio::test]

@@ -330,7 +330,7 @@ impl RegistryTask {
     }
 
     /// Returns whether the store was read.
-    async fn round(&mut self) -> anyhow::Result<bool> {
+    pub(super) async fn round(&mut self) -> anyhow::Result<bool> {
         self.registry.flush().await?;
         let now = Instant::now();
         if now >= self.next_forget {

@@ -12,8 +12,7 @@ use anyhow::Context;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use contract::{
     Change, CollectionName, EventData,
-    document::JSON,
-    event::{self, Confirm, IdOnlyData},
+    event::{self, AddedBySidecar, Confirm, IdOnlyData, StructuredEvent},
 };
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -66,7 +65,7 @@ impl EventEncoder {
         let added = AddedBySidecar {
             topic,
             pubsubname: &self.pub_sub_name,
-            expiration: &expiration,
+            expiration: Some(&expiration),
         };
         self.structured(change, Some(added))
     }
@@ -118,15 +117,10 @@ impl EventEncoder {
         added: Option<AddedBySidecar<'_>>,
     ) -> anyhow::Result<Vec<u8>> {
         if self.is_id_only(&change.collection) {
-            let event = IdOnlyEvent {
-                specversion: "1.0",
-                id: opaque_event_id(change),
-                source: event::SOURCE,
-                kind: event::TYPE,
-                time: change.time,
-                datacontenttype: JSON,
+            let id = opaque_event_id(change).to_string();
+            let event = StructuredEvent {
                 added,
-                data: id_only_data(change),
+                ..StructuredEvent::new(id, change.time, id_only_data(change))
             };
             return serde_json::to_vec(&event).context("writing the event");
         }
@@ -136,21 +130,15 @@ impl EventEncoder {
                 .data(change, data_limit)
                 .through(&self.pub_sub_name, self.ttl_seconds);
             let event = StructuredEvent {
-                specversion: "1.0",
-                id: event::event_id(change),
-                source: event::SOURCE,
-                kind: event::TYPE,
-                subject: change.id.as_str(),
-                time: change.time,
-                datacontenttype: JSON,
+                subject: Some(change.id.as_str()),
                 dataschema: schema.as_ref().map(|schema| schema.urn.as_str()),
-                sequence: event::sequence(change.revision),
-                partitionkey: change.id.as_str(),
+                sequence: Some(event::sequence(change.revision)),
+                partitionkey: Some(change.id.as_str()),
                 correlationid: change.context.correlation_id(),
                 traceparent: change.context.traceparent(),
                 traceid: change.context.traceparent(),
                 added,
-                data,
+                ..StructuredEvent::new(event::event_id(change), change.time, data)
             };
             serde_json::to_vec(&event).context("writing the event")
         })
@@ -167,50 +155,6 @@ impl EventEncoder {
             write(0)
         }
     }
-}
-
-/// An event in structured mode (CloudEvents 1.0, JSON Event Format); the names of its members are
-/// those of [`event`].
-#[derive(Serialize)]
-struct StructuredEvent<'a> {
-    specversion: &'static str,
-    id: String,
-    source: &'static str,
-    #[serde(rename = "type")]
-    kind: &'static str,
-    subject: &'a str,
-    time: DateTime<Utc>,
-    datacontenttype: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dataschema: Option<&'a str>,
-    sequence: String,
-    partitionkey: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    correlationid: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    traceparent: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    traceid: Option<&'a str>,
-    #[serde(flatten)]
-    added: Option<AddedBySidecar<'a>>,
-    data: EventData,
-}
-
-/// An id-only event in structured mode: `id`, `source`, `specversion` and `type` are required;
-/// `datacontenttype` says how `data` is read, and `time` lets a consumer measure the delay. Subject,
-/// partition key, sequence, schema, correlation and trace are left out.
-#[derive(Serialize)]
-struct IdOnlyEvent<'a> {
-    specversion: &'static str,
-    id: Uuid,
-    source: &'static str,
-    #[serde(rename = "type")]
-    kind: &'static str,
-    time: DateTime<Utc>,
-    datacontenttype: &'static str,
-    #[serde(flatten)]
-    added: Option<AddedBySidecar<'a>>,
-    data: IdOnlyData,
 }
 
 fn id_only_data(change: &Change) -> IdOnlyData {
@@ -231,14 +175,6 @@ fn opaque_event_id(change: &Change) -> Uuid {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&hash[..16]);
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
-}
-
-/// The members that a sidecar adds.
-#[derive(Clone, Copy, Serialize)]
-struct AddedBySidecar<'a> {
-    topic: &'a str,
-    pubsubname: &'a str,
-    expiration: &'a str,
 }
 
 /// An event without an envelope.

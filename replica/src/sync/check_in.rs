@@ -22,6 +22,7 @@ use contract::{
     status::MAX_REFUSALS,
 };
 use state::Root;
+use tokio::time::timeout;
 
 use super::{Loader, SyncError, SyncSignals, load::listed};
 use crate::{
@@ -36,6 +37,8 @@ use crate::{
 const MAX_REPORTED: usize = 50;
 /// Characters of an error that a check-in includes.
 const MAX_ERROR: usize = 200;
+/// How long the last check-in may take.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A source of events that delivers nothing is asked to connect again at most this often: where no
 /// events are sent it would not help.
 const RECONNECT_EVERY: Duration = Duration::from_secs(60);
@@ -170,6 +173,27 @@ impl CheckIns {
             reported_version: view.buffers.version,
             reported_error: self.stats.request_failed(),
         })
+    }
+
+    /// Checks in for the last time, with the shortest interval: soon after it the replica counts as gone,
+    /// and no write waits for it. It is a courtesy: a failure costs nothing, since the replica is gone
+    /// after three silent intervals in any case.
+    pub(crate) async fn leave(&self) {
+        let view = self.cache.view();
+        // No publisher knows it.
+        if view.root().epoch().is_none() {
+            return;
+        }
+        let report = CheckIn {
+            interval_ms: 1,
+            apply_delays: self.new_delays(&self.cache.delays()),
+            ..self.report(&view, Instant::now())
+        };
+        let token = self.config.token_of_check_ins();
+        let sent = self.source.check_in(view.root(), &report, token);
+        if !matches!(timeout(LEAVE_TIMEOUT, sent).await, Ok(Ok(_answer))) {
+            tracing::debug!("the last check-in was not answered");
+        }
     }
 
     /// Logs why a collection is loaded again, and from where its newest events came: one of them was

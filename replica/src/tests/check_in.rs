@@ -7,12 +7,12 @@ use crate::RawCollection as Collection;
 
 #[tokio::test]
 async fn a_check_in_reports_the_watermarks_of_the_replica() {
-    let received = Arc::new(Mutex::new(None));
-    let report = Arc::clone(&received);
+    let received = Arc::new(Mutex::new(Vec::new()));
+    let reports = Arc::clone(&received);
     let answer = move |path: &str, body: &[u8]| match path {
         "/v1/replicas/test" => {
-            *report.lock().expect("not poisoned") =
-                Some(serde_json::from_slice::<CheckIn>(body).expect("a check-in"));
+            let report: CheckIn = serde_json::from_slice(body).expect("a check-in");
+            reports.lock().expect("not poisoned").push(report);
             (200, checked_in(7, &[]))
         }
         _ => (
@@ -30,15 +30,16 @@ async fn a_check_in_reports_the_watermarks_of_the_replica() {
         following(
             &replica,
             eventually("a check-in", || {
-                received.lock().expect("not poisoned").is_some()
+                !received.lock().expect("not poisoned").is_empty()
             }),
         )
         .await;
-        let check_in = received
-            .lock()
-            .expect("not poisoned")
-            .take()
-            .expect("a check-in");
+        let mut received = received.lock().expect("not poisoned");
+        // It was asked to stop: soon nobody waits for it.
+        let last = received.pop().expect("a check-in");
+        assert_eq!(last.interval_ms, 1);
+        let check_in = received.pop().expect("a check-in before the last");
+        assert_eq!(last.boot_id, check_in.boot_id);
         let held = replica
             .view()
             .root()
@@ -426,14 +427,14 @@ async fn a_moved_watermark_is_reported_early_if_the_publisher_asks_for_it() {
                 .await;
                 assert!(started.elapsed() >= Duration::from_millis(300));
             }
+            assert_eq!(reported("early"), [7, 10, 13], "changes are gathered");
+            assert_eq!(
+                reported("plain"),
+                [7],
+                "nothing asked it for early check-ins"
+            );
         };
         following(&early, following(&plain, test)).await;
-        assert_eq!(reported("early"), [7, 10, 13], "changes are gathered");
-        assert_eq!(
-            reported("plain"),
-            [7],
-            "nothing asked it for early check-ins"
-        );
     })
     .await;
 }

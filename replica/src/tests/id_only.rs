@@ -63,9 +63,9 @@ async fn an_id_only_event_brings_its_change_by_the_feed_and_no_check_in() {
                 })
                 .await;
             }
+            assert_eq!(requested(&requests, "/v1/replicas/test"), 1);
         })
         .await;
-        assert_eq!(requested(&requests, "/v1/replicas/test"), 1);
         assert_eq!(requested(&requests, "/v1/snapshot"), 1);
         assert_eq!(requested(&requests, "/documents/"), 0);
         let status = replica.status();

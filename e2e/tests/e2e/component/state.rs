@@ -6,13 +6,13 @@ use reqwest::{Client, Response};
 use super::*;
 
 /// The state API of a sidecar.
-struct State {
+pub(super) struct State {
     client: Client,
     base: String,
 }
 
 impl State {
-    fn new(sidecar: &Sidecar, store: &str) -> anyhow::Result<Self> {
+    pub(super) fn new(sidecar: &Sidecar, store: &str) -> anyhow::Result<Self> {
         let port = sidecar.http_port();
         Ok(Self {
             client: e2e::http().build()?,
@@ -20,7 +20,7 @@ impl State {
         })
     }
 
-    async fn get(&self, key: &str) -> anyhow::Result<Response> {
+    pub(super) async fn get(&self, key: &str) -> anyhow::Result<Response> {
         Ok(self
             .client
             .get(format!("{}/{key}", self.base))
@@ -29,14 +29,14 @@ impl State {
     }
 
     /// The value of a key, and its version.
-    async fn value(&self, key: &str) -> anyhow::Result<(Value, String)> {
+    pub(super) async fn value(&self, key: &str) -> anyhow::Result<(Value, String)> {
         let answer = self.get(key).await?.error_for_status()?;
         let etag = answer.headers().get("etag").context("no etag")?;
         let etag = etag.to_str()?.to_owned();
         Ok((answer.json().await?, etag))
     }
 
-    async fn post(&self, path: &str, body: &Value) -> anyhow::Result<(u16, String)> {
+    pub(super) async fn post(&self, path: &str, body: &Value) -> anyhow::Result<(u16, String)> {
         let url = format!("{}{path}", self.base);
         let answer = self.client.post(url).json(body).send().await?;
         Ok((answer.status().as_u16(), answer.text().await?))
@@ -53,7 +53,7 @@ impl State {
 }
 
 /// A replica with both components, the state store of documents without a schema.
-async fn with_state(publisher: &Service) -> anyhow::Result<Replica> {
+pub(super) async fn with_state(publisher: &Service) -> anyhow::Result<Replica> {
     let topics = format!("{FREE},{CHANNELS}");
     let mut replica = Replica::new("state", &topics, publisher).await?;
     let file = dependencies::repository_root().join("components/confcast/state.yaml");
@@ -69,7 +69,7 @@ async fn with_state(publisher: &Service) -> anyhow::Result<Replica> {
     Ok(replica)
 }
 
-fn expect(answer: (u16, String), status: u16, words: &str) -> Outcome {
+pub(super) fn expect(answer: (u16, String), status: u16, words: &str) -> Outcome {
     let (given, body) = answer;
     ensure!(
         given == status && body.contains(words),
@@ -203,7 +203,7 @@ async fn several_keys_change_together() -> Outcome {
         publisher.api().head(FREE).await? == head,
         "a part of it was written"
     );
-    // What was written is heard.
+    // What was written is received.
     replica.until_equal(&publisher, FREE).await
 }
 
@@ -226,6 +226,34 @@ async fn what_is_no_document_is_refused_in_words() -> Outcome {
     ] {
         expect(state.post("", &json!([item])).await?, 500, words)?;
     }
+    Ok(())
+}
+
+/// A second sidecar has a component of the same name, of another collection.
+#[tokio::test]
+async fn sidecars_may_have_stores_of_the_same_name() -> Outcome {
+    let publisher = publisher().await?;
+    let replica = with_state(&publisher).await?;
+    let node = Node::start(FREE, &publisher.url()).await?;
+    let mut second = sidecar("second", &node, &replica.component)?;
+    let file = dependencies::repository_root().join("components/confcast/state.yaml");
+    let file = std::fs::read_to_string(file)?.replace("name: channels", "name: free");
+    second.add_component("free", &file)?;
+    second.start().await?;
+    let state = State::new(&replica.sidecar, "free")?;
+    let item = json!([{"key": "a", "value": numbered(1)}]);
+    expect(state.post("", &item).await?, 204, "")?;
+    ensure!(
+        publisher.api().head(FREE).await?.count == 1,
+        "it is elsewhere"
+    );
+    let channel = e2e::testbed::sample(CHANNELS)?;
+    let item = json!([{"key": channel["id"], "value": channel}]);
+    expect(State::new(&second, "free")?.post("", &item).await?, 204, "")?;
+    ensure!(
+        publisher.api().head(CHANNELS).await?.count == 1,
+        "it is elsewhere"
+    );
     Ok(())
 }
 

@@ -48,10 +48,11 @@ async fn the_newest_check_in_is_listed_at_once_and_after_a_restart() {
     assert_eq!(testbed.rows().await, 0);
 }
 
-/// No row is written by the request: the list merges the records that wait.
-#[tokio::test]
-async fn a_check_in_is_listed_before_its_row_is_written() {
-    let folder = TempDir::new().expect("a folder");
+/// A store in a folder, and a fleet on it whose tasks do not run.
+async fn without_tasks(
+    folder: &TempDir,
+    subscribers: Option<SubscriberRegistry>,
+) -> (Store, Fleet, FleetTasks) {
     let policy = Arc::new(PublisherPolicy {
         collections: ServedCollections::fixed(BTreeSet::from([name(FREE)])),
         rules: Rules {
@@ -67,29 +68,62 @@ async fn a_check_in_is_listed_before_its_row_is_written() {
         store.clone(),
         4_096,
         forget_after,
-        None,
+        subscribers,
         Default::default(),
         Arc::default(),
     );
+    (store, fleet, tasks)
+}
+
+/// A check-in of the replica `a` that came over this loopback.
+async fn check_in(fleet: &Fleet) {
+    let body = json!({
+        "instance": "a", "bootId": "b", "intervalMs": 10_000, "collections": {},
+        "baseUrl": "http://127.0.0.1:7",
+    });
+    let peer = Peer {
+        address: Some([127, 0, 0, 1].into()),
+        token: None,
+    };
+    let body = body.to_string();
+    let caller = Identity::unrestricted();
+    let answered = fleet.check_in("a", body.as_bytes(), peer, &caller, open_session());
+    answered.await.expect("checked in");
+}
+
+/// No row is written by the request: the list merges the records that wait.
+#[tokio::test]
+async fn a_check_in_is_listed_before_its_row_is_written() {
+    let folder = TempDir::new().expect("a folder");
+    let (store, fleet, tasks) = without_tasks(&folder, None).await;
     // The task that writes rows does not run, so a row in the list can only come from memory.
     let never = CancellationToken::new();
     let mut answering = JoinSet::new();
     answering.spawn(tasks.check_ins.run(never));
-    let body = json!({ "instance": "a", "bootId": "b", "intervalMs": 10_000, "collections": {} });
-    fleet
-        .check_in(
-            "a",
-            body.to_string().as_bytes(),
-            Peer::default(),
-            &Identity::unrestricted(),
-            open_session(),
-        )
-        .await
-        .expect("checked in");
+    check_in(&fleet).await;
     let list = fleet.page(None, 10).await.expect("a list");
     assert_eq!(list.replicas[0].check_in.instance, "a");
     let rows = store.replicas(0, |rows, _row| *rows += 1).await;
     assert_eq!(rows.expect("rows"), 0);
+}
+
+#[tokio::test]
+async fn a_read_of_the_list_during_a_check_in_does_not_take_its_events_away() {
+    let folder = TempDir::new().expect("a folder");
+    let authenticator = Arc::new(Authenticator::open());
+    let subscribers = SubscriberRegistry::new(Vec::new(), BTreeSet::new(), None, authenticator);
+    let gets_events = || format!("{subscribers:?}").contains("http://127.0.0.1:7");
+    let (_store, fleet, mut tasks) = without_tasks(&folder, Some(subscribers.clone())).await;
+    let mut checking_in = std::pin::pin!(check_in(&fleet));
+    // Nothing answers yet, so the check-in waits, between its address and its place in the list.
+    assert!(futures_util::poll!(&mut checking_in).is_pending());
+    assert!(gets_events(), "before it is answered");
+    tasks.registry.round().await.expect("the list is read");
+    assert!(!gets_events(), "the read did not find it");
+    let mut answering = JoinSet::new();
+    answering.spawn(tasks.check_ins.run(CancellationToken::new()));
+    checking_in.await;
+    assert!(gets_events(), "once it is answered");
 }
 
 #[tokio::test]

@@ -70,6 +70,8 @@ impl WatchedIo {
             .enter(peer.to_canonical())
             .ok_or(io::ErrorKind::ConnectionRefused)?;
         rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER)?;
+        // A frame of a stream would wait until the reader acknowledged the one before: up to 40 ms.
+        stream.set_nodelay(true)?;
         let (socket, certificate) = match tls {
             None => (Socket::Plain(stream), PeerCertificate::default()),
             Some(tls) => {
@@ -300,5 +302,28 @@ impl AsyncWrite for WatchedIo {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().socket).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::http::connections::ConnectionLimits;
+
+    #[tokio::test]
+    async fn what_is_written_is_sent_without_waiting_for_an_acknowledgement() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (peer, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let _peer = peer.expect("connected");
+        let (stream, _address) = accepted.expect("accepted");
+        let connections = Connections::new(ConnectionLimits::with_max(1));
+        let io = WatchedIo::accept(stream, &connections, None).await;
+        let Socket::Plain(stream) = io.expect("a place").socket else {
+            panic!("no TLS was asked for");
+        };
+        assert!(stream.nodelay().expect("an option"));
     }
 }
