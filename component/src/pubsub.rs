@@ -1,7 +1,7 @@
-//! `pubsub.confcast`: a subscriber of a topic hears the collection of that name from the replica in this
+//! `pubsub.confcast`: a subscriber of a topic receives the collection of that name from the replica in this
 //! program, and what is published is written at a publisher.
 //!
-//! Every subscriber hears everything, in order: there is no broker and no group of consumers. A
+//! Every subscriber receives everything, in order: there is no broker and no group of consumers. A
 //! subscription never ends for trouble at the publishers; it waits. Which event comes next is decided
 //! in `reader`, and when a message is sent again in `delivery`.
 
@@ -35,7 +35,8 @@ use self::{
     delivery::{Delivery, Next},
     message::Event,
     publish::Write,
-    reader::{KnownDocuments, TopicReader},
+    reader::TopicReader,
+    subscribers::Subscribers,
 };
 
 mod delivery;
@@ -43,6 +44,7 @@ mod message;
 mod positions;
 mod publish;
 mod reader;
+mod subscribers;
 
 /// Most subscriptions at the same time.
 const MAX_SUBSCRIPTIONS: usize = 256;
@@ -57,7 +59,7 @@ pub(crate) struct PubSub {
     replica: Replica,
     publisher: Arc<Publisher>,
     instances: Arc<Instances>,
-    known: KnownDocuments,
+    subscribers: Subscribers,
     slots: Arc<Semaphore>,
     /// Time to answer a message.
     ack_deadline: Duration,
@@ -91,7 +93,7 @@ impl PubSub {
             replica: replica.clone(),
             publisher: Arc::clone(publisher),
             instances: Arc::clone(instances),
-            known: KnownDocuments::default(),
+            subscribers: Subscribers::new(replica.config().snapshot_dir.clone()),
             slots: Arc::new(Semaphore::new(MAX_SUBSCRIPTIONS)),
             ack_deadline,
             stop,
@@ -149,7 +151,7 @@ impl PubSub {
                 self.replica.clone(),
                 Arc::clone(&self.publisher),
                 topic.clone(),
-                &self.known,
+                &self.subscribers,
             ),
             pubsub: self,
             name,

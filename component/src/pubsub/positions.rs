@@ -1,102 +1,117 @@
-//! How far the subscribers of each topic are, on disk: after a restart of the program a service that lived
-//! on is told what was deleted meanwhile.
+//! How far the subscribers of a topic are, on disk: after a restart of the program a service that lived on
+//! is notified of what was deleted meanwhile.
 //!
 //! A position may be a second old, and then names a deletion twice. Without a folder nothing is saved.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use contract::{CollectionName, Epoch, Revision};
 use serde::{Deserialize, Serialize};
-use tokio::{
-    fs, io,
-    time::{Instant, timeout},
-};
+use tokio::{sync::Mutex, task::spawn_blocking, time::timeout};
 
-/// Time between two saves of one topic.
-pub(super) const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// How long a file system may take.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// The largest file.
 const MAX_BYTES: u64 = 1_024;
 
 /// Every change up to a revision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Position {
     pub(super) epoch: Epoch,
     pub(super) revision: Revision,
 }
 
-/// The file of one topic.
-#[derive(Debug)]
-pub(super) struct SavedPosition {
-    file: Option<PathBuf>,
-    saved: Option<Position>,
-    /// No save before.
-    next: Instant,
+/// What a file has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Saved {
+    /// Every subscriber has these changes.
+    #[serde(flatten)]
+    pub(super) position: Position,
+    /// The most subscriptions that were open at once.
+    #[serde(default)]
+    pub(super) subscribers: usize,
 }
 
-impl SavedPosition {
+/// The file of one topic. Clones share it.
+#[derive(Debug, Clone)]
+pub(super) struct PositionFile {
+    path: Arc<Path>,
+    /// One write at a time, also where its caller gave up.
+    writing: Arc<Mutex<()>>,
+}
+
+impl PositionFile {
     /// The file of a topic in a folder.
-    pub(super) fn new(folder: Option<&PathBuf>, topic: &CollectionName) -> Self {
+    pub(super) fn new(folder: &Path, topic: &CollectionName) -> Self {
         Self {
-            file: folder.map(|folder| folder.join(format!("component-{topic}.json"))),
-            saved: None,
-            next: Instant::now(),
+            path: folder.join(format!("component-{topic}.json")).into(),
+            writing: Arc::default(),
         }
     }
 
     /// What was saved before; `None` also where it cannot be read.
-    pub(super) async fn load(&mut self) -> Option<Position> {
-        let file = self.file.as_ref()?;
-        let read = async {
-            if fs::metadata(file).await?.len() > MAX_BYTES {
-                return Err(io::Error::other("the file is too long"));
-            }
-            Ok(serde_json::from_slice(&fs::read(file).await?)?)
+    pub(super) async fn load(&self) -> Option<Saved> {
+        let path = Arc::clone(&self.path);
+        let read = move || {
+            let mut text = Vec::new();
+            fs::File::open(&path)?
+                .take(MAX_BYTES)
+                .read_to_end(&mut text)?;
+            Ok(serde_json::from_slice(&text)?)
         };
         match within(read).await {
-            Ok(position) => self.saved = Some(position),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(
-                "the position in {} cannot be read, so what was deleted meanwhile is not named: {error}",
-                file.display()
-            ),
-        }
-        self.saved
-    }
-
-    /// When a position is to be saved; `None` when it is.
-    pub(super) fn due(&self, position: Option<Position>) -> Option<Instant> {
-        (self.file.is_some() && position.is_some() && position != self.saved).then_some(self.next)
-    }
-
-    /// Saves a position. Dropping the future leaves the one before.
-    pub(super) async fn save(&mut self, position: Position) {
-        let Some(file) = &self.file else {
-            return;
-        };
-        self.next = Instant::now() + SAVE_EVERY;
-        let written = async {
-            if let Some(folder) = file.parent() {
-                fs::create_dir_all(folder).await?;
-            }
-            let new = file.with_extension("new");
-            fs::write(&new, serde_json::to_vec(&position)?).await?;
-            fs::rename(&new, file).await
-        };
-        match within(written).await {
-            Ok(()) => self.saved = Some(position),
+            Ok(saved) => Some(saved),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
-                tracing::warn!("a position cannot be saved in {}: {error}", file.display());
+                tracing::warn!(
+                    "the position in {} cannot be read, so what was deleted meanwhile is not named: {error}",
+                    self.path.display()
+                );
+                None
             }
         }
+    }
+
+    /// Saves a position; whether it was. Dropping the future leaves the one before, or saves it.
+    pub(super) async fn save(&self, saved: Saved) -> bool {
+        let path = Arc::clone(&self.path);
+        let Ok(writing) = Arc::clone(&self.writing).try_lock_owned() else {
+            tracing::warn!("{} is still being written", self.path.display());
+            return false;
+        };
+        let write = move || {
+            let _one = writing;
+            if let Some(folder) = path.parent() {
+                fs::create_dir_all(folder)?;
+            }
+            let new: PathBuf = path.with_extension("new");
+            fs::write(&new, serde_json::to_vec(&saved)?)?;
+            fs::rename(&new, &path)
+        };
+        let written = within(write).await;
+        if let Err(error) = &written {
+            tracing::warn!(
+                "a position cannot be saved in {}: {error}",
+                self.path.display()
+            );
+        }
+        written.is_ok()
     }
 }
 
-async fn within<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    timeout(DEADLINE, work)
-        .await
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+async fn within<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    match timeout(DEADLINE, spawn_blocking(work)).await {
+        Ok(done) => done?,
+        Err(_late) => Err(io::ErrorKind::TimedOut.into()),
+    }
 }
 
 #[cfg(test)]
@@ -106,24 +121,25 @@ mod tests {
     #[tokio::test]
     async fn a_position_is_there_after_a_restart() {
         let folder = tempfile::tempdir().expect("a folder");
-        let folder = folder.path().to_owned();
         let topic = "A".parse().expect("a name");
-        let mut saved = SavedPosition::new(Some(&folder), &topic);
-        assert_eq!(saved.load().await, None);
-        let position = Position {
-            epoch: "9f86d081-1".parse().expect("an epoch"),
-            revision: 7,
+        let file = PositionFile::new(&folder.path().join("new"), &topic);
+        assert_eq!(file.load().await, None);
+        let saved = Saved {
+            position: Position {
+                epoch: "9f86d081-1".parse().expect("an epoch"),
+                revision: 7,
+            },
+            subscribers: 2,
         };
-        assert!(saved.due(Some(position)).is_some());
-        saved.save(position).await;
-        assert_eq!(saved.due(Some(position)), None);
-        let mut again = SavedPosition::new(Some(&folder), &topic);
-        assert_eq!(again.load().await, Some(position));
-        std::fs::write(folder.join("component-A.json"), "{").expect("a file");
-        let mut damaged = SavedPosition::new(Some(&folder), &topic);
-        assert_eq!(damaged.load().await, None);
-        let mut without = SavedPosition::new(None, &topic);
-        assert_eq!(without.due(Some(position)), None);
-        assert_eq!(without.load().await, None);
+        assert!(file.save(saved).await);
+        assert_eq!(file.load().await, Some(saved));
+        // A write that hangs is not followed by another one.
+        let hangs = file.writing.lock().await;
+        assert!(!file.save(saved).await);
+        drop(hangs);
+        for damaged in ["{", &" ".repeat(5_000)] {
+            fs::write(&*file.path, damaged).expect("a file");
+            assert_eq!(file.load().await, None);
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! document by its id.
 //!
 //! The publisher of the collection checks the value and decides. Nothing is sent to subscribers from
-//! here: they hear the change when the replica has it.
+//! here: they receive the change when the replica has it.
 
 use std::collections::HashMap;
 
@@ -15,6 +15,8 @@ use crate::status::{invalid, shortened};
 
 /// The metadata of the call that names a document: the data is its value.
 const ID: &str = "id";
+/// The metadata by which a sidecar makes no event of the data.
+const RAW_PAYLOAD: &str = "rawPayload";
 
 /// What is to be written.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,11 +61,18 @@ impl Write {
     ) -> Result<Self, Status> {
         let text = std::str::from_utf8(message)
             .map_err(|_| invalid("data", "the data is no UTF-8 text: publish JSON"))?;
-        let data = unwrapped(text)?;
-        let id = metadata
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case(ID));
-        if let Some((_, id)) = id {
+        let given = |name: &str| {
+            let mut metadata = metadata.iter();
+            metadata.find_map(|(given, value)| given.eq_ignore_ascii_case(name).then_some(value))
+        };
+        let (id, raw) = (given(ID), given(RAW_PAYLOAD));
+        // Without an envelope of the sidecar a document may have members of the same names.
+        let is_value = id.is_some() && raw.is_some_and(|raw| raw.eq_ignore_ascii_case("true"));
+        let data = match is_value {
+            true => text,
+            false => unwrapped(text)?,
+        };
+        if let Some(id) = id {
             let value = value("data", data)?;
             return Ok(Self {
                 id: document_id("metadata.id", id)?,
@@ -149,4 +158,31 @@ fn value(field: &str, json: &str) -> Result<CanonicalJson, Status> {
             format!("{field}: the value cannot be stored, at {pointer:?}: {reason}"),
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_by_its_id_may_have_the_members_of_an_event() {
+        let collection = "A".parse().expect("a name");
+        let read = |message: &str, metadata: &[(&str, &str)]| {
+            let metadata = (metadata.iter()).map(|(name, value)| ((*name).into(), (*value).into()));
+            let write = Write::read(&collection, message.as_bytes(), &metadata.collect());
+            write.map(|write| write.value.expect("a value").as_str().to_owned())
+        };
+        let document = r#"{"specversion":"2"}"#;
+        let enveloped = format!(r#"{{"specversion":"1.0","data":{document}}}"#);
+        let raw = [("id", "a"), ("RawPayload", "true")];
+        assert_eq!(read(document, &raw).expect("a value"), document);
+        assert_eq!(read(&enveloped, &raw[..1]).expect("a value"), document);
+        let no_raw = [("id", "a"), ("rawPayload", "false")];
+        assert_eq!(read(&enveloped, &no_raw).expect("a value"), document);
+        let refusal = read(document, &raw[..1]).expect_err("an envelope without data");
+        assert!(refusal.message().contains("no data"), "{refusal}");
+        // An event of the source document needs no envelope either.
+        let event = r#"{"op":"Update","id":"a","configData":{"n":1}}"#;
+        assert_eq!(read(event, &raw[1..]).expect("a value"), r#"{"n":1}"#);
+    }
 }

@@ -1,4 +1,4 @@
-//! What a subscriber of one topic hears next: every document of the collection as it is, then every
+//! What a subscriber of one topic receives next: every document of the collection as it is, then every
 //! change in the order of revisions.
 //!
 //! It reads pinned views of the replica and never goes back. Where the replica no longer has all changes
@@ -7,45 +7,30 @@
 //! subscriber ends with the state of the replica, whatever it missed.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeSet, VecDeque},
+    fmt,
+    sync::Arc,
+    time::Duration,
 };
 
-use client::retry::is_transient;
+use client::{ClientError, RetryPolicy, retry::is_transient};
 use contract::{CollectionName, DocumentId, Operation, Revision};
+use futures_util::{FutureExt, future::BoxFuture};
 use replica::{Replica, ReplicaState, View};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
     message::Event,
-    positions::{Position, SavedPosition},
+    positions::Position,
+    subscribers::{Subscriber, Subscribers},
 };
 use crate::publisher::Publisher;
 
-/// The documents that subscribers of each topic know, over their subscriptions: one that comes again
-/// is told what is gone meanwhile.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct KnownDocuments(Arc<Mutex<BTreeMap<CollectionName, BTreeSet<DocumentId>>>>);
-
-impl KnownDocuments {
-    fn of(&self, collection: &CollectionName) -> BTreeSet<DocumentId> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(collection).cloned().unwrap_or_default()
-    }
-
-    fn has(&self, collection: &CollectionName) -> bool {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.contains_key(collection)
-    }
-
-    fn keep(&self, collection: &CollectionName, documents: BTreeSet<DocumentId>) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(collection.clone(), documents);
-    }
-}
+/// How long the documents wait for the names of those that were deleted while the program was away.
+const DELETIONS_FIRST: Duration = Duration::from_secs(1);
 
 /// Reads one topic.
 #[derive(Debug)]
@@ -61,14 +46,13 @@ pub(crate) struct TopicReader {
     generation: Option<u64>,
     /// What it is being given.
     batch: Option<Batch>,
-    /// Where it was before the program started, until what was deleted since then is known.
-    resume: Resume,
-    /// The position on disk.
-    saved: SavedPosition,
-    /// The documents that it knows.
+    /// What was deleted before the program started.
+    missed: Missed,
+    /// Whether the next batch names what is gone, though no change asks for it.
+    names_gone: bool,
+    /// The documents that its service may know: given to it, or to one that it may be.
     known: BTreeSet<DocumentId>,
-    /// Where they are kept for its next subscription.
-    shared: KnownDocuments,
+    subscriber: Subscriber,
 }
 
 /// A part of one view.
@@ -80,14 +64,24 @@ struct Batch {
     rest: Rest,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Resume {
-    /// The file was not read yet.
+/// What was deleted while the program was away.
+enum Missed {
+    /// Where the subscribers were is not read yet.
     Unread,
-    /// It was there.
-    From(Position),
-    /// Nothing is to be done.
-    Done,
+    /// The publishers are asked, until one answers.
+    Asked(BoxFuture<'static, Result<BTreeSet<DocumentId>, ClientError>>),
+    /// It is among the documents that are known, as far as it can be found out.
+    Known,
+}
+
+impl fmt::Debug for Missed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unread => "Unread",
+            Self::Asked(_) => "Asked",
+            Self::Known => "Known",
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -107,27 +101,22 @@ impl TopicReader {
         replica: Replica,
         publisher: Arc<Publisher>,
         collection: CollectionName,
-        shared: &KnownDocuments,
+        subscribers: &Subscribers,
     ) -> Self {
-        // What this process knows is more than what it saved.
-        let resume = if shared.has(&collection) {
-            Resume::Done
-        } else {
-            Resume::Unread
-        };
+        let (subscriber, known) = subscribers.begin(&collection);
         Self {
-            resume,
-            saved: SavedPosition::new(replica.config().snapshot_dir.as_ref(), &collection),
             publisher,
             moved: replica.feed_changed(),
             states: replica.states(),
-            known: shared.of(&collection),
-            shared: shared.clone(),
             replica,
             collection,
             position: None,
             generation: None,
             batch: None,
+            missed: Missed::Unread,
+            names_gone: false,
+            known,
+            subscriber,
         }
     }
 
@@ -140,63 +129,74 @@ impl TopicReader {
             // Before the view is taken: a change in between is noticed once more, and none is missed.
             self.moved.mark_unchanged();
             self.states.mark_unchanged();
-            self.resume().await;
+            if let Missed::Unread = self.missed {
+                self.ask_what_was_missed().await;
+            }
             self.batch = self.batch_of(self.replica.view());
-            if self.batch.is_none() {
-                // The position of before is needed until what was deleted since then is known.
-                let due = match self.resume {
-                    Resume::Done => self.saved.due(self.position),
-                    Resume::Unread | Resume::From(_) => None,
-                };
-                tokio::select! {
-                    () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                        if let Some(position) = self.position {
-                            self.saved.save(position).await;
-                        }
-                    }
-                    Ok(()) = self.moved.changed() => {}
-                    // What was on disk is held back for a moment, and then shown without a change.
-                    Ok(()) = self.states.changed() => {}
-                    // The replica is gone, and the process ends.
-                    else => std::future::pending::<()>().await,
+            if let Some(batch) = &self.batch {
+                self.names_gone = false;
+                // What is deleted after its first batch began is found by the log.
+                if self.position.is_none() && self.known.is_empty() && self.missed.is_known() {
+                    self.subscriber.reached(batch.end);
                 }
+                continue;
+            }
+            let due = self.subscriber.save_due();
+            tokio::select! {
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    self.subscriber.save().await;
+                }
+                missed = self.missed.answer() => self.note_missed(missed),
+                Ok(()) = self.moved.changed() => {}
+                // What was on disk is held back for a moment, and then shown without a change.
+                Ok(()) = self.states.changed() => {}
+                // Where the replica is gone nothing comes any more, and the process ends.
             }
         }
     }
 
     /// Notes that the subscriber has taken an event.
     pub(crate) fn taken(&mut self, event: &Event) {
-        match event.data.op {
-            Operation::Delete => self.known.remove(&event.data.id),
-            Operation::Create | Operation::Update => self.known.insert(event.data.id.clone()),
-        };
+        if event.data.op == Operation::Delete {
+            self.known.remove(&event.data.id);
+        }
     }
 
-    /// Learns what was deleted since the program ended before, so that it is named with the documents.
-    /// Where no publisher answers, the documents come first, and the next batch tries again.
-    async fn resume(&mut self) {
-        if let Resume::Unread = self.resume {
-            let saved = self.saved.load().await;
-            self.resume = saved.map_or(Resume::Done, Resume::From);
-        }
-        let Resume::From(Position { epoch, revision }) = self.resume else {
+    /// Asks what was deleted since the program ended before. It is named with the documents where a
+    /// publisher answers soon, else after them.
+    async fn ask_what_was_missed(&mut self) {
+        let Some(since) = self.subscriber.missed_since().await else {
+            self.missed = Missed::Known;
             return;
         };
-        let collection = &self.collection;
-        let deleted = self.publisher.deleted_since(collection, epoch, revision);
-        match deleted.await {
+        let (publisher, collection) = (Arc::clone(&self.publisher), self.collection.clone());
+        let asked = async move {
+            let deleted = || publisher.deleted_since(&collection, since.epoch, since.revision);
+            RetryPolicy::FOLLOW.run(is_transient, deleted).await
+        };
+        self.missed = Missed::Asked(asked.boxed());
+        if let Ok(missed) = timeout(DELETIONS_FIRST, self.missed.answer()).await {
+            self.note_missed(missed);
+        }
+    }
+
+    fn note_missed(&mut self, missed: Result<BTreeSet<DocumentId>, ClientError>) {
+        self.missed = Missed::Known;
+        match missed {
             Ok(deleted) => {
                 self.known.extend(deleted);
-                // What is gone is named before the documents.
-                self.position = None;
-                self.resume = Resume::Done;
+                self.names_gone = true;
             }
-            Err(error) if is_transient(&error) => {}
             Err(error) => {
-                self.resume = Resume::Done;
+                let collection = &self.collection;
+                self.subscriber.missed_forever();
+                if let Some(position) = self.position {
+                    self.subscriber.reached(position);
+                }
                 tracing::warn!(
-                    %collection, revision,
-                    "what was deleted in {collection} after revision {revision} is not known, so subscribers are not told: {error}"
+                    %collection,
+                    "what was deleted in {collection} while the component was away cannot be found out, so \
+                     subscribers are not notified of it: {error}"
                 );
             }
         }
@@ -205,10 +205,21 @@ impl TopicReader {
     fn next_of_batch(&mut self) -> Option<Event> {
         let batch = self.batch.as_mut()?;
         let next = batch.next(&self.collection);
-        if next.is_none() {
-            self.position = Some(batch.end);
-            self.generation = Some(batch.view.root().generation());
-            self.batch = None;
+        match &next {
+            // Its service may have it although the answer is lost.
+            Some(event) if event.data.op != Operation::Delete => {
+                self.known.insert(event.data.id.clone());
+            }
+            Some(_deletion) => {}
+            None => {
+                self.position = Some(batch.end);
+                self.generation = Some(batch.view.root().generation());
+                // Else the position on disk is needed until the deletions since then are named.
+                if self.missed.is_known() && !self.names_gone {
+                    self.subscriber.reached(batch.end);
+                }
+                self.batch = None;
+            }
         }
         next
     }
@@ -219,7 +230,7 @@ impl TopicReader {
             return None;
         }
         let held = view.root().collection(&self.collection)?;
-        // Without revisions there is no order, and a subscriber could not be told what it missed.
+        // Without revisions there is no order, and what a subscriber missed could not be named.
         let changes = view
             .changes(&self.collection)
             .filter(|_| held.versioned())?;
@@ -228,7 +239,7 @@ impl TopicReader {
             revision: held.watermark(),
         };
         let same_load = self.generation == Some(view.root().generation());
-        if self.position == Some(end) && same_load {
+        if self.position == Some(end) && same_load && !self.names_gone {
             return None;
         }
         let same_history = self
@@ -237,7 +248,9 @@ impl TopicReader {
         // What was proven wrong and loaded again may end before the position.
         let after = same_history.filter(|at| at.revision <= end.revision);
         let rest = match after {
-            Some(Position { revision, .. }) if changes.oldest() <= revision + 1 => {
+            Some(Position { revision, .. })
+                if changes.oldest() <= revision + 1 && !self.names_gone =>
+            {
                 Rest::Changes { after: revision }
             }
             _ => {
@@ -259,12 +272,23 @@ impl TopicReader {
     }
 }
 
+impl Missed {
+    fn is_known(&self) -> bool {
+        matches!(self, Self::Known)
+    }
+
+    /// The answer of a publisher. Dropping the future loses nothing.
+    async fn answer(&mut self) -> Result<BTreeSet<DocumentId>, ClientError> {
+        match self {
+            Self::Asked(answer) => answer.await,
+            Self::Unread | Self::Known => std::future::pending().await,
+        }
+    }
+}
+
 impl Drop for TopicReader {
     fn drop(&mut self) {
-        // Else the next subscription starts from the position on disk, as this one did.
-        if let Resume::Done = self.resume {
-            (self.shared).keep(&self.collection, std::mem::take(&mut self.known));
-        }
+        self.subscriber.end(std::mem::take(&mut self.known));
     }
 }
 

@@ -16,8 +16,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+mod attacked;
 mod hostile;
 mod publishing;
+mod restored;
 mod state;
 
 type Outcome = anyhow::Result<()>;
@@ -71,7 +73,7 @@ impl Node {
         let process = Process::start("node", self.folder.path(), &mut command)?;
         self.process = Some(process);
         eventually("the subscriber in Node.js listens", async || {
-            self.get("/heard").await
+            self.get("/events").await
         })
         .await
         .map(drop)
@@ -84,14 +86,35 @@ impl Node {
     }
 
     /// The events that it handled, in their order.
-    async fn heard(&self) -> anyhow::Result<Vec<Value>> {
-        let heard = self.get("/heard").await?;
-        Ok(heard.as_array().context("a list")?.clone())
+    async fn events(&self) -> anyhow::Result<Vec<Value>> {
+        let events = self.get("/events").await?;
+        Ok(events.as_array().context("a list")?.clone())
     }
 
     /// Its documents by id.
     async fn documents(&self, collection: &str) -> anyhow::Result<Value> {
         self.get(&format!("/documents/{collection}")).await
+    }
+
+    /// Its documents are those of the publisher.
+    async fn ensure_equal(&self, publisher: &Service, collection: &str) -> Outcome {
+        let list = format!("/v1/collections/{collection}/documents");
+        let list = publisher.api().get(&list).await?.expect(200)?.json()?;
+        let documents = list["items"].as_array().context("items")?;
+        let expected: Value = (documents.iter())
+            .map(|document| {
+                let id = document["id"].as_str().unwrap_or_default();
+                (id.to_owned(), document["configData"].clone())
+            })
+            .collect();
+        let held = self.documents(collection).await?;
+        ensure!(
+            held == expected,
+            "it has {} of {} documents",
+            held.as_object().map_or(0, serde_json::Map::len),
+            documents.len(),
+        );
+        Ok(())
     }
 
     /// Its next events hang, or are answered 500.
@@ -149,30 +172,12 @@ impl Replica {
     /// Waits until its documents are those of the publisher.
     async fn until_equal(&self, publisher: &Service, collection: &str) -> Outcome {
         within(LONG, "the subscriber has every document", async || {
-            let list = format!("/v1/collections/{collection}/documents");
-            let list = publisher.api().get(&list).await?.expect(200)?.json()?;
-            let documents = list["items"].as_array().context("items")?;
-            let expected: Value = (documents.iter())
-                .map(|document| {
-                    let id = document["id"].as_str().unwrap_or_default();
-                    (id.to_owned(), document["configData"].clone())
-                })
-                .collect();
-            let held = self.node.documents(collection).await?;
-            ensure!(
-                held == expected,
-                "it has {} of {} documents\n{}",
-                held.as_object().map_or(0, serde_json::Map::len),
-                documents.len(),
-                self.sidecar
-                    .output()
-                    .lines()
-                    .rev()
-                    .take(5)
-                    .collect::<Vec<_>>()
-                    .join("\n"),
-            );
-            Ok(())
+            let equal = self.node.ensure_equal(publisher, collection).await;
+            equal.with_context(|| {
+                let log = self.sidecar.output();
+                let last: Vec<_> = log.lines().rev().take(5).collect();
+                last.join("\n")
+            })
         })
         .await
     }
@@ -206,10 +211,10 @@ async fn create(publisher: &Service, id: &str, value: &Value) -> Outcome {
     .await
 }
 
-/// The revisions of events, each where it was first heard.
-fn first_heard(heard: &[Value]) -> Vec<u64> {
+/// The revisions of events, each where it first came.
+fn revisions_of(events: &[Value]) -> Vec<u64> {
     let mut seen = std::collections::BTreeSet::new();
-    let revisions = heard
+    let revisions = events
         .iter()
         .filter_map(|event| event["data"]["revision"].as_u64());
     revisions
@@ -217,10 +222,10 @@ fn first_heard(heard: &[Value]) -> Vec<u64> {
         .collect()
 }
 
-/// Two replicas of one app id hear all of a thousand changes, in order, while the publisher, a sidecar
+/// Two replicas of one app id receive all of a thousand changes, in order, while the publisher, a sidecar
 /// and a component are killed.
 #[tokio::test]
-async fn every_replica_hears_a_thousand_changes_in_order_through_kills() -> Outcome {
+async fn every_replica_receives_a_thousand_changes_in_order_through_kills() -> Outcome {
     let mut publisher = publisher().await?;
     let mut one = Replica::start("one", FREE, &publisher).await?;
     let mut two = Replica::start("two", FREE, &publisher).await?;
@@ -247,7 +252,7 @@ async fn every_replica_hears_a_thousand_changes_in_order_through_kills() -> Outc
             750 => {
                 two.component.kill()?;
                 two.component.launch()?;
-                // The sidecar goes on and hears nothing, so the pod must not look ready.
+                // The sidecar goes on and receives nothing, so the pod must not look ready.
                 eventually("the component waits for a sidecar", async || {
                     let ready = two.component.api().get("/readyz").await?.expect(503)?;
                     ensure!(ready.body.contains("restart the sidecar"), "{}", ready.body);
@@ -263,7 +268,7 @@ async fn every_replica_hears_a_thousand_changes_in_order_through_kills() -> Outc
     }
     for replica in [&mut one, &mut two] {
         replica.until_equal(&publisher, FREE).await?;
-        let revisions = first_heard(&replica.node.heard().await?);
+        let revisions = revisions_of(&replica.node.events().await?);
         ensure!(
             revisions == (1..=1_000).collect::<Vec<_>>(),
             "{} revisions, not in order: {revisions:?}",
@@ -275,9 +280,9 @@ async fn every_replica_hears_a_thousand_changes_in_order_through_kills() -> Outc
     Ok(())
 }
 
-/// A replica that comes late hears the documents as they are, and one that was away hears what is gone.
+/// A replica that comes late receives the documents as they are, and one that was away what is gone.
 #[tokio::test]
-async fn a_subscriber_hears_the_state_first_and_what_is_gone() -> Outcome {
+async fn a_subscriber_receives_the_state_first_and_what_is_gone() -> Outcome {
     let publisher = publisher().await?;
     for id in ["a", "b", "c"] {
         create(&publisher, id, &numbered(1)).await?;
@@ -298,14 +303,14 @@ async fn a_subscriber_hears_the_state_first_and_what_is_gone() -> Outcome {
     replica.start_sidecar().await?;
     replica.component.until_ready().await?;
     replica.until_equal(&publisher, FREE).await?;
-    let heard = replica.node.heard().await?;
-    let ids: Vec<_> = heard
+    let events = replica.node.events().await?;
+    let ids: Vec<_> = events
         .iter()
         .map(|event| event["subject"].as_str())
         .collect();
     ensure!(ids == [Some("b"), Some("c"), Some("a")], "{ids:?}");
-    ensure!(heard[2]["data"]["op"] == "Update", "{}", heard[2]);
-    ensure!(heard[2]["pubsubname"] == PUBSUB, "{}", heard[2]);
+    ensure!(events[2]["data"]["op"] == "Update", "{}", events[2]);
+    ensure!(events[2]["pubsubname"] == PUBSUB, "{}", events[2]);
 
     // The sidecar is away, and the program lives on.
     replica.sidecar.kill()?;
@@ -319,9 +324,9 @@ async fn a_subscriber_hears_the_state_first_and_what_is_gone() -> Outcome {
     .await?;
     replica.start_sidecar().await?;
     replica.until_equal(&publisher, FREE).await?;
-    let heard = replica.node.heard().await?;
-    let gone = heard.iter().find(|event| event["data"]["op"] == "Delete");
-    ensure!(gone.context("a deletion")?["subject"] == "b", "{heard:?}");
+    let events = replica.node.events().await?;
+    let gone = events.iter().find(|event| event["data"]["op"] == "Delete");
+    ensure!(gone.context("a deletion")?["subject"] == "b", "{events:?}");
 
     // The component is away as well: where it was is on disk.
     replica.component.kill()?;

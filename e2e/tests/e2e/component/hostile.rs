@@ -3,7 +3,7 @@
 
 use super::*;
 
-/// An event that fails is heard later, before those after it.
+/// An event that fails comes again, before those after it.
 #[tokio::test]
 async fn an_event_that_fails_or_hangs_comes_again_in_order() -> Outcome {
     let publisher = publisher().await?;
@@ -18,8 +18,8 @@ async fn an_event_that_fails_or_hangs_comes_again_in_order() -> Outcome {
         }
         replica.until_equal(&publisher, FREE).await?;
     }
-    let heard = replica.node.heard().await?;
-    let ids: Vec<_> = heard
+    let events = replica.node.events().await?;
+    let ids: Vec<_> = events
         .iter()
         .filter_map(|event| event["subject"].as_str())
         .collect();
@@ -41,15 +41,18 @@ async fn a_large_document_is_read_by_its_id() -> Outcome {
     create(&publisher, "large", &large).await?;
     create(&publisher, "small", &numbered(1)).await?;
     replica.until_equal(&publisher, FREE).await?;
-    let heard = replica.node.heard().await?;
-    ensure!(heard[0]["subject"] == "large", "{}", heard[0]["subject"]);
-    ensure!(heard[0]["data"]["configData"].is_null(), "it has the value");
+    let events = replica.node.events().await?;
+    ensure!(events[0]["subject"] == "large", "{}", events[0]["subject"]);
+    ensure!(
+        events[0]["data"]["configData"].is_null(),
+        "it has the value"
+    );
     Ok(())
 }
 
-/// A topic that is not followed is refused in words, and the others are heard.
+/// A topic that is not followed is refused in words, and the others are received.
 #[tokio::test]
-async fn an_unknown_topic_is_refused_and_the_others_are_heard() -> Outcome {
+async fn an_unknown_topic_is_refused_and_the_others_are_received() -> Outcome {
     let publisher = publisher().await?;
     let topics = format!("{FREE},Nowhere");
     let mut replica = Replica::new("unknown", &topics, &publisher).await?;
@@ -69,9 +72,9 @@ async fn an_unknown_topic_is_refused_and_the_others_are_heard() -> Outcome {
     .await
 }
 
-/// A second sidecar on the same socket hears everything too, and a second component is refused.
+/// A second sidecar on the same socket receives everything too, and a second component is refused.
 #[tokio::test]
-async fn a_second_subscriber_hears_everything_and_a_second_component_is_refused() -> Outcome {
+async fn a_second_subscriber_receives_everything_and_a_second_component_is_refused() -> Outcome {
     let publisher = publisher().await?;
     let replica = Replica::start("first", FREE, &publisher).await?;
     let node = Node::start(FREE, &publisher.url()).await?;
@@ -82,7 +85,7 @@ async fn a_second_subscriber_hears_everything_and_a_second_component_is_refused(
     }
     replica.until_equal(&publisher, FREE).await?;
     within(LONG, "the second one has every document", async || {
-        let revisions = first_heard(&node.heard().await?);
+        let revisions = revisions_of(&node.events().await?);
         ensure!(revisions == (1..=50).collect::<Vec<_>>(), "{revisions:?}");
         Ok(())
     })
@@ -132,10 +135,10 @@ async fn a_wrong_name_in_the_component_file_is_refused_in_words() -> Outcome {
     .await
 }
 
-/// A subscriber that is more than 1,024 changes behind hears the newest revision of each document, and
+/// A subscriber that is more than 1,024 changes behind receives the newest revision of each document, and
 /// what is gone.
 #[tokio::test]
-async fn a_subscriber_far_behind_hears_the_newest_revisions() -> Outcome {
+async fn a_subscriber_far_behind_receives_the_newest_revisions() -> Outcome {
     let publisher = publisher().await?;
     let replica = Replica::start("behind", FREE, &publisher).await?;
     let set = |op: &str, number: u64| {
@@ -158,9 +161,13 @@ async fn a_subscriber_far_behind_hears_the_newest_revisions() -> Outcome {
     }
     api.delete(FREE, "d-7").await?.expect(200)?;
     replica.until_equal(&publisher, FREE).await?;
-    let heard = replica.node.heard().await?;
-    ensure!(heard.len() < 1_401, "it heard all {} changes", heard.len());
-    let revisions: Vec<_> = (heard.iter())
+    let events = replica.node.events().await?;
+    ensure!(
+        events.len() < 1_401,
+        "it received all {} changes",
+        events.len()
+    );
+    let revisions: Vec<_> = (events.iter())
         .filter_map(|event| event["data"]["revision"].as_u64())
         .collect();
     ensure!(revisions.is_sorted(), "{revisions:?}");

@@ -1,7 +1,7 @@
 // The subscriber of the source document in Node.js (requirement A20 to A27): Express and the CloudEvents SDK, one class
 // for each collection, and the configuration API for what an event does not carry. It knows nothing of Confcast.
 //
-// The routes below "For the test" show what it heard, and make it fail; a service would not have them.
+// The routes below "For the test" show what it received, and make it fail; a service would not have them.
 //
 //   PORT=… TOPICS=A,B PUBSUB=… API_URL=http://… node subscriber.mjs
 
@@ -9,7 +9,7 @@ import { HTTP } from "cloudevents";
 import express from "express";
 
 const { PORT, TOPICS, PUBSUB, API_URL } = process.env;
-const heard = [];
+const received = [];
 let fault = { kind: "none", times: 0 };
 
 class BaseConfiguration {
@@ -85,7 +85,7 @@ app.post("/dapr/processConfigurationEvents", async (request, response) => {
     const configuration = collections[event.data.collection];
     if (configuration) await configuration.updateConfiguration(event.data);
     else console.warn(`unknown collection ${event.data.collection}`);
-    heard.push(event);
+    received.push(event);
     response.json({ status: "SUCCESS" });
   } catch (error) {
     console.error(error.stack);
@@ -105,7 +105,7 @@ async function failed(response) {
   return true;
 }
 
-app.get("/heard", (_request, response) => response.json(heard));
+app.get("/events", (_request, response) => response.json(received));
 app.get("/documents/:collection", (request, response) =>
   response.json(Object.fromEntries(collections[request.params.collection].documents)),
 );
