@@ -6,7 +6,7 @@
 //! | module | content |
 //! |---|---|
 //! | `server` | the port: HTTP/2 without TLS and HTTP/1.1, limits on its peers |
-//! | `access` | who may call: the token of the sidecar, and the rights of the subscriber's HTTP API |
+//! | `access`, `credential` | who may call: the token of the sidecar, and the rights of the subscriber's HTTP API |
 //! | `api` | what is asked for; values; subscriptions |
 //! | `answers` | how many answers there may be, and how slowly one may be taken |
 //! | `changes` | what a subscription sends, and when |
@@ -23,6 +23,7 @@ mod answers;
 mod api;
 mod callbacks;
 mod changes;
+mod credential;
 mod error;
 mod forward;
 mod grpc;
