@@ -28,8 +28,9 @@ use service::{
 };
 use subtle::ConstantTimeEq;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
-use crate::{credential::Credential, error::ApiError};
+use crate::{connections::Connection, credential::Credential, error::ApiError};
 
 /// Time between two looks at the credential of a subscription.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -204,6 +205,14 @@ impl Access {
             Refused::Invalid(reason) => ApiError::Unauthenticated(reason.clone()),
         }
     }
+}
+
+/// What ends the connection of a request.
+pub(crate) fn connection_of(request: &Parts) -> CancellationToken {
+    let connection = request.extensions.get::<Connection>();
+    connection
+        .map(|connection| connection.closed.clone())
+        .unwrap_or_default()
 }
 
 /// The peer of a request. The server adds it to each; without it, a request is of nobody.

@@ -43,7 +43,8 @@ async fn over_http_values_are_posted_to_the_application() {
     let url = format!("--dapr-api-app-url=http://{}", app.addrs()[0]);
     let app = app.run();
     let handle = app.handle();
-    let flags = [SERVED, &url, "--app-api-token=of-app"];
+    // One that replaces another needs its slot.
+    let flags = [SERVED, &url, "--app-api-token=of-app", "--limit-streams=1"];
     let test = check(&flags, publisher(7, 0), async |subscriber| {
         let fetch = async |path: &str| {
             let url = format!("http://{}{path}", subscriber.dapr_api());

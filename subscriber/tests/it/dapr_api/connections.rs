@@ -52,3 +52,79 @@ async fn readers_that_take_nothing_do_not_keep_others_from_their_answers() {
     })
     .await;
 }
+
+/// Reads until the peer has closed the connection.
+async fn closed(stream: &mut TcpStream) {
+    let mut rest = Vec::new();
+    // A reset is an end too.
+    let end = timeout(DEADLINE, stream.read_to_end(&mut rest)).await;
+    drop(end.expect("closed in time"));
+}
+
+/// Over HTTP/2 a peer answers pings, or sends some, and so is never silent.
+#[tokio::test]
+async fn a_connection_without_a_call_ends_and_one_with_a_subscription_stays() {
+    let flags = [SERVED, "--limit-idle-seconds=1"];
+    check(&flags, publisher(7, 0), async |subscriber| {
+        let mut client = subscriber.dapr().await;
+        let (_id, mut updates) = subscribed(&mut client, keys("A", &["x"])).await;
+        next(&mut updates).await;
+        let mut idle = TcpStream::connect(subscriber.dapr_api())
+            .await
+            .expect("a port");
+        // The preface, no settings, and a call: GET / over http, in the numbers of RFC 7541.
+        let mut call = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        call.extend([0, 0, 0, 4, 0, 0, 0, 0, 0]);
+        call.extend([0, 0, 3, 1, 5, 0, 0, 0, 1, 0x82, 0x86, 0x84]);
+        idle.write_all(&call).await.expect("sent");
+        let (mut reading, mut writing) = idle.into_split();
+        let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+        let pings = async {
+            let mut tick = tokio::time::interval(Duration::from_millis(50));
+            while writing.write_all(&ping).await.is_ok() {
+                tick.tick().await;
+            }
+        };
+        let end = async {
+            let mut rest = Vec::new();
+            drop(reading.read_to_end(&mut rest).await);
+        };
+        let both = async { tokio::join!(pings, end) };
+        timeout(DEADLINE, both).await.expect("closed in time");
+        subscriber.event(update("x", 8, &json!({"v": 8}))).await;
+        assert_eq!(next(&mut updates).await, one("x", 8, r#"{"v":8}"#));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_address_has_no_more_connections_than_the_setting_says() {
+    let flags = [SERVED, "--limit-connections-per-address=2"];
+    check(&flags, publisher(7, 0), async |subscriber| {
+        let mut first = subscriber.dapr().await;
+        let (_id, _updates) = subscribed(&mut first, keys("A", &["x"])).await;
+        let mut second = subscriber.dapr().await;
+        let (_id, updates) = subscribed(&mut second, keys("A", &["x"])).await;
+        let third = async || {
+            let stream = TcpStream::connect(subscriber.dapr_api()).await;
+            stream.expect("it is accepted, and closed")
+        };
+        closed(&mut third().await).await;
+        drop((second, updates));
+        let answered = async {
+            loop {
+                let mut stream = third().await;
+                let get = b"GET /v1.0/configuration/A HTTP/1.0\r\n\r\n";
+                let mut answer = Vec::new();
+                let sent = stream.write_all(get).await;
+                let read = stream.read_to_end(&mut answer).await;
+                if sent.is_ok() && read.is_ok() && !answer.is_empty() {
+                    return answer;
+                }
+            }
+        };
+        let answer = timeout(DEADLINE, answered).await.expect("a place");
+        assert!(answer.starts_with(b"HTTP/1.0 200"));
+    })
+    .await;
+}
