@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Response, Status, Streaming,
     body::Body,
-    codegen::{http, tokio_stream::wrappers::UnixListenerStream},
+    codegen::http,
     server::Grpc,
     transport::{Server, server::UdsConnectInfo},
 };
@@ -29,6 +29,10 @@ use crate::{
     socket::Socket,
     state::StateStore,
 };
+
+use self::connection::connections;
+
+mod connection;
 
 /// The largest request, in bytes: a sidecar takes at most 4 MiB of an application, and adds an envelope.
 const MAX_REQUEST: usize = 8 << 20;
@@ -101,11 +105,7 @@ impl Door {
         });
         let served = Server::builder()
             .max_concurrent_streams(MAX_STREAMS)
-            .serve_with_incoming_shutdown(
-                service,
-                UnixListenerStream::new(listener),
-                stop.cancelled(),
-            );
+            .serve_with_incoming_shutdown(service, connections(listener), stop.cancelled());
         // A peer that is silent would keep it alive.
         let ended = async {
             stop.cancelled().await;

@@ -237,3 +237,21 @@ async fn a_subscription_waits_for_a_publisher_and_ends_with_the_component() {
     let end = messages.message().await.expect("a clean end");
     assert_eq!(end, None);
 }
+
+#[tokio::test]
+async fn callers_that_open_many_connections_wait_for_each_other() {
+    let component = Component::start().await;
+    let silent: Vec<_> = (0..256)
+        .map(|_each| UnixStream::connect(component.socket()).expect("a connection"))
+        .collect();
+    let waits = timeout(Duration::from_millis(500), async {
+        let mut client = component.client().await;
+        call::<Empty, Empty>(&mut client, &format!("{PUBSUB}/Ping"), Empty {}).await
+    });
+    waits.await.expect_err("there is no place for it");
+    drop(silent);
+    let mut client = component.client().await;
+    let ping: Result<Empty, _> = call(&mut client, &format!("{PUBSUB}/Ping"), Empty {}).await;
+    ping.expect("it lives");
+    component.stop().await;
+}

@@ -2,9 +2,9 @@
 //!
 //! A caller sends `DAPR_API_TOKEN` where the subscriber has one, as Dapr asks for it. Where callers of the
 //! subscriber need a credential, they need one here too: a token with the right `read`, in the metadata
-//! `authorization`, or instead of `DAPR_API_TOKEN` in `dapr-api-token`, which every SDK can send. Crate `auth` decides what a credential
-//! is worth, [`contract::access`] what it allows. Web pages are judged by the guard of the services.
-//! Nothing here logs a credential.
+//! `authorization`, or instead of `DAPR_API_TOKEN` in `dapr-api-token`, which every SDK can send
+//! ([`Credential`]). Crate `auth` decides what a credential is worth, [`contract::access`] what it allows.
+//! Web pages are judged by the guard of the services. Nothing here logs a credential.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -16,9 +16,8 @@ use auth::{Authenticator, Presented, Refused, Session};
 use contract::{
     access::{ANONYMOUS, Identity},
     sidecar::TOKEN_HEADER,
-    token::PREFIX,
 };
-use http::{HeaderMap, HeaderValue, header::AUTHORIZATION, request::Parts};
+use http::{HeaderMap, HeaderValue, request::Parts};
 use service::{
     http::{
         guard::GuardSettings,
@@ -29,8 +28,9 @@ use service::{
 };
 use subtle::ConstantTimeEq;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
-use crate::error::ApiError;
+use crate::{connections::Connection, credential::Credential, error::ApiError};
 
 /// Time between two looks at the credential of a subscription.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -76,15 +76,14 @@ impl Access {
     pub(crate) async fn caller(&self, request: &Parts) -> Result<Caller, ApiError> {
         let headers = &request.headers;
         self.check_page(request)?;
-        let token = headers.get(TOKEN_HEADER).map(HeaderValue::as_bytes);
-        let is_credential = token.is_some_and(|token| token.starts_with(PREFIX.as_bytes()));
+        let credential = Credential::of(headers);
         // A credential of its own says more about the caller than the token that all share.
-        if self.authenticator.is_open() || !is_credential {
+        if self.authenticator.is_open() || !matches!(credential, Credential::InToken(_)) {
             self.check_token(headers)?;
         }
         let peer = peer_of(request);
         let address = network(peer.ip());
-        let session = self.session(headers, peer);
+        let session = self.session(credential, headers, peer);
         if session.must_verify() && self.bad_credentials.check(address).is_err() {
             return Err(ApiError::TooManyAttempts);
         }
@@ -169,19 +168,12 @@ impl Access {
         Err(ApiError::Token)
     }
 
-    fn session(&self, headers: &HeaderMap, peer: SocketAddr) -> Session {
-        let mut given = headers.get_all(AUTHORIZATION).iter();
-        let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_owned();
-        let authorization = match (given.next(), given.next()) {
-            // Every SDK can send this one.
-            (None, _) => headers
-                .get(TOKEN_HEADER)
-                .map(text)
-                .filter(|token| token.starts_with(PREFIX))
-                .map(|token| format!("Bearer {token}")),
-            (Some(one), None) => Some(text(one)),
-            // Which of several decides is not defined, so none does.
-            (Some(_), Some(_)) => Some(String::new()),
+    fn session(&self, credential: Credential, headers: &HeaderMap, peer: SocketAddr) -> Session {
+        let authorization = match credential {
+            Credential::None => None,
+            Credential::InToken(text) | Credential::InAuthorization(text) => Some(text),
+            // None that is valid.
+            Credential::Several => Some(String::new()),
         };
         let is_forwarded = headers.keys().any(|name| is_forwarding(name.as_str()));
         let presented = Presented {
@@ -213,6 +205,14 @@ impl Access {
             Refused::Invalid(reason) => ApiError::Unauthenticated(reason.clone()),
         }
     }
+}
+
+/// What ends the connection of a request.
+pub(crate) fn connection_of(request: &Parts) -> CancellationToken {
+    let connection = request.extensions.get::<Connection>();
+    connection
+        .map(|connection| connection.closed.clone())
+        .unwrap_or_default()
 }
 
 /// The peer of a request. The server adds it to each; without it, a request is of nobody.

@@ -1,45 +1,62 @@
-//! Answers on their way: how many there may be, and how slowly one may be taken.
+//! Answers and streams on their way: how many answers there may be, and how slowly one may be taken.
 //!
-//! An answer goes out in pieces, each when the reader has taken the one before; until its end it holds its
-//! place. A reader that takes nothing for a while loses the answer: it ends with an error. Streams are not
-//! for this module: they hold one message and have a limit of their own. Nothing here knows what an answer
-//! says.
+//! Both go out in pieces, each when the reader has taken the one before; an answer holds its place until
+//! its end. A reader that takes nothing for a while loses what it reads: an answer ends with an error, a
+//! stream with `RESOURCE_EXHAUSTED`. A reader that does not take this end either loses its connection,
+//! and the last piece with it. Nothing here knows what an answer says.
 
 use std::{
+    collections::HashMap,
     io,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use axum::{BoxError, body::Body, response::Response};
 use bytes::Bytes;
-use hyper::body::Frame;
+use http::HeaderMap;
+use hyper::body::{Body as _, Frame};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, interval, timeout},
 };
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
-use crate::error::ApiError;
+use crate::{budget::Budget, error::ApiError};
 
 /// Most answers of up to 4 MiB at the same time.
 const MAX_ANSWERS: usize = 32;
 /// How long a call waits for its place.
 const QUEUE: Duration = Duration::from_secs(2);
-/// How long a reader may take for one piece.
+/// How long a reader may take for one piece of an answer,
 const STALLED: Duration = Duration::from_secs(20);
+/// and of a stream: an application may be busy with the change before.
+const STREAM_STALLED: Duration = Duration::from_secs(60);
+/// It has less while another subscription waits for memory.
+const SHORT_STALLED: Duration = Duration::from_secs(5);
 /// Bytes of a piece.
 const PIECE: usize = 64 << 10;
 
-/// The answers on their way. Cloning shares them.
+/// The answers and streams on their way. Cloning shares them.
 #[derive(Clone)]
 pub(crate) struct Answers(Arc<Shared>);
 
 struct Shared {
     stalled: Duration,
+    stream_stalled: Duration,
+    /// Of the messages in streams.
+    budget: Budget,
     places: Arc<Semaphore>,
-    open: Mutex<Vec<Weak<Mutex<Option<Rest>>>>>,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    next_id: u64,
+    by_id: HashMap<u64, Arc<OnItsWay>>,
 }
 
 /// The place of one answer.
@@ -48,23 +65,45 @@ pub(crate) struct Place {
     permit: OwnedSemaphorePermit,
 }
 
-/// What is not sent yet of an answer.
+/// One answer or stream.
+struct OnItsWay {
+    kind: Kind,
+    /// Cancelled to end the connection of its reader.
+    connection: CancellationToken,
+    state: Mutex<State>,
+}
+
+enum Kind {
+    Answer,
+    Stream,
+}
+
+enum State {
+    Open(Rest),
+    /// It was taken away from a reader that took nothing, at this time.
+    Ended(Instant),
+}
+
+/// What is not sent yet.
 struct Rest {
     body: Body,
     data: Bytes,
-    /// When the reader took the piece before.
-    taken_at: Instant,
-    _permit: OwnedSemaphorePermit,
+    /// Since when the reader could take something; `None` while there is nothing.
+    waits_since: Option<Instant>,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Answers {
-    pub(crate) fn new() -> Self {
-        Self::with_stalled(STALLED)
+    /// None yet. Streams send messages of this budget.
+    pub(crate) fn new(budget: Budget) -> Self {
+        Self::with_stalled(STALLED, STREAM_STALLED, budget)
     }
 
-    fn with_stalled(stalled: Duration) -> Self {
+    fn with_stalled(stalled: Duration, stream_stalled: Duration, budget: Budget) -> Self {
         Self(Arc::new(Shared {
             stalled,
+            stream_stalled,
+            budget,
             places: Arc::new(Semaphore::new(MAX_ANSWERS)),
             open: Mutex::default(),
         }))
@@ -84,51 +123,96 @@ impl Answers {
         })
     }
 
+    /// The stream of a subscription, which has a limit of its own, on a connection.
+    pub(crate) fn stream(&self, answer: Response, connection: CancellationToken) -> Response {
+        self.send(answer, Kind::Stream, None, connection)
+    }
+
+    fn send(
+        &self,
+        answer: Response,
+        kind: Kind,
+        permit: Option<OwnedSemaphorePermit>,
+        connection: CancellationToken,
+    ) -> Response {
+        answer.map(|body| {
+            let one = Arc::new(OnItsWay {
+                kind,
+                connection,
+                state: Mutex::new(State::Open(Rest {
+                    body,
+                    data: Bytes::new(),
+                    waits_since: Some(Instant::now()),
+                    _permit: permit,
+                })),
+            });
+            let mut open = lock(&self.0.open);
+            let id = open.next_id;
+            open.next_id += 1;
+            open.by_id.insert(id, Arc::clone(&one));
+            drop(open);
+            Body::new(Pieces {
+                id,
+                one,
+                answers: self.clone(),
+            })
+        })
+    }
+
     /// Takes away what readers do not take. It never ends.
     ///
     /// From outside, because a body is not asked again before its reader has taken something.
     pub(crate) async fn take_stalled(&self) {
-        let mut tick = interval(self.0.stalled / 4);
+        let mut tick = interval(self.0.stalled.min(self.0.stream_stalled) / 4);
         loop {
             tick.tick().await;
-            let mut open = lock(&self.0.open);
-            open.retain(|answer| {
-                let Some(answer) = answer.upgrade() else {
-                    return false;
+            let of_streams = match self.0.budget.is_short() {
+                true => self.0.stream_stalled.min(SHORT_STALLED),
+                false => self.0.stream_stalled,
+            };
+            let all: Vec<_> = lock(&self.0.open).by_id.values().cloned().collect();
+            for one in all {
+                let stalled = match one.kind {
+                    Kind::Answer => self.0.stalled,
+                    Kind::Stream => of_streams,
                 };
-                let mut rest = lock(&answer);
-                let is_stalled = |rest: &mut Rest| rest.taken_at.elapsed() >= self.0.stalled;
-                drop(rest.take_if(is_stalled));
-                rest.is_some()
-            });
+                let mut state = lock(&one.state);
+                let since = match &*state {
+                    State::Open(rest) => rest.waits_since,
+                    State::Ended(at) => Some(*at),
+                };
+                if since.is_none_or(|since| since.elapsed() < stalled) {
+                    continue;
+                }
+                match &*state {
+                    State::Open(_rest) => *state = State::Ended(Instant::now()),
+                    State::Ended(_at) => one.connection.cancel(),
+                }
+            }
         }
     }
 }
 
 impl Place {
-    /// The answer, which holds the place until its end.
-    pub(crate) fn hold(self, answer: Response) -> Response {
-        answer.map(|body| {
-            let rest = Arc::new(Mutex::new(Some(Rest {
-                body,
-                data: Bytes::new(),
-                taken_at: Instant::now(),
-                _permit: self.permit,
-            })));
-            let mut open = lock(&self.answers.0.open);
-            // Most are gone: there is a place for few only.
-            if open.len() >= 2 * MAX_ANSWERS {
-                open.retain(|answer| answer.strong_count() > 0);
-            }
-            open.push(Arc::downgrade(&rest));
-            drop(open);
-            Body::new(Pieces(rest))
-        })
+    /// The answer on a connection, which holds the place until its end.
+    pub(crate) fn hold(self, answer: Response, connection: CancellationToken) -> Response {
+        let Self { answers, permit } = self;
+        answers.send(answer, Kind::Answer, Some(permit), connection)
     }
 }
 
-/// The body of an answer.
-struct Pieces(Arc<Mutex<Option<Rest>>>);
+/// The body of an answer or stream.
+struct Pieces {
+    id: u64,
+    one: Arc<OnItsWay>,
+    answers: Answers,
+}
+
+impl Drop for Pieces {
+    fn drop(&mut self) {
+        lock(&self.answers.0.open).by_id.remove(&self.id);
+    }
+}
 
 impl hyper::body::Body for Pieces {
     type Data = Bytes;
@@ -138,32 +222,63 @@ impl hyper::body::Body for Pieces {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let mut rest = lock(&self.0);
-        let Some(rest) = rest.as_mut() else {
-            let late = io::Error::new(io::ErrorKind::TimedOut, "the reader took nothing");
-            return Poll::Ready(Some(Err(late.into())));
-        };
-        rest.taken_at = Instant::now();
-        while rest.data.is_empty() {
-            let frame = match ready!(Pin::new(&mut rest.body).poll_frame(context)) {
+        match &mut *lock(&self.one.state) {
+            State::Open(rest) => rest.poll_piece(context),
+            State::Ended(_at) => Poll::Ready(Some(end(&self.one.kind))),
+        }
+    }
+
+    /// A refusal of gRPC is its head alone. Clients do not take it with an empty body.
+    fn is_end_stream(&self) -> bool {
+        match &*lock(&self.one.state) {
+            State::Open(rest) => rest.data.is_empty() && rest.body.is_end_stream(),
+            State::Ended(_at) => false,
+        }
+    }
+}
+
+impl Rest {
+    fn poll_piece(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        // Until there is a piece the reader waits, and not we for it.
+        self.waits_since = None;
+        while self.data.is_empty() {
+            let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
                 None => return Poll::Ready(None),
             };
             match frame.into_data() {
-                Ok(data) => rest.data = data,
+                Ok(data) => self.data = data,
                 Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
             }
         }
-        let length = rest.data.len().min(PIECE);
-        Poll::Ready(Some(Ok(Frame::data(rest.data.split_to(length)))))
+        self.waits_since = Some(Instant::now());
+        let length = self.data.len().min(PIECE);
+        Poll::Ready(Some(Ok(Frame::data(self.data.split_to(length)))))
     }
+}
 
-    /// A refusal of gRPC is its head alone. Clients do not take it with an empty body.
-    fn is_end_stream(&self) -> bool {
-        let rest = lock(&self.0);
-        let is_ended = |rest: &Rest| rest.data.is_empty() && rest.body.is_end_stream();
-        rest.as_ref().is_some_and(is_ended)
+/// The end of what was taken away, for a reader that reads again.
+fn end(kind: &Kind) -> Result<Frame<Bytes>, BoxError> {
+    match kind {
+        Kind::Answer => {
+            let late = io::Error::new(io::ErrorKind::TimedOut, "the reader took nothing");
+            Err(late.into())
+        }
+        Kind::Stream => {
+            let status = Status::resource_exhausted(format!(
+                "the reader of the subscription took nothing for {} s, or for {} s while others waited for \
+                 memory; subscribe again",
+                STREAM_STALLED.as_secs(),
+                SHORT_STALLED.as_secs()
+            ));
+            let mut trailers = HeaderMap::new();
+            status.add_header(&mut trailers)?;
+            Ok(Frame::trailers(trailers))
+        }
     }
 }
 
@@ -177,13 +292,19 @@ mod tests {
 
     use super::*;
 
+    fn answers() -> Answers {
+        let stalled = Duration::from_millis(20);
+        Answers::with_stalled(stalled, stalled, Budget::new(1))
+    }
+
     #[tokio::test]
     async fn a_reader_that_takes_nothing_loses_the_answer_and_its_place() {
-        let answers = Answers::with_stalled(Duration::from_millis(20));
+        let answers = answers();
         let mut held = Vec::new();
         for _answer in 0..MAX_ANSWERS {
             let place = answers.place().await.expect("a place");
-            held.push(place.hold(Response::new(Body::from(vec![0; 2 * PIECE]))));
+            let answer = Response::new(Body::from(vec![0; 2 * PIECE]));
+            held.push(place.hold(answer, CancellationToken::new()));
         }
         assert_eq!(answers.0.places.available_permits(), 0);
         let mut first = held.remove(0).into_body();
@@ -204,18 +325,76 @@ mod tests {
             .await
             .expect("an end")
             .expect_err("it was cut");
-        assert!(lock(&answers.0.open).is_empty());
+        drop((first, held));
+        assert!(lock(&answers.0.open).by_id.is_empty());
     }
 
     #[tokio::test]
     async fn an_answer_arrives_whole_and_then_gives_its_place_back() {
-        let answers = Answers::new();
+        let answers = answers();
         let body: Vec<u8> = (0..200_000_u32).map(|n| n.to_le_bytes()[0]).collect();
         let place = answers.place().await.expect("a place");
-        let answer = place.hold(Response::new(Body::from(body.clone())));
+        let answer = Response::new(Body::from(body.clone()));
+        let answer = place.hold(answer, CancellationToken::new());
         assert_eq!(answers.0.places.available_permits(), MAX_ANSWERS - 1);
         let got = answer.into_body().collect().await.expect("whole");
         assert_eq!(got.to_bytes(), body);
         assert_eq!(answers.0.places.available_permits(), MAX_ANSWERS);
+    }
+
+    /// A stream with these pieces, then without any.
+    fn stream(pieces: usize) -> Response {
+        let pieces = (0..pieces).map(|_piece| Ok::<_, BoxError>(vec![0; PIECE]));
+        let pieces = futures_util::stream::iter(pieces);
+        let silence = futures_util::stream::pending();
+        let stream = futures_util::StreamExt::chain(pieces, silence);
+        Response::new(Body::from_stream(stream))
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_not_taken_ends_with_a_reason_and_then_its_connection() {
+        let answers = answers();
+        let (connection, silent) = (CancellationToken::new(), CancellationToken::new());
+        let mut quiet = answers
+            .stream(stream(0), CancellationToken::new())
+            .into_body();
+        let waits = quiet.frame();
+        let mut waits = std::pin::pin!(waits);
+        assert!(futures_util::FutureExt::now_or_never(waits.as_mut()).is_none());
+        let mut read_again = answers.stream(stream(2), connection.clone()).into_body();
+        let _never_read = answers.stream(stream(2), silent.clone());
+        let piece = read_again
+            .frame()
+            .await
+            .expect("a piece")
+            .expect("no error");
+        assert_eq!(piece.into_data().expect("data").len(), PIECE);
+        let ended = async {
+            loop {
+                let all: Vec<_> = lock(&answers.0.open).by_id.values().cloned().collect();
+                let is_ended = |one: &Arc<OnItsWay>| matches!(*lock(&one.state), State::Ended(_));
+                if all.iter().filter(|one| is_ended(one)).count() == 2 {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = answers.take_stalled() => {}
+            () = ended => {}
+        }
+        let end = read_again.frame().await.expect("an end").expect("no error");
+        let trailers = end.into_trailers().expect("trailers");
+        assert_eq!(trailers["grpc-status"], "8");
+        drop(read_again);
+        tokio::select! {
+            () = answers.take_stalled() => {}
+            () = silent.cancelled() => {}
+        }
+        assert!(!connection.is_cancelled(), "it read its end");
+        assert!(
+            futures_util::FutureExt::now_or_never(waits).is_none(),
+            "a reader that waits for a change is not late"
+        );
     }
 }

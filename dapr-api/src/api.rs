@@ -25,9 +25,10 @@ use uuid::Uuid;
 use crate::{
     access::{Access, Caller},
     answers::Answers,
-    changes::{Changes, Keys, item},
+    budget::{Budget, Reserved},
+    changes::{Batch, Changes, Keys, item},
     error::ApiError,
-    message::{Items, KeysRequest, UnsubscribeResponse},
+    message::{Item, Items, KeysRequest, UnsubscribeResponse},
 };
 
 /// Most keys of one request.
@@ -35,6 +36,8 @@ pub(crate) const MAX_KEYS: usize = 1_000;
 /// Most bytes of one answer: what clients of gRPC take unless they are told otherwise (4 MiB), and a
 /// place for the frame.
 pub(crate) const MAX_ANSWER: usize = (4 << 20) - 1_024;
+/// Most bytes of all messages over gRPC that their readers have not taken yet.
+const STREAM_BYTES: u32 = 64 << 20;
 /// How long a call waits for the first load: an application and its subscriber start together.
 const LOADING: Duration = Duration::from_secs(5);
 
@@ -47,6 +50,7 @@ struct Parts {
     access: Access,
     streams: StreamSlots,
     answers: Answers,
+    stream_budget: Budget,
     subscriptions: Mutex<HashMap<String, CancellationToken>>,
 }
 
@@ -60,7 +64,7 @@ pub(crate) struct Selection {
 pub(crate) struct Subscription {
     pub(crate) id: String,
     /// What it sends.
-    pub(crate) changes: Changes,
+    pub(crate) messages: Messages,
     /// Cancelled by the call that ends it.
     pub(crate) cancelled: CancellationToken,
     /// Its share of the limit of live streams.
@@ -70,11 +74,13 @@ pub(crate) struct Subscription {
 
 impl Api {
     pub(crate) fn new(replica: Replica, access: Access, streams: StreamSlots) -> Self {
+        let stream_budget = Budget::new(STREAM_BYTES);
         Self(Arc::new(Parts {
             replica,
             access,
             streams,
-            answers: Answers::new(),
+            answers: Answers::new(stream_budget.clone()),
+            stream_budget,
             subscriptions: Mutex::default(),
         }))
     }
@@ -86,6 +92,11 @@ impl Api {
     /// The answers with values on their way.
     pub(crate) fn answers(&self) -> &Answers {
         &self.0.answers
+    }
+
+    /// The memory for messages of subscriptions over gRPC.
+    pub(crate) fn stream_budget(&self) -> Budget {
+        self.0.stream_budget.clone()
     }
 
     /// What a request selects, once it is known whether the collection exists.
@@ -163,8 +174,7 @@ impl Api {
         let mut bytes = 0;
         let mut add = |document: &contract::Document| {
             let item = item(document, epoch, state);
-            // The key, the item, and what stands in front of each.
-            bytes += document.id().as_str().len() + item.encoded_len() + 20;
+            bytes += size_of(document.id(), &item);
             items.insert(document.id().to_string(), item);
             if bytes > MAX_ANSWER {
                 return Err(ApiError::TooLarge(format!(
@@ -185,11 +195,12 @@ impl Api {
         Ok(items)
     }
 
-    /// Begins a subscription.
+    /// Begins a subscription, whose messages take their memory from a budget.
     pub(crate) fn subscribe(
         &self,
         caller: &Caller,
         selection: Selection,
+        budget: Budget,
     ) -> Result<Subscription, ApiError> {
         let slot = self.0.streams.open(caller.source.clone(), SlotUse::Stream);
         let slot = slot.map_err(|full| ApiError::Busy(full.problem().detail.clone()))?;
@@ -199,7 +210,10 @@ impl Api {
         let Selection { name, keys } = selection;
         Ok(Subscription {
             id,
-            changes: Changes::new(self.0.replica.clone(), name, keys),
+            messages: Messages {
+                changes: Changes::new(self.0.replica.clone(), name, keys),
+                budget,
+            },
             cancelled,
             slot,
             api: self.clone(),
@@ -231,10 +245,37 @@ impl Api {
     }
 }
 
+/// What a subscription sends, within a budget.
+pub(crate) struct Messages {
+    changes: Changes,
+    budget: Budget,
+}
+
+impl Messages {
+    /// The next batch and its memory, as soon as there are both; `None` when the replica has ended. Where
+    /// the call is dropped, the subscription has to end: a batch may be lost.
+    pub(crate) async fn next(&mut self) -> Option<(Batch, Reserved)> {
+        loop {
+            self.changes.ready().await?;
+            let turn = self.budget.turn().await;
+            if let Some(batch) = self.changes.batch() {
+                let sizes = batch.iter().map(|(id, item)| size_of(id, item));
+                let bytes = sizes.sum();
+                return Some((batch, turn.reserve(bytes).await));
+            }
+        }
+    }
+}
+
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.api.subscriptions().remove(&self.id);
     }
+}
+
+/// Bytes of a value in a message: the key, the item, and what stands in front of each.
+fn size_of(id: &DocumentId, item: &Item) -> usize {
+    id.as_str().len() + item.encoded_len() + 20
 }
 
 /// Whether a collection exists; `None` while that is not known.

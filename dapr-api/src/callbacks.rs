@@ -7,12 +7,7 @@
 //! second one for the same keys replaces the first: an application that was started again does not know
 //! the id of the one before.
 
-use std::{
-    collections::HashMap,
-    pin::pin,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -22,14 +17,15 @@ use http::{HeaderValue, Method, Request, StatusCode, header::CONTENT_TYPE, uri::
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::{
-    sync::mpsc,
+    sync::{Mutex, mpsc},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::Caller,
-    api::{Api, Subscription},
+    api::{Api, Selection, Subscription},
+    budget::Budget,
     error::ApiError,
     forward::{http_client, target},
     message::{Item, Items, KeysRequest, Update},
@@ -43,6 +39,12 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// An application that takes nothing for this long has ended.
 const AWAY: Duration = Duration::from_secs(600);
 
+/// How long a subscription may take to end when it is replaced.
+const REPLACED: Duration = Duration::from_secs(5);
+/// Most bytes of all messages that the application has not taken yet. A message of 4 MiB leaves some for
+/// the others.
+const BYTES: u32 = 16 << 20;
+
 /// A task of the server.
 pub(crate) type Task = BoxFuture<'static, ()>;
 
@@ -51,9 +53,17 @@ pub(crate) type Task = BoxFuture<'static, ()>;
 pub(crate) struct Callbacks {
     app: Arc<App>,
     tasks: mpsc::Sender<Task>,
-    /// Ids by what was subscribed.
-    ids: Arc<Mutex<HashMap<Keys, String>>>,
+    /// By what was subscribed. Locked while one begins, so that each keys have one.
+    running: Arc<Mutex<HashMap<Keys, Running>>>,
+    budget: Budget,
     api: Api,
+}
+
+/// A subscription.
+struct Running {
+    id: String,
+    /// Cancelled when it has ended, and its slot is free.
+    ended: CancellationToken,
 }
 
 /// Store and keys, in order.
@@ -81,7 +91,8 @@ impl Callbacks {
                 token,
             }),
             tasks,
-            ids: Arc::default(),
+            running: Arc::default(),
+            budget: Budget::new(BYTES),
             api,
         }
     }
@@ -90,8 +101,8 @@ impl Callbacks {
     pub(crate) async fn begin(
         &self,
         request: KeysRequest,
-        subscription: Subscription,
-        caller: Arc<Caller>,
+        selection: Selection,
+        caller: Caller,
     ) -> Result<String, ApiError> {
         let KeysRequest {
             store_name: store,
@@ -101,33 +112,47 @@ impl Callbacks {
         keys.sort_unstable();
         keys.dedup();
         let keys = (store, keys);
+        let mut running = self.running.lock().await;
+        // First, because the new one may need the slot of the one before.
+        if let Some(replaced) = running.remove(&keys) {
+            self.api.unsubscribe(&replaced.id);
+            let freed = timeout(REPLACED, replaced.ended.cancelled()).await;
+            freed.map_err(|_elapsed| {
+                let reason = "the subscription before has not ended yet; try again";
+                ApiError::Busy(reason.to_owned())
+            })?;
+        }
+        let budget = self.budget.clone();
+        let subscription = self.api.subscribe(&caller, selection, budget)?;
         let id = subscription.id.clone();
-        let (callbacks, of_task) = (self.clone(), id.clone());
-        let replaced = self.ids().insert(keys.clone(), id.clone());
-        let task = async move {
-            callbacks.post_all(&keys.0, subscription, caller).await;
-            let mut ids = callbacks.ids();
-            // It may have been replaced meanwhile.
-            if ids.get(&keys) == Some(&of_task) {
-                ids.remove(&keys);
+        let ended = CancellationToken::new();
+        let task = {
+            let (callbacks, keys, id) = (self.clone(), keys.clone(), id.clone());
+            let ended = ended.clone().drop_guard();
+            async move {
+                callbacks.post_all(&keys.0, subscription, caller).await;
+                drop(ended);
+                let mut running = callbacks.running.lock().await;
+                // It may have been replaced meanwhile.
+                if running.get(&keys).is_some_and(|now| now.id == id) {
+                    running.remove(&keys);
+                }
             }
         };
-        if let Some(replaced) = replaced {
-            self.api.unsubscribe(&replaced);
-        }
         let sent = self.tasks.send(Box::pin(task)).await;
         sent.map_err(|_closed| ApiError::Busy("the subscriber stops".to_owned()))?;
+        let now = Running {
+            id: id.clone(),
+            ended,
+        };
+        running.insert(keys, now);
         Ok(id)
     }
 
-    fn ids(&self) -> std::sync::MutexGuard<'_, HashMap<Keys, String>> {
-        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn post_all(&self, store: &str, mut subscription: Subscription, caller: Arc<Caller>) {
+    async fn post_all(&self, store: &str, mut subscription: Subscription, caller: Caller) {
         let cancelled = subscription.cancelled.clone();
         let posting = async {
-            while let Some(batch) = subscription.changes.next().await {
+            while let Some((batch, _memory)) = subscription.messages.next().await {
                 for (key, item) in batch {
                     let key = key.to_string();
                     if !self.app.post(store, &subscription.id, key, item).await {

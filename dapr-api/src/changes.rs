@@ -114,15 +114,9 @@ impl Changes {
         }
     }
 
-    /// The next batch, as soon as there is one; `None` when the replica has ended.
-    pub(crate) async fn next(&mut self) -> Option<Batch> {
-        loop {
-            if let Some(sending) = self.sending.take() {
-                if let Some(batch) = self.send(sending) {
-                    return Some(batch);
-                }
-                continue;
-            }
+    /// Waits until there may be a batch; `None` when the replica has ended.
+    pub(crate) async fn ready(&mut self) -> Option<()> {
+        while self.sending.is_none() {
             // Before the view is read: a change after that wakes the wait below.
             self.changed.mark_unchanged();
             let view = self.replica.view();
@@ -133,6 +127,13 @@ impl Changes {
                 self.changed.changed().await.ok()?;
             }
         }
+        Some(())
+    }
+
+    /// The next batch; `None` when there is none at the moment.
+    pub(crate) fn batch(&mut self) -> Option<Batch> {
+        let sending = self.sending.take()?;
+        self.send(sending)
     }
 
     /// What is to be sent of a view; `None` when the reader has it already.

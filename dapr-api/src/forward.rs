@@ -1,5 +1,6 @@
 //! Everything that is not the Configuration API goes on to the sidecar, as it came: method, metadata,
-//! streaming bodies and trailers, over one pool of connections for each protocol.
+//! streaming bodies and trailers, over one pool of connections for each protocol. Credentials of Confcast
+//! stay here.
 //!
 //! Nothing of it is read or kept. A call has the deadline of its caller: when the caller ends it, it ends
 //! at the sidecar. Fields that concern one connection alone are not passed on (RFC 9110 section 7.6.1).
@@ -18,7 +19,7 @@ use hyper_util::{
 };
 use service::runtime::log_rate::LogRate;
 
-use crate::error::ApiError;
+use crate::{credential::remove_credentials, error::ApiError};
 
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -101,6 +102,7 @@ impl Sidecar {
         remove_of_connection(request.headers_mut(), is_grpc);
         let headers = request.headers_mut();
         headers.insert(PASSED_ON, HeaderValue::from_static("1"));
+        remove_credentials(headers);
         // The client writes that of the sidecar.
         headers.remove(HOST);
         let path = request.uri().path_and_query().cloned();

@@ -1,8 +1,8 @@
 //! The methods of the Configuration API over gRPC, and their names of the time before they were stable.
 //!
-//! A message that cannot be sent is awaited by the subscription, which holds no more than one: a slow
-//! reader makes it send the newest values later, and costs nothing meanwhile. Nothing here decides what
-//! is sent.
+//! A message that cannot be sent is awaited by the subscription, which holds no more than one, within one
+//! budget of bytes for all ([`crate::budget`]): a slow reader makes it send the newest values later. Nothing
+//! here decides what is sent.
 
 use std::{
     pin::pin,
@@ -21,7 +21,7 @@ use tonic_prost::ProstCodec;
 use tower::service_fn;
 
 use crate::{
-    access::Caller,
+    access::{Caller, connection_of},
     api::{Api, MAX_ANSWER, Subscription},
     error::ApiError,
     message::{GetResponse, KeysRequest, UnsubscribeRequest, Update},
@@ -56,6 +56,7 @@ where
 
 async fn get(State(api): State<Api>, request: Request<Body>) -> Response {
     let (head, body) = request.into_parts();
+    let connection = connection_of(&head);
     let caller = match api.access().caller(&head).await {
         Ok(caller) => Arc::new(caller),
         Err(refused) => return refused.answer(true),
@@ -83,13 +84,15 @@ async fn get(State(api): State<Api>, request: Request<Body>) -> Response {
     };
     let answer = answer.map(Body::new);
     match Arc::into_inner(taken).and_then(OnceLock::into_inner) {
-        Some(place) => place.hold(answer),
+        Some(place) => place.hold(answer, connection),
         None => answer,
     }
 }
 
 async fn subscribe(State(api): State<Api>, request: Request<Body>) -> Response {
     let (head, body) = request.into_parts();
+    let connection = connection_of(&head);
+    let answers = api.answers().clone();
     let caller = match api.access().caller(&head).await {
         Ok(caller) => Arc::new(caller),
         Err(refused) => return refused.answer(true),
@@ -98,14 +101,16 @@ async fn subscribe(State(api): State<Api>, request: Request<Body>) -> Response {
         let (api, caller) = (api.clone(), Arc::clone(&caller));
         async move {
             let selection = api.select(&caller, request.get_ref()).await;
-            let begun = selection.and_then(|selection| api.subscribe(&caller, selection));
+            let begun = selection.and_then(|selection| {
+                let budget = api.stream_budget();
+                api.subscribe(&caller, selection, budget)
+            });
             answered(begun.map(|subscription| updates(subscription, caller)))
         }
     });
-    codec()
-        .server_streaming(method, Request::from_parts(head, body))
-        .await
-        .map(Body::new)
+    let request = Request::from_parts(head, body);
+    let answer = codec().server_streaming(method, request).await;
+    answers.stream(answer.map(Body::new), connection)
 }
 
 async fn unsubscribe(State(api): State<Api>, request: Request<Body>) -> Response {
@@ -151,8 +156,9 @@ fn updates(
                     ));
                     return;
                 }
-                batch = subscription.changes.next() => match batch {
-                    Some(batch) => {
+                batch = subscription.messages.next() => match batch {
+                    // Its memory is free when the next message is asked for.
+                    Some((batch, _memory)) => {
                         let items = batch.into_iter().map(|(key, item)| (key.to_string(), item));
                         let update = Update { id: id.clone(), items: items.collect() };
                         if update.encoded_len() > MAX_ANSWER {

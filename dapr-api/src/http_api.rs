@@ -1,8 +1,6 @@
 //! The Configuration API over HTTP: the same methods, and their paths of the time before they were
 //! stable. What a subscription sends is posted to the application ([`crate::callbacks`]).
 
-use std::sync::Arc;
-
 use axum::{
     Json, Router,
     extract::{Path, State},
@@ -14,7 +12,7 @@ use serde::Serialize;
 use url::form_urlencoded;
 
 use crate::{
-    access::Caller,
+    access::{Caller, connection_of},
     api::{Api, Selection},
     callbacks::Callbacks,
     error::ApiError,
@@ -51,7 +49,7 @@ async fn values(State(http): State<HttpApi>, Path(store): Path<String>, head: Pa
     match values.await {
         // As Dapr answers it.
         Ok((items, _place)) if items.is_empty() => StatusCode::NO_CONTENT.into_response(),
-        Ok((items, place)) => place.hold(Json(items).into_response()),
+        Ok((items, place)) => place.hold(Json(items).into_response(), connection_of(&head)),
         Err(refused) => ApiError::answer(&refused, false),
     }
 }
@@ -69,8 +67,7 @@ async fn subscribe(
     let begun = async {
         let (caller, keys, selection) = selected(&http.api, store, &head).await?;
         let callbacks = http.callbacks.as_ref().ok_or(ApiError::NoApp)?;
-        let subscription = http.api.subscribe(&caller, selection)?;
-        callbacks.begin(keys, subscription, Arc::new(caller)).await
+        callbacks.begin(keys, selection, caller).await
     };
     match begun.await {
         Ok(id) => Json(Subscribed { id }).into_response(),

@@ -5,10 +5,10 @@
 //!
 //! | module | content |
 //! |---|---|
-//! | `server` | the port: HTTP/2 without TLS and HTTP/1.1, limits on its peers |
-//! | `access` | who may call: the token of the sidecar, and the rights of the subscriber's HTTP API |
+//! | `server`, `connections` | the port: HTTP/2 without TLS and HTTP/1.1, limits on its peers |
+//! | `access`, `credential` | who may call: the token of the sidecar, and the rights of the subscriber's HTTP API |
 //! | `api` | what is asked for; values; subscriptions |
-//! | `answers` | how many answers there may be, and how slowly one may be taken |
+//! | `answers`, `budget` | how many answers there may be, how slowly one may be taken, and the memory of subscriptions |
 //! | `changes` | what a subscription sends, and when |
 //! | `grpc`, `http_api`, `message` | the methods over both protocols, and their messages |
 //! | `callbacks` | values that are posted to the application |
@@ -21,8 +21,11 @@
 mod access;
 mod answers;
 mod api;
+mod budget;
 mod callbacks;
 mod changes;
+mod connections;
+mod credential;
 mod error;
 mod forward;
 mod grpc;
@@ -37,7 +40,10 @@ use axum::{Router, body::Body, extract::State, response::Response};
 pub use http::uri::Authority;
 use http::{HeaderValue, Request};
 use replica::Replica;
-use service::http::{guard::GuardSettings, rate::BadCredentials, stream_slots::StreamSlots};
+use service::http::{
+    connections::ConnectionLimits, guard::GuardSettings, rate::BadCredentials,
+    stream_slots::StreamSlots,
+};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -73,6 +79,8 @@ pub struct Config {
     pub guard: GuardSettings,
     /// The limit of live streams.
     pub streams: StreamSlots,
+    /// The limits of connections.
+    pub connections: ConnectionLimits,
 }
 
 /// Serves the API of this replica at an open port, until `stop` is cancelled.
@@ -114,7 +122,7 @@ pub async fn serve(
         )
     };
     tokio::select! {
-        served = server::serve(listener, routes, stop.clone()) => served,
+        served = server::serve(listener, routes, config.connections, stop.clone()) => served,
         _never = upkeep => Ok(()),
     }
 }

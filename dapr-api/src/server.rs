@@ -1,37 +1,47 @@
 //! The port: connections over HTTP/1.1 and HTTP/2 without TLS, how many there are, and how long a peer
 //! may keep one of them waiting.
 //!
-//! A peer that sends no request loses its connection, and so does one that does not answer a ping: a
-//! subscription whose reader has gone without a word ends. Beyond the bound new connections are closed
-//! at once. Nothing here knows a route.
+//! A peer that sends no request loses its connection, also later and whatever else it sends, and so does
+//! one that does not answer a ping: a subscription whose reader has gone without a word ends. Beyond the
+//! bounds ([`crate::connections`]) connections are closed at once. Nothing here knows a route.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    task::{Context as TaskContext, Poll},
+    time::Duration,
+};
 
 use anyhow::Context;
-use axum::Router;
+use axum::{Router, body::Body};
+use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
     service::TowerToHyperService,
 };
-use service::runtime::log_rate::LogRate;
+use service::{
+    http::{connections::ConnectionLimits, source::network},
+    runtime::log_rate::LogRate,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::watch,
     task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tower::{ServiceExt as _, util::MapRequestLayer};
+use tower::service_fn;
 
-use crate::access::Peer;
+use crate::{
+    access::Peer,
+    connections::{Call, Connection, Place, Places},
+};
 
-/// Most open connections.
+/// Most open connections, where the settings do not ask for fewer.
 const MAX_CONNECTIONS: usize = 1_024;
 /// Most calls of one connection at the same time.
 const MAX_CALLS: u32 = 256;
-/// How long a peer may take for the head of its first request, and of each one over HTTP/1.1.
-const HEAD: Duration = Duration::from_secs(10);
 /// A silent connection is asked for a sign of life at this interval,
 const PING: Duration = Duration::from_secs(20);
 /// and closed when none comes in this time.
@@ -47,13 +57,15 @@ const GRACE: Duration = Duration::from_secs(2);
 pub(crate) async fn serve(
     listener: std::net::TcpListener,
     routes: Router,
+    limits: ConnectionLimits,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     listener
         .set_nonblocking(true)
         .context("cannot serve the Dapr API")?;
     let listener = TcpListener::from_std(listener).context("cannot serve the Dapr API")?;
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let max = limits.max.min(MAX_CONNECTIONS);
+    let places = Places::new(max, limits.per_address);
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -73,22 +85,26 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+        let Some(place) = places.enter(network(peer.ip())) else {
             static LINES: LogRate = LogRate::new();
             if let Some(left_out) = LINES.due() {
                 tracing::warn!(
-                    "the Dapr API closed a new connection: {MAX_CONNECTIONS} are open{left_out}"
+                    %peer,
+                    "the Dapr API closed a new connection of {peer}: {max} are open, or as many of its \
+                     address as one may have (AURA_CONFIGURATION_LIMIT_CONNECTIONS_PER_ADDRESS){left_out}"
                 );
             }
             continue;
         };
-        connections.spawn(connection(
+        let serving = connection(
             stream,
             Peer(peer),
             routes.clone(),
             place,
+            limits,
             stop.clone(),
-        ));
+        );
+        connections.spawn(serving);
     }
     let all = async { while connections.join_next().await.is_some() {} };
     // What is left is dropped with the set.
@@ -100,29 +116,31 @@ async fn connection(
     stream: TcpStream,
     peer: Peer,
     routes: Router,
-    _place: OwnedSemaphorePermit,
+    place: Place,
+    limits: ConnectionLimits,
     stop: CancellationToken,
 ) {
     // Small messages go out at once.
     drop(stream.set_nodelay(true));
-    let begun = CancellationToken::new();
-    let service = {
-        let begun = begun.clone();
-        let layer = MapRequestLayer::new(move |mut request: http::Request<_>| {
-            begun.cancel();
-            request.extensions_mut().insert(peer);
-            request
-        });
-        let service = tower::Layer::layer(&layer, routes);
-        TowerToHyperService::new(service.map_request(
-            |request: http::Request<hyper::body::Incoming>| request.map(axum::body::Body::new),
-        ))
-    };
+    let connection = place.connection.clone();
+    let Connection { closed, calls } = connection.clone();
+    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        let call = connection.begin_call();
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(connection.clone());
+        let mut routes = routes.clone();
+        async move {
+            let answer = tower::Service::call(&mut routes, request).await;
+            answer.map(|answer| answer.map(|body| Answered { body, _call: call }))
+        }
+    });
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
+        // It includes the time before a head begins; the first one has less (`idle`).
+        .header_read_timeout(limits.idle)
         .max_buf_size(MAX_HEAD);
     builder
         .http2()
@@ -132,11 +150,19 @@ async fn connection(
         .max_concurrent_streams(MAX_CALLS)
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
         .max_send_buf_size(SEND_BUFFER);
-    let serving = builder.serve_connection(TokioIo::new(stream), service);
+    let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut serving = std::pin::pin!(serving);
     let result = tokio::select! {
         result = serving.as_mut() => result,
-        () = late(&begun) => return,
+        () = closed.cancelled() => return,
+        () = idle(calls.subscribe(), &limits) => {
+            serving.as_mut().graceful_shutdown();
+            // A peer that does not take the end has no more time.
+            match timeout(GRACE, serving).await {
+                Ok(result) => result,
+                Err(_elapsed) => return,
+            }
+        }
         () = stop.cancelled() => {
             serving.as_mut().graceful_shutdown();
             serving.await
@@ -147,9 +173,41 @@ async fn connection(
     }
 }
 
-/// Resolves when no request has come in time.
-async fn late(begun: &CancellationToken) {
-    if timeout(HEAD, begun.cancelled()).await.is_ok() {
-        std::future::pending().await
+/// Resolves when the peer has made no call for too long: none at all, or none since the last one ended.
+async fn idle(mut calls: watch::Receiver<usize>, limits: &ConnectionLimits) {
+    let mut limit = limits.head;
+    loop {
+        let is_idle = *calls.borrow_and_update() == 0;
+        let limit_now = if is_idle { limit } else { Duration::MAX };
+        if timeout(limit_now, calls.changed()).await.is_err() {
+            return;
+        }
+        limit = limits.idle;
+    }
+}
+
+/// The body of an answer: the call is under way until its end.
+struct Answered {
+    body: Body,
+    _call: Call,
+}
+
+impl hyper::body::Body for Answered {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -4,7 +4,7 @@
 #   provide.sh [PART...]      PART: mongod redis-server openssl daprd kustomize helm kubernetes-schemas dapr-crds monitoring-crds
 #                             node-tools openapi-types client-modules schemathesis client-generators etcd wrk peer-modules
 #                             promtool otel-collector kafka nats-server nginx crane runc image-packages previous dapr-client-node
-#                             dapr-client-python dapr-client-go dapr-client-java (default: these)
+#                             dapr-client-python dapr-client-go dapr-client-java dapr-client-agents dapr-placement (default: these)
 #                             etcd-module, prometheus (only when they are named: `make bench` and `make prometheus` need
 #                             them, `make test` does not)
 #
@@ -48,6 +48,7 @@ sdks=$here/dapr-clients
 sdk_node=$(sha256sum "$sdks/node/package-lock.json") sdk_node=${sdk_node:0:12}
 sdk_python=$(sha256sum "$sdks/python/requirements.txt") sdk_python=${sdk_python:0:12}
 sdk_go=$(cat "$sdks"/go/{main.go,go.mod,go.sum} | sha256sum) sdk_go=${sdk_go:0:12}
+sdk_agents=$(sha256sum "$sdks/agents/requirements.txt") sdk_agents=${sdk_agents:0:12}
 sdk_java=$(cat "$sdks"/java/{Follow.java,jars.sha256} | sha256sum) sdk_java=${sdk_java:0:12}
 
 # The files of Kafka, by name and checksum.
@@ -139,6 +140,12 @@ make_daprd() {
   say "building daprd $dapr, about 3 minutes and 2 GB of Go's caches"
   go_program "$1/daprd" daprd "-X github.com/dapr/dapr/pkg/buildinfo.version=$dapr" -tags stablecomponents
   [[ $("$1/daprd" --version) == "$dapr" ]] || fail "daprd reports another version than $dapr"
+}
+
+# What the sidecar needs for workflows. It is of the same module, so the same files pin it.
+make_dapr-placement() {
+  need go "Go 1.22 or newer"
+  go_program "$1/dapr-placement" daprd/placement "-X github.com/dapr/dapr/pkg/buildinfo.version=$dapr"
 }
 
 make_kustomize() {
@@ -363,6 +370,14 @@ make_dapr-client-python() {
   PYTHONPATH=$1 python3 -c 'import dapr.clients' || fail "dapr-client-python: the packages do not run"
 }
 
+# The 93 packages that an agent imports, 193 MB, of the 127 that pip would install.
+make_dapr-client-agents() {
+  need python3 "Python 3.11 or newer with pip (Debian: python3-pip)"
+  python3 -m pip install --quiet --disable-pip-version-check --no-deps --only-binary=:all: --no-compile \
+    --require-hashes --requirement "$sdks/agents/requirements.txt" --target "$1"
+  PYTHONPATH=$1 python3 -c 'import dapr_agents' || fail "dapr-client-agents: the packages do not run"
+}
+
 make_dapr-client-go() {
   need go "Go 1.26 or newer"
   go_program "$1/dapr-client-go" dapr-clients/go ""
@@ -470,7 +485,7 @@ make() { # home
   trap - EXIT
 }
 
-[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize helm kubernetes-schemas dapr-crds monitoring-crds node-tools openapi-types client-modules schemathesis client-generators etcd wrk peer-modules promtool otel-collector kafka nats-server nginx crane runc image-packages previous dapr-client-node dapr-client-python dapr-client-go dapr-client-java
+[[ $# -gt 0 ]] || set -- mongod redis-server openssl daprd kustomize helm kubernetes-schemas dapr-crds monitoring-crds node-tools openapi-types client-modules schemathesis client-generators etcd wrk peer-modules promtool otel-collector kafka nats-server nginx crane runc image-packages previous dapr-client-node dapr-client-python dapr-client-go dapr-client-java dapr-client-agents dapr-placement
 for name; do
   case $name in
     mongod)             provide "$name" MONGOD "mongod-$mongod" mongod ;;
@@ -502,6 +517,8 @@ for name; do
     dapr-client-python) provide "$name" DAPR_CLIENT_PYTHON "dapr-client-python-$sdk_python-$(python3 -V 2>/dev/null | tr -cd '0-9.')" ;;
     dapr-client-go)     provide "$name" DAPR_CLIENT_GO "dapr-client-go-$sdk_go" dapr-client-go ;;
     dapr-client-java)   provide "$name" DAPR_CLIENT_JAVA "dapr-client-java-$sdk_java" ;;
+    dapr-client-agents) provide "$name" DAPR_CLIENT_AGENTS "dapr-client-agents-$sdk_agents-$(python3 -V 2>/dev/null | tr -cd '0-9.')" ;;
+    dapr-placement)     provide "$name" DAPR_PLACEMENT "dapr-placement-$dapr" dapr-placement ;;
     promtool)           provide "$name" PROMTOOL promtool promtool ;;
     prometheus)         provide "$name" PROMETHEUS prometheus prometheus ;;
     peer-modules)       provide "$name" PEER_MODULES "peer-modules-$(cksum <"$here/peer/package-lock.json" | tr ' ' -)" ;;

@@ -14,6 +14,7 @@ pub mod kafka;
 pub mod metric_reference;
 pub mod mongod;
 pub mod nats;
+pub mod placement;
 pub mod ports;
 pub mod process;
 pub mod redis;

@@ -166,6 +166,7 @@ impl App {
                     bad_credentials: api.bad_credentials(),
                     guard: settings.guard.clone(),
                     streams,
+                    connections: *connections.limits(),
                 };
                 Some(serve_dapr_api(
                     at.listen,

@@ -78,14 +78,15 @@ impl PositionFile {
         }
     }
 
-    /// Saves a position; whether it was. Dropping the future leaves the one before, or saves it.
-    pub(super) async fn save(&self, saved: Saved) -> bool {
+    /// Saves a position. Dropping the future leaves the one before, or saves it.
+    ///
+    /// # Errors
+    /// When the file system refuses, or still writes the one before.
+    pub(super) async fn save(&self, saved: Saved) -> io::Result<()> {
         let path = Arc::clone(&self.path);
-        let Ok(writing) = Arc::clone(&self.writing).try_lock_owned() else {
-            tracing::warn!("{} is still being written", self.path.display());
-            return false;
-        };
-        let write = move || {
+        let writing = Arc::clone(&self.writing).try_lock_owned();
+        let writing = writing.map_err(|_| io::Error::other("the one before is still written"))?;
+        within(move || {
             let _one = writing;
             if let Some(folder) = path.parent() {
                 fs::create_dir_all(folder)?;
@@ -93,15 +94,13 @@ impl PositionFile {
             let new: PathBuf = path.with_extension("new");
             fs::write(&new, serde_json::to_vec(&saved)?)?;
             fs::rename(&new, &path)
-        };
-        let written = within(write).await;
-        if let Err(error) = &written {
-            tracing::warn!(
-                "a position cannot be saved in {}: {error}",
-                self.path.display()
-            );
-        }
-        written.is_ok()
+        })
+        .await
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 }
 
@@ -131,11 +130,11 @@ mod tests {
             },
             subscribers: 2,
         };
-        assert!(file.save(saved).await);
+        file.save(saved).await.expect("saved");
         assert_eq!(file.load().await, Some(saved));
         // A write that hangs is not followed by another one.
         let hangs = file.writing.lock().await;
-        assert!(!file.save(saved).await);
+        file.save(saved).await.expect_err("it is being written");
         drop(hangs);
         for damaged in ["{", &" ".repeat(5_000)] {
             fs::write(&*file.path, damaged).expect("a file");

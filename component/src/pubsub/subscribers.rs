@@ -55,6 +55,8 @@ struct Topic {
     /// The position that was on disk when the program started; `None` until the file was read.
     at_start: Option<Option<Position>>,
     saved: Option<Saved>,
+    /// Whether the last save failed.
+    failing: bool,
     /// No save before.
     next_save: Instant,
 }
@@ -142,10 +144,20 @@ impl Subscriber {
             topic.next_save = Instant::now() + SAVE_EVERY;
             topic.lowest()
         };
-        if let (Some(file), Some(lowest)) = (&self.file, lowest)
-            && file.save(lowest).await
-        {
-            self.topic().saved = Some(lowest);
+        let (Some(file), Some(lowest)) = (&self.file, lowest) else {
+            return;
+        };
+        let saved = file.save(lowest).await;
+        let mut topic = self.topic();
+        let failed_before = std::mem::replace(&mut topic.failing, saved.is_err());
+        match saved {
+            Ok(()) => topic.saved = Some(lowest),
+            // One line for each outage, not for each second of it.
+            Err(error) if !failed_before => tracing::warn!(
+                "the position in {} cannot be saved, and is tried every second: {error}",
+                file.path().display()
+            ),
+            Err(_again) => {}
         }
     }
 
@@ -166,6 +178,7 @@ impl Topic {
             ended: None,
             at_start: None,
             saved: None,
+            failing: false,
             next_save: Instant::now(),
         }
     }
@@ -269,6 +282,22 @@ mod tests {
         assert_eq!(saved(&other), Some((12, 2)), "both are back");
         other.end(ids(["d"]));
         assert_eq!(subscribers.begin(&topic).1, ids(["d"]));
+    }
+
+    #[tokio::test]
+    async fn a_position_that_cannot_be_saved_is_tried_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("full");
+        std::fs::write(&path, "no folder").expect("a file");
+        let subscribers = Subscribers::new(Some(path.clone()));
+        let (subscriber, _) = subscribers.begin(&"A".parse().expect("a name"));
+        subscriber.missed_since().await;
+        subscriber.reached(at(5));
+        subscriber.save().await;
+        assert!(subscriber.topic().failing && subscriber.save_due().is_some());
+        std::fs::remove_file(&path).expect("removed");
+        subscriber.save().await;
+        assert!(!subscriber.topic().failing && subscriber.save_due().is_none());
     }
 
     #[tokio::test]

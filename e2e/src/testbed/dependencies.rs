@@ -21,7 +21,7 @@ pub fn repository_root() -> &'static Path {
 /// `DAPRD`, `KUSTOMIZE`, `HELM`, `KUBERNETES_SCHEMAS`, `DAPR_CRDS`, `MONITORING_CRDS`, `NODE_TOOLS`, `OPENAPI_TYPES`,
 /// `CLIENT_MODULES`, `SCHEMATHESIS`, `ETCD`, `WRK`, `PEER_MODULES`, `PROMTOOL`, `OTEL_COLLECTOR`,
 /// `KAFKA`, `NATS_SERVER`, `NGINX`, `CRANE`, `RUNC`, `IMAGE_PACKAGES`, `PREVIOUS`, `DAPR_CLIENT_NODE`,
-/// `DAPR_CLIENT_PYTHON`, `DAPR_CLIENT_GO`, `DAPR_CLIENT_JAVA`. An environment variable of that
+/// `DAPR_CLIENT_PYTHON`, `DAPR_CLIENT_GO`, `DAPR_CLIENT_JAVA`, `DAPR_CLIENT_AGENTS`, `DAPR_PLACEMENT`. An environment variable of that
 /// name wins; otherwise the script provides what is missing.
 ///
 /// # Errors

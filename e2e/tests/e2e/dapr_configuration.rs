@@ -11,8 +11,10 @@ use e2e::testbed::{
     wait::within,
 };
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
+
+mod agents;
 
 type Outcome = anyhow::Result<()>;
 
@@ -30,16 +32,23 @@ struct Stage {
 
 impl Stage {
     async fn start() -> anyhow::Result<Self> {
+        Self::start_with(None).await
+    }
+
+    /// As [`Self::start`], with a further flag for the sidecars.
+    async fn start_with(flag: Option<String>) -> anyhow::Result<Self> {
         let mut testbed = Testbed::prepare(StoreKind::Embedded, Transport::Dapr).await?;
         let ports = [free_port()?, free_port()?];
         let redis = testbed.redis.as_ref().context("a Redis")?.host();
         let state = format!(
             "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {{name: statestore}}\nspec:\n  \
-             type: state.redis\n  version: v1\n  metadata:\n  - {{name: redisHost, value: \"{redis}\"}}\n"
+             type: state.redis\n  version: v1\n  metadata:\n  - {{name: redisHost, value: \"{redis}\"}}\n  \
+             - {{name: actorStateStore, value: \"true\"}}\n"
         );
-        let subscribers = testbed.subscribers.iter_mut().zip(&testbed.sidecars);
+        let subscribers = testbed.subscribers.iter_mut().zip(&mut testbed.sidecars);
         for ((subscriber, sidecar), port) in subscribers.zip(ports) {
             sidecar.add_component("statestore", &state)?;
+            flag.iter().for_each(|flag| sidecar.add_flag(flag.clone()));
             subscriber.set(
                 "AURA_CONFIGURATION_DAPR_API_LISTEN",
                 format!("127.0.0.1:{port}"),
@@ -62,17 +71,17 @@ impl Stage {
     }
 
     /// Creates the document; its second revision is at both subscribers.
-    async fn create(&self) -> Outcome {
+    async fn create(&self, second: &Value) -> Outcome {
         let api = self.testbed.publisher.api();
         api.create(FREE, &json!({"id": KEY})).await?.expect(201)?;
-        self.put(2).await?;
+        self.put(second).await?;
         self.testbed.until_same(FREE, KEY).await
     }
 
-    /// Writes the revision of this number.
-    async fn put(&self, number: u64) -> Outcome {
+    /// Writes the next revision.
+    async fn put(&self, value: &Value) -> Outcome {
         let api = self.testbed.publisher.api();
-        let written = api.put(FREE, KEY, &numbered(number)).await?;
+        let written = api.put(FREE, KEY, value).await?;
         written.expect(200).map(drop)
     }
 
@@ -95,6 +104,12 @@ impl Stage {
                 let mut command = Command::new("python3");
                 command.arg(sources.join("python/follow.py"));
                 command.env("PYTHONPATH", dependencies::path_of("DAPR_CLIENT_PYTHON")?);
+                command
+            }
+            "agents" => {
+                let mut command = Command::new("python3");
+                command.arg(sources.join("agents/agent.py"));
+                command.env("PYTHONPATH", dependencies::path_of("DAPR_CLIENT_AGENTS")?);
                 command
             }
             "go" => Command::new(dependencies::path_of("DAPR_CLIENT_GO")?),
@@ -128,7 +143,14 @@ struct Client {
 impl Client {
     /// Waits until it has printed these lines, in this order and no other of their kind.
     async fn says(&mut self, expected: &[String]) -> Outcome {
-        let kinds = ["state ", "have ", "item ", "gone ", "unsubscribed"];
+        let kinds = [
+            "state ",
+            "have ",
+            "item ",
+            "gone ",
+            "unsubscribed",
+            "instructions ",
+        ];
         within(DEADLINE, &format!("{} says all", self.name), async || {
             let output = self.process.output();
             let lines = output
@@ -158,7 +180,7 @@ fn begun(revision: u64) -> Vec<String> {
 #[tokio::test]
 async fn the_sdks_of_dapr_read_follow_and_use_their_sidecar() -> Outcome {
     let stage = Stage::start().await?;
-    stage.create().await?;
+    stage.create(&numbered(2)).await?;
     let languages = ["node", "python", "go", "java"].into_iter().enumerate();
     let clients = languages.map(|(index, language)| stage.client(language, index % 2));
     let mut clients = clients.collect::<anyhow::Result<Vec<_>>>()?;
@@ -167,7 +189,7 @@ async fn the_sdks_of_dapr_read_follow_and_use_their_sidecar() -> Outcome {
         client.says(&expected).await?;
     }
     for number in 3..=20 {
-        stage.put(number).await?;
+        stage.put(&numbered(number)).await?;
         expected.push(item(number));
     }
     for client in &mut clients {
@@ -188,7 +210,7 @@ async fn the_sdks_of_dapr_read_follow_and_use_their_sidecar() -> Outcome {
 #[tokio::test]
 async fn a_subscription_outlives_sidecars_publisher_and_redis() -> Outcome {
     let mut stage = Stage::start().await?;
-    stage.create().await?;
+    stage.create(&numbered(2)).await?;
     let mut clients = [stage.client("go", 0)?, stage.client("python", 1)?];
     let mut expected = begun(2);
     for client in &mut clients {
@@ -198,7 +220,7 @@ async fn a_subscription_outlives_sidecars_publisher_and_redis() -> Outcome {
     let mut write = async |stage: &Stage, expected: &mut Vec<String>, changes: usize| {
         for _change in 0..changes {
             number += 1;
-            stage.put(number).await?;
+            stage.put(&numbered(number)).await?;
             expected.push(item(number));
         }
         anyhow::Ok(())
