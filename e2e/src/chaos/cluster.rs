@@ -225,10 +225,17 @@ impl Cluster {
     fn followed(&mut self, component: Service, files: Files) {
         let socket = component.socket();
         let process = self.component("component", Program::Component(component));
-        for (collection, name) in (0..).zip(SCHEMA_FREE) {
-            let name = format!("topic {name}");
-            let follower = Follower::component(name, socket.clone(), collection, process);
-            self.followers.push(follower);
+        // Two of one topic, of which one comes and goes.
+        let topics = (0..).zip(SCHEMA_FREE).map(|topic| (topic, false));
+        for ((collection, name), leaves) in topics.chain([((0, SCHEMA_FREE[0]), true)]) {
+            let name = format!(
+                "topic {name}{}",
+                if leaves { " of one that leaves" } else { "" }
+            );
+            let socket = socket.clone();
+            self.followers.push(Follower::component(
+                name, socket, collection, process, leaves,
+            ));
         }
         let (out, status) = (files.out(), files.status());
         self.followers

@@ -56,6 +56,8 @@ enum Way {
         collection: u8,
         /// Index of the process.
         process: usize,
+        /// Whether it ends its streams from time to time, as a sidecar that dies.
+        leaves: bool,
     },
     /// The folder, and the status that says of which revisions it is.
     Files { out: PathBuf, status: PathBuf },
@@ -94,12 +96,20 @@ impl Follower {
         Self::new(name, Way::Configuration { port, collection })
     }
 
-    /// Of a collection by the component with this socket; `process` is its index in the cluster.
-    pub fn component(name: String, socket: PathBuf, collection: u8, process: usize) -> Self {
+    /// Of a collection by the component with this socket; `process` is its index in the cluster. One that
+    /// `leaves` ends its streams from time to time.
+    pub fn component(
+        name: String,
+        socket: PathBuf,
+        collection: u8,
+        process: usize,
+        leaves: bool,
+    ) -> Self {
         let way = Way::Component {
             socket,
             collection,
             process,
+            leaves,
         };
         Self::new(name, way)
     }
@@ -130,8 +140,11 @@ impl Follower {
                     drop(configuration::follow(self, *port, *collection, driver).await);
                 }
                 Way::Component {
-                    socket, collection, ..
-                } => drop(component::follow(self, socket, *collection, driver).await),
+                    socket,
+                    collection,
+                    leaves,
+                    ..
+                } => drop(component::follow(self, socket, *collection, *leaves, driver).await),
                 Way::Files { out, status } => folder::look(self, out, status, driver),
             }
             tokio::time::sleep(PAUSE).await;

@@ -2,14 +2,18 @@
 //! message.
 //!
 //! Some messages are refused once, as by an application that fails; they must come again before any other.
+//! One of the followers also leaves from time to time, and must be told what is gone when it comes back.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use anyhow::Context;
 use component::proto::{AckError, PullRequest, PullResponse, Topic};
 use futures_util::stream;
 use serde::Deserialize;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 use tonic::{Request, client::Grpc, codegen::http::uri::PathAndQuery, transport::Endpoint};
 use tonic_prost::ProstCodec;
 
@@ -23,6 +27,11 @@ const INIT: &str = "/dapr.proto.components.v1.PubSub/Init";
 const PULL: &str = "/dapr.proto.components.v1.PubSub/PullMessages";
 /// Every message of this number is refused once.
 const REFUSED: u64 = 16;
+/// Messages after which a follower that leaves ends its stream: the documents of the beginning, and some
+/// changes.
+const LEAVES_AFTER: u64 = 80;
+/// How long it is away.
+const AWAY: Duration = Duration::from_secs(1);
 
 /// One subscription, to its end.
 ///
@@ -32,6 +41,7 @@ pub(super) async fn follow(
     follower: &Follower,
     socket: &Path,
     collection: u8,
+    leaves: bool,
     driver: &Driver,
 ) -> anyhow::Result<()> {
     let endpoint = Endpoint::try_from(format!("unix://{}", socket.display()))?;
@@ -93,6 +103,11 @@ pub(super) async fn follow(
             ack_error,
         };
         answers.send(answer).await?;
+        if leaves && taken == LEAVES_AFTER {
+            drop((answers, messages));
+            sleep(AWAY).await;
+            break;
+        }
     }
     Ok(())
 }
