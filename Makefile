@@ -55,9 +55,9 @@ latency: ## Time until a change is visible in both replicas: median and p99, rel
 
 # About 15 minutes, on a machine without other load. Also ROUNDS and SHARE, see bench/src/main.rs.
 bench: ## Speed next to floors and peers of the same run: ratios, target/bench/ [ONLY=1,2]
-	cargo build --release --locked $(SERVICES) --package bench
-	parts=$$(e2e/dependencies/provide.sh mongod redis-server daprd etcd etcd-module wrk peer-modules) && eval "$$parts" && \
-	  ETCD_MODULE="$$ETCD_MODULE" exec $(TARGET)/release/bench
+	cargo build --release --locked $(SERVICES) --package cli --package bench
+	parts=$$(e2e/dependencies/provide.sh mongod redis-server daprd etcd etcd-module wrk peer-modules consul consul-template) && eval "$$parts" && \
+	  ETCD_MODULE="$$ETCD_MODULE" CONSUL="$$CONSUL" CONSUL_TEMPLATE="$$CONSUL_TEMPLATE" exec $(TARGET)/release/bench
 
 scale: ## Time and load for 10³ to 10⁶ replicas, computed from the costs that `make bench` measured
 	cargo build --locked --package bench --bin scale

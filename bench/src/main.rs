@@ -24,6 +24,7 @@ mod prepare;
 mod protection;
 mod reads;
 mod relay;
+mod rendered;
 mod replicas;
 mod report;
 mod rollback;
@@ -127,10 +128,10 @@ async fn run() -> anyhow::Result<()> {
             number
                 .trim()
                 .parse()
-                .with_context(|| format!("ONLY={only}: numbers from 1 to 20"))
+                .with_context(|| format!("ONLY={only}: numbers from 1 to 21"))
         })
         .collect::<Result<_, _>>()?;
-    let chosen: Vec<u8> = (1..=20)
+    let chosen: Vec<u8> = (1..=21)
         .filter(|number| only.is_empty() || only.contains(number))
         .collect();
     let style = ProgressStyle::with_template("{bar:14} {pos}/{len} measures, {elapsed}, {msg}");
@@ -201,6 +202,7 @@ async fn measure(number: u8, bench: &Bench, report: &mut Report) -> anyhow::Resu
         18 => replicas::confirmed::measure(bench).await?,
         19 => configuration::measure(bench).await?,
         20 => component::measure(bench).await?,
+        21 => rendered::measure(bench).await?,
         _ => sustained::measure(bench).await?,
     };
     report.rows.extend(rows);

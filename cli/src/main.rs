@@ -13,7 +13,6 @@ mod fake_publisher;
 mod input;
 mod output;
 mod progress;
-mod stop_signals;
 mod target;
 mod whole_file;
 

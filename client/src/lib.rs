@@ -50,6 +50,6 @@ pub use endpoint::{Endpoint, http};
 pub use error::{BodyError, ClientError, RefusedError};
 pub use publisher_client::{AttemptError, PublisherClient};
 pub use reqwest::Url;
-pub use retry::RetryPolicy;
+pub use retry::{RetryPolicy, Waits};
 pub use timeouts::Timeouts;
 pub use tls::{ClientFiles, ClientTls, TlsError};

@@ -105,6 +105,16 @@ impl RetryPolicy {
         deadline: None,
     };
 
+    /// For files that cannot be written, or of which an application cannot be notified: a check, a disk or the
+    /// application may need a person.
+    pub const FILES: Self = Self {
+        first_wait: Duration::from_secs(1),
+        longest_wait: Duration::from_secs(30),
+        longest_retry_after: Duration::ZERO,
+        retry_after_spread: 0.0,
+        deadline: None,
+    };
+
     /// The waits of a new sequence of attempts.
     pub fn waits(&self) -> Waits {
         Waits {

@@ -5,8 +5,8 @@
 #                             node-tools openapi-types client-modules schemathesis client-generators etcd wrk peer-modules
 #                             promtool otel-collector kafka nats-server nginx crane runc image-packages previous dapr-client-node
 #                             dapr-client-python dapr-client-go dapr-client-java dapr-client-agents dapr-placement (default: these)
-#                             etcd-module, prometheus (only when they are named: `make bench` and `make prometheus` need
-#                             them, `make test` does not)
+#                             etcd-module, consul, consul-template, prometheus (only when they are named: `make bench` and
+#                             `make prometheus` need them, `make test` does not)
 #
 # Prints one NAME=path line per part, fit for `eval`, and nothing else on stdout. A part is taken from the variable
 # NAME in the environment, else from PATH (daprd also from ~/.dapr/bin, the folder of `dapr init`), else it is
@@ -26,6 +26,7 @@ helm=4.3.1
 operator=0.85.0 # of Prometheus
 kubernetes=1.37.0
 nats=2.15.2
+consul_template=0.41.1
 crane=0.22.1
 clients=$here/../../examples/clients
 # The version of the sidecar is defined in one place: the module that builds it.
@@ -35,6 +36,9 @@ components=$(cat "$here"/daprd/{main.go,go.mod,go.sum} | sha256sum) components=$
 
 # The same for the newer etcd of the benchmark.
 [[ $(<"$here/etcd/go.mod") =~ go.etcd.io/etcd/server/v3\ v([0-9.]+) ]] && etcd=${BASH_REMATCH[1]}
+
+# The same for the Consul of the benchmark.
+[[ $(<"$here/consul/go.mod") =~ github.com/hashicorp/consul\ v([0-9.]+) ]] && consul=${BASH_REMATCH[1]}
 
 # The same for the collector of OpenTelemetry.
 [[ $(<"$here/collector/go.mod") =~ go.opentelemetry.io/collector/otelcol\ v([0-9.]+) ]] && collector=${BASH_REMATCH[1]}
@@ -308,6 +312,21 @@ make_etcd-module() {
   [[ $("$1/etcd-module" --version) == *"etcd Version: $etcd"* ]] || fail "etcd reports another version than $etcd"
 }
 
+# A peer of `confcast files` in the benchmark, and the server that it reads. Neither is a part of the product.
+make_consul() {
+  need go "Go 1.26 or newer"
+  say "building consul $consul, about 4 minutes and 1 GB of Go's caches"
+  go_program "$1/consul" consul ""
+  [[ $("$1/consul") == "Consul v$consul" ]] || fail "consul reports another version than $consul"
+}
+
+# The checksum database of Go pins the module.
+make_consul-template() {
+  need go "Go 1.26 or newer"
+  CGO_ENABLED=0 GOWORK=off GOFLAGS=-trimpath GOBIN=$1 go install -ldflags "-s -w" "github.com/hashicorp/consul-template@v$consul_template"
+  [[ $("$1/consul-template" -version) == "consul-template v$consul_template"* ]] || fail "consul-template reports another version than $consul_template"
+}
+
 # Kafka has no package: Maven fetches its jars from Maven Central, and comes with a Java that runs them.
 make_kafka() {
   need mvn "Maven with Java 17 or newer (Debian: maven)"
@@ -504,6 +523,8 @@ for name; do
     client-generators)  provide "$name" CLIENT_GENERATORS "client-generators-$generators-$(python3 -V 2>/dev/null | tr -cd '0-9.')" ;;
     etcd)               provide "$name" ETCD etcd etcd ;;
     etcd-module)        provide "$name" ETCD_MODULE "etcd-module-$etcd" etcd-module ;;
+    consul)             provide "$name" CONSUL "consul-$consul" consul ;;
+    consul-template)    provide "$name" CONSUL_TEMPLATE "consul-template-$consul_template" consul-template ;;
     wrk)                provide "$name" WRK wrk wrk ;;
     otel-collector)     provide "$name" OTEL_COLLECTOR "otel-collector-$collector" otel-collector ;;
     kafka)              provide "$name" KAFKA "kafka-$kafka" ;;

@@ -35,7 +35,7 @@ pub(crate) async fn attempt(
     let source = source?;
     let has_secrets = keys.is_some();
     let (writing, root) = (Arc::clone(folder), root.clone());
-    let limits = config.limits;
+    let (limits, has_check) = (config.limits, config.check.is_some());
     let (generation, files) = blocking(move || {
         let mut generation = Generation::begin(&writing)?;
         let files = source.render(&root, keys.as_ref(), &limits, &mut |file| {
@@ -44,16 +44,16 @@ pub(crate) async fn attempt(
         if !generation.is_changed()? {
             return Ok((None, files));
         }
-        generation.finish()?;
-        Ok((Some(generation), files))
+        let copy = has_check.then(|| generation.copy()).transpose()?;
+        Ok((Some((generation, copy)), files))
     })
     .await?;
-    let Some(generation) = generation else {
+    let Some((generation, copy)) = generation else {
         let number = folder.current()?;
         return Ok(Attempt::Same { number, files });
     };
-    if let Some(check) = &config.check {
-        let checked = check.run(generation.path(), config.command_limit);
+    if let (Some(check), Some(copy)) = (&config.check, &copy) {
+        let checked = check.run(copy.path(), config.command_limit);
         checked.await.map_err(|failure| FilesError::Check {
             command: check.to_string(),
             failure: match has_secrets {
@@ -66,6 +66,7 @@ pub(crate) async fn attempt(
     let keep = config.keep;
     let number = generation.number();
     blocking(move || {
+        drop(copy);
         generation.publish()?;
         // The files are there: what cannot be removed now is removed after the next swap.
         if let Err(error) = collecting.collect(keep) {

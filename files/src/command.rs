@@ -1,8 +1,8 @@
 //! Commands of the operator: the check and the reload.
 //!
 //! A command is started without a shell, with what it needs of the environment and without the token and keys
-//! of this process. It has a deadline, after which it and what it started are killed, and its output is
-//! bounded.
+//! of this process. It has a deadline, after which it and what it started are killed (`descendants`), and its
+//! output is bounded.
 
 use std::{
     io,
@@ -19,7 +19,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::error::{CommandFailure, Output};
+use crate::{
+    descendants::Mark,
+    error::{CommandFailure, Output},
+};
 
 /// Stands for the folder of the files.
 const FOLDER: &str = "{dir}";
@@ -80,6 +83,7 @@ impl CommandLine {
     /// When it cannot be started, fails, or does not end in time.
     pub(crate) async fn run(&self, folder: &Path, limit: Duration) -> Result<(), CommandFailure> {
         let shown = folder.to_string_lossy();
+        let mark = Mark::new();
         let mut command = Command::new(self.program.replace(FOLDER, &shown));
         command
             .args(
@@ -88,6 +92,7 @@ impl CommandLine {
                     .map(|word| word.replace(FOLDER, &shown)),
             )
             .env(FOLDER_VARIABLE, folder)
+            .env(Mark::VARIABLE, mark.value())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -96,7 +101,7 @@ impl CommandLine {
         for name in WITHHELD {
             command.env_remove(name);
         }
-        let mut group = Group::new(command.spawn().map_err(CommandFailure::Start)?);
+        let mut group = Group::new(command.spawn().map_err(CommandFailure::Start)?, mark);
         let (stdout, stderr) = (group.child.stdout.take(), group.child.stderr.take());
         let mut output = OutputEnd::default();
         let mut errors = OutputEnd::default();
@@ -131,18 +136,21 @@ impl CommandLine {
     }
 }
 
-/// A child that leads a group of processes. All of them are killed when it is dropped before its end.
+/// A child that leads a group of processes. It is killed with all that it started when it is dropped before
+/// its end.
 struct Group {
     child: Child,
     id: Option<Pid>,
+    mark: Mark,
 }
 
 impl Group {
-    fn new(child: Child) -> Self {
+    fn new(child: Child, mark: Mark) -> Self {
         let id = child.id().and_then(|id| i32::try_from(id).ok());
         Self {
             id: id.and_then(Pid::from_raw),
             child,
+            mark,
         }
     }
 
@@ -159,6 +167,8 @@ impl Drop for Group {
         if let Some(id) = self.id {
             // An error means that it has ended.
             kill_process_group(id, Signal::KILL).ok();
+            // What made a group of its own.
+            self.mark.kill_all();
         }
     }
 }
@@ -228,10 +238,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_command_that_hangs_is_killed_with_what_it_started() {
+        is_killed("sleep 600 & echo $! >{file}; wait").await;
+    }
+
+    #[tokio::test]
+    async fn what_left_the_group_of_a_command_and_lost_its_parent_is_killed_too() {
+        is_killed("(setsid sh -c \"echo \\$\\$ >{file}; exec sleep 600\" &); sleep 600").await;
+    }
+
+    /// A command that writes the number of a process to `{file}` and hangs is killed with that.
+    async fn is_killed(script: &str) {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("pid");
-        let text = format!("sh -c 'sleep 600 & echo $! >{}; wait'", file.display());
-        let failure = run(&text, Duration::from_secs(2))
+        let script = script.replace("{file}", &file.to_string_lossy());
+        let failure = run(&format!("sh -c '{script}'"), Duration::from_secs(2))
             .await
             .expect_err("it hangs");
         assert!(failure.contains("did not end within 2s"), "{failure}");

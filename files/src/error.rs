@@ -9,12 +9,12 @@ use contract::text::paths::ShownPath;
 #[derive(Debug, thiserror::Error)]
 pub enum FilesError {
     /// A file or folder cannot be read or written: a full disk, missing rights.
-    #[error("{}: {source}", ShownPath(path))]
+    #[error("{}: {reason}", ShownPath(path))]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
-        source: io::Error,
+        /// Why. No `source`: a reader that prints all causes would print it twice.
+        reason: io::Error,
     },
     /// Another process writes to the folder.
     #[error(
@@ -22,6 +22,13 @@ pub enum FilesError {
         ShownPath(.0)
     )]
     Locked(PathBuf),
+    /// The folder is no longer the one that this process has locked.
+    #[error(
+        "{}: the folder was replaced after this process had started, so another one may write to it: start \
+         this one again",
+        ShownPath(.0)
+    )]
+    Replaced(PathBuf),
     /// The name of the link is taken by something else.
     #[error("{}: it is no link that `confcast files` made; name an empty folder", ShownPath(.0))]
     NoLink(PathBuf),
@@ -148,6 +155,7 @@ impl FilesError {
         match self {
             Self::Io { .. }
             | Self::Locked(_)
+            | Self::Replaced(_)
             | Self::NoLink(_)
             | Self::NotOwn(_)
             | Self::NoNumber(_)
@@ -168,6 +176,7 @@ impl FilesError {
         match self {
             Self::Io { .. }
             | Self::Locked(_)
+            | Self::Replaced(_)
             | Self::NoLink(_)
             | Self::NotOwn(_)
             | Self::NoNumber(_) => "disk",
@@ -184,9 +193,9 @@ impl FilesError {
 
 /// An error of the file system, with the path.
 pub(crate) fn at_path(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> FilesError {
-    |source| FilesError::Io {
+    |reason| FilesError::Io {
         path: path.into(),
-        source,
+        reason,
     }
 }
 
@@ -198,4 +207,18 @@ fn reading(document: Option<&str>) -> String {
     document.map_or_else(String::new, |document| {
         format!(" (it had read {document} last)")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+
+    #[test]
+    fn the_reason_of_the_file_system_is_printed_once() {
+        let error = at_path("/a")(io::Error::from(io::ErrorKind::PermissionDenied));
+        assert_eq!(error.to_string(), "/a: permission denied");
+        assert!(error.source().is_none());
+    }
 }

@@ -1,8 +1,11 @@
 //! The folder: its link, its generations, and which process writes to it.
 //!
-//! `current` is a symbolic link to `.generations/NUMBER`. A generation that is being written, checked or
-//! removed is called `NUMBER.part`, so a process that is killed leaves nothing that looks whole and is not;
-//! the next one removes it. The link is relative: the folder may be mounted elsewhere.
+//! `current` is a symbolic link to `.generations/NUMBER`. A generation that is being written or removed is
+//! called `NUMBER.part`, and what a check is given `NUMBER.check`, so a process that is killed leaves nothing
+//! that looks whole and is not; the next one removes it. The link is relative: the folder may be mounted
+//! elsewhere.
+//!
+//! The lock is on the folder itself, so that it is not lost with a file that somebody removes.
 
 use std::{
     fs::{self, DirBuilder, File, Permissions, TryLockError},
@@ -19,10 +22,10 @@ pub const LINK: &str = "current";
 const GENERATIONS: &str = ".generations";
 /// The link before it has its name.
 const NEW_LINK: &str = ".current.new";
-/// The file that the process which writes holds a lock of.
-const LOCK: &str = ".lock";
 /// The end of the name of a generation that is not whole.
 const PART: &str = ".part";
+/// The end of the name of what a check is given.
+const CHECK: &str = ".check";
 /// Digits of a number, so that names are in order.
 const DIGITS: usize = 10;
 
@@ -48,8 +51,8 @@ impl Access {
 pub(crate) struct Folder {
     path: PathBuf,
     pub(crate) access: Access,
-    /// Until the end of the process.
-    _lock: File,
+    /// The folder, locked as long as this is open.
+    lock: File,
 }
 
 impl Folder {
@@ -83,21 +86,12 @@ impl Folder {
                 ensure_own(folder)?;
             }
         }
-        let lock_path = path.join(LOCK);
-        let lock = File::options()
-            .create(true)
-            .append(true)
-            .open(&lock_path)
-            .map_err(at_path(&lock_path))?;
+        let lock = File::open(&path).map_err(at_path(&path))?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => FilesError::Locked(path.clone()),
-            TryLockError::Error(source) => at_path(&lock_path)(source),
+            TryLockError::Error(reason) => at_path(&path)(reason),
         })?;
-        let folder = Self {
-            path,
-            access,
-            _lock: lock,
-        };
+        let folder = Self { path, access, lock };
         folder.current()?;
         Ok(folder)
     }
@@ -121,19 +115,44 @@ impl Folder {
         self.path.join(GENERATIONS).join(name)
     }
 
+    /// Where a check finds the files of a generation that has no name yet.
+    pub(crate) fn check_of(&self, number: u64) -> PathBuf {
+        let name = format!("{}{CHECK}", name_of(number));
+        self.path.join(GENERATIONS).join(name)
+    }
+
+    /// The folder with this name is the one that is locked. Another process may have locked a new one.
+    pub(crate) fn ensure_locked(&self) -> Result<(), FilesError> {
+        let inode = |found: fs::Metadata| (found.dev(), found.ino());
+        let named = fs::metadata(&self.path).map(inode);
+        let locked = self.lock.metadata().map(inode);
+        match named.map_err(at_path(&self.path))? == locked.map_err(at_path(&self.path))? {
+            true => Ok(()),
+            false => Err(FilesError::Replaced(self.path.clone())),
+        }
+    }
+
     /// The number of the next generation. What is left of a killed process is removed first.
     pub(crate) fn next(&self) -> Result<u64, FilesError> {
+        self.ensure_locked()?;
         self.remove_parts()?;
         let newest = self.numbers()?.into_iter().chain(self.current()?).max();
         let next = newest.unwrap_or_default().checked_add(1);
         next.ok_or_else(|| FilesError::NoNumber(self.path.join(GENERATIONS)))
     }
 
-    /// Makes a whole generation the current one, in one step.
-    pub(crate) fn swap(&self, number: u64) -> Result<(), FilesError> {
+    /// Gives a generation its name, and gives its path.
+    pub(crate) fn name(&self, number: u64) -> Result<PathBuf, FilesError> {
+        self.ensure_locked()?;
         let whole = self.path_of(number);
         fs::rename(self.part_of(number), &whole).map_err(at_path(&whole))?;
+        Ok(whole)
+    }
+
+    /// Makes a generation whose files are on the disk the current one, in one step.
+    pub(crate) fn swap(&self, number: u64) -> Result<(), FilesError> {
         sync(&self.path.join(GENERATIONS))?;
+        self.ensure_locked()?;
         let new = self.path.join(NEW_LINK);
         match fs::remove_file(&new) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -165,7 +184,8 @@ impl Folder {
 
     fn remove_parts(&self) -> Result<(), FilesError> {
         for name in self.names()? {
-            if name.strip_suffix(PART).and_then(number_of).is_some() {
+            let number = [PART, CHECK].iter().find_map(|end| name.strip_suffix(end));
+            if number.and_then(number_of).is_some() {
                 let path = self.path.join(GENERATIONS).join(name);
                 let removed = match fs::remove_dir_all(&path) {
                     // Not one of ours.
@@ -223,10 +243,10 @@ pub(crate) fn current_of(folder: &Path) -> Result<Option<PathBuf>, FilesError> {
     Ok(current(folder)?.map(|number| folder.join(GENERATIONS).join(name_of(number))))
 }
 
-/// Brings the names in a folder to the disk.
-pub(crate) fn sync(folder: &Path) -> Result<(), FilesError> {
-    let synced = File::open(folder).and_then(|folder| folder.sync_all());
-    synced.map_err(at_path(folder))
+/// Brings a file, or the names in a folder, to the disk.
+pub(crate) fn sync(path: &Path) -> Result<(), FilesError> {
+    let synced = File::open(path).and_then(|opened| opened.sync_all());
+    synced.map_err(at_path(path))
 }
 
 fn current(folder: &Path) -> Result<Option<u64>, FilesError> {

@@ -2,7 +2,11 @@
 //! removed when it is dropped before.
 //!
 //! A file that is as in the current generation is not written again but linked: that costs neither bytes nor
-//! a sync, and the time of a file says when its content changed.
+//! a sync, and the time of a file says when its content changed. So a command that writes is given a copy: what
+//! it changed would else be changed in earlier generations as well.
+//!
+//! Files and names are brought to the disk together, when the generation is published: most file systems then
+//! write their journal once.
 
 use std::{
     collections::BTreeSet,
@@ -27,11 +31,11 @@ pub(crate) struct Generation {
     path: PathBuf,
     /// The current generation.
     base: Option<PathBuf>,
-    /// Paths of folders in it.
+    /// Its folders, itself included; relative paths.
     folders: BTreeSet<PathBuf>,
     files: usize,
-    /// Whether a file is not as in the current generation.
-    is_changed: bool,
+    /// The files that are not as in the current generation; relative paths.
+    written: Vec<PathBuf>,
     is_published: bool,
 }
 
@@ -40,22 +44,17 @@ impl Generation {
     pub(crate) fn begin(folder: &Arc<Folder>) -> Result<Self, FilesError> {
         let number = folder.next()?;
         let path = folder.part_of(number);
-        new_folder(&path)?;
+        new_folder(&path, &folder.access)?;
         Ok(Self {
             number,
             base: folder.current()?.map(|current| folder.path_of(current)),
             folder: Arc::clone(folder),
-            folders: BTreeSet::from([path.clone()]),
+            folders: BTreeSet::from([PathBuf::new()]),
             path,
             files: 0,
-            is_changed: false,
+            written: Vec::new(),
             is_published: false,
         })
-    }
-
-    /// Where its files are until it is published.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
 
     pub(crate) fn number(&self) -> u64 {
@@ -65,7 +64,7 @@ impl Generation {
     /// Adds a file.
     pub(crate) fn write(&mut self, file: &RenderedFile) -> Result<(), FilesError> {
         let path = self.path.join(&file.path);
-        self.make_folders_of(&path)?;
+        self.make_folders_of(Path::new(&file.path))?;
         self.files += 1;
         let access = self.folder.access;
         let mode = mode_of(file, &access);
@@ -76,7 +75,7 @@ impl Generation {
                 return Ok(());
             }
         }
-        self.is_changed = true;
+        self.written.push(PathBuf::from(&file.path));
         // Never over a file that is there: two names may be one file on this file system.
         let created = File::options()
             .write(true)
@@ -92,8 +91,7 @@ impl Generation {
         };
         let written = created
             .write_all(&file.content)
-            .and_then(|()| access.apply(&path, mode))
-            .and_then(|()| created.sync_all());
+            .and_then(|()| access.apply(&path, mode));
         written.map_err(at_path(path))
     }
 
@@ -102,7 +100,7 @@ impl Generation {
         let Some(base) = &self.base else {
             return Ok(true);
         };
-        if self.is_changed {
+        if !self.written.is_empty() {
             return Ok(true);
         }
         let before = match files_below(base) {
@@ -113,42 +111,66 @@ impl Generation {
         Ok(before != self.files)
     }
 
-    /// Gives folders their mode, and brings all names to the disk.
-    pub(crate) fn finish(&self) -> Result<(), FilesError> {
-        let access = self.folder.access;
-        // The innermost first.
-        for path in self.folders.iter().rev() {
-            access
-                .apply(path, access.folder_mode())
-                .map_err(at_path(path))?;
-            folder::sync(path)?;
+    /// A copy of all files. It belongs to this process: another owner of the files could else exchange them
+    /// while a command of this process reads them.
+    pub(crate) fn copy(&self) -> Result<GenerationCopy, FilesError> {
+        let access = &Access {
+            owner: None,
+            ..self.folder.access
+        };
+        let to = self.folder.check_of(self.number);
+        new_folder(&to, access)?;
+        let copy = GenerationCopy(to);
+        // The outermost first; itself is there.
+        for folder in self.folders.iter().skip(1) {
+            new_folder(&copy.0.join(folder), access)?;
         }
-        Ok(())
+        for file in files_below(&self.path).map_err(at_path(&self.path))? {
+            let (from, to) = (self.path.join(&file), copy.0.join(&file));
+            // With its mode.
+            fs::copy(from, &to).map_err(at_path(to))?;
+        }
+        Ok(copy)
     }
 
-    /// Makes it the current generation.
+    /// Brings everything to the disk, and makes it the current generation.
     pub(crate) fn publish(mut self) -> Result<(), FilesError> {
+        let access = self.folder.access;
+        let path = self.folder.name(self.number)?;
+        // Before another owner can replace a name.
+        for file in &self.written {
+            folder::sync(&path.join(file))?;
+        }
+        // The innermost first.
+        for folder in self.folders.iter().rev() {
+            let folder = path.join(folder);
+            if access.owner.is_some() {
+                let applied = access.apply(&folder, access.folder_mode());
+                applied.map_err(at_path(&folder))?;
+            }
+            folder::sync(&folder)?;
+        }
         self.folder.swap(self.number)?;
         self.is_published = true;
         Ok(())
     }
 
-    fn make_folders_of(&mut self, path: &Path) -> Result<(), FilesError> {
-        let parents = path.ancestors().skip(1);
-        let parents = parents.take_while(|parent| *parent != self.path);
-        let mut missing: Vec<_> = parents
+    /// `file` is a relative path.
+    fn make_folders_of(&mut self, file: &Path) -> Result<(), FilesError> {
+        let mut missing: Vec<_> = file
+            .ancestors()
+            .skip(1)
             .filter(|parent| !self.folders.contains(*parent))
             .map(Path::to_path_buf)
             .collect();
         // The outermost first.
         missing.reverse();
         for parent in missing {
-            let made = new_folder(&parent);
+            let made = new_folder(&self.path.join(&parent), &self.folder.access);
             made.map_err(|error| match error {
                 // A file has the name of a folder.
-                FilesError::Io { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
-                    let shown = parent.strip_prefix(&self.path).unwrap_or(&parent);
-                    FilesError::SameFile(shown.to_string_lossy().into_owned())
+                FilesError::Io { reason, .. } if reason.kind() == io::ErrorKind::AlreadyExists => {
+                    FilesError::SameFile(parent.to_string_lossy().into_owned())
                 }
                 error => error,
             })?;
@@ -160,7 +182,8 @@ impl Generation {
 
 impl Drop for Generation {
     fn drop(&mut self) {
-        if self.is_published {
+        // What is there now may be of another process.
+        if self.is_published || self.folder.ensure_locked().is_err() {
             return;
         }
         // What cannot be removed now is removed before the next one.
@@ -169,6 +192,23 @@ impl Drop for Generation {
         if !matches!(self.folder.current(), Ok(Some(current)) if current == self.number) {
             fs::remove_dir_all(self.folder.path_of(self.number)).ok();
         }
+    }
+}
+
+/// A copy of a generation for a command that may write. It is removed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct GenerationCopy(PathBuf);
+
+impl GenerationCopy {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for GenerationCopy {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed before the next one.
+        fs::remove_dir_all(&self.0).ok();
     }
 }
 
@@ -199,8 +239,13 @@ fn mode_of(file: &RenderedFile, access: &Access) -> u32 {
     }
 }
 
-fn new_folder(path: &Path) -> Result<(), FilesError> {
+/// With another owner of the files it stays that of this process, and closed, until it is handed over.
+fn new_folder(path: &Path, access: &Access) -> Result<(), FilesError> {
     let made = DirBuilder::new().mode(0o700).create(path);
+    let made = made.and_then(|()| match access.owner {
+        Some(_) => Ok(()),
+        None => access.apply(path, access.folder_mode()),
+    });
     made.map_err(at_path(path))
 }
 

@@ -5,7 +5,7 @@
 //! rename, so a reader sees the files of one generation or of the next, and never a part of one.
 //!
 //! [`FileProjection`] is the loop: it gathers changes (`pace`), renders them ([`Content`]: one file for each
-//! document, or templates), writes a generation (`folder`), checks it (`command`), swaps the link, and
+//! document, or templates), writes a generation (`folder`), has a copy checked (`command`), swaps the link, and
 //! notifies the application (`reload`). Nothing is rendered before every collection was loaded, nor
 //! while the replica is not current: the last good generation stays then, and [`Status`] says why.
 //!
@@ -16,6 +16,7 @@ mod attempt;
 mod command;
 mod config;
 mod content;
+mod descendants;
 mod error;
 mod folder;
 mod generation;

@@ -1,5 +1,5 @@
-//! When gathered changes are rendered: after a time without changes, but not later than a longer time after
-//! the first one.
+//! When changes are rendered: a change after a rest at once; those that follow it sooner after a time without
+//! changes, but not later than a longer time after the first of them.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,8 @@ use state::Root;
 /// How long changes are gathered.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// The time without changes that ends the gathering.
+    /// The rest after which a change is rendered at once, and the time without changes that ends the gathering
+    /// of others.
     pub min: Duration,
     /// The longest gathering.
     pub max: Duration,
@@ -21,6 +22,8 @@ pub(crate) struct Gathered {
     seen: Option<Root>,
     /// When the first and the last change came that no attempt has rendered.
     waiting: Option<(Instant, Instant)>,
+    /// When the last attempt ended.
+    rendered_at: Option<Instant>,
 }
 
 impl Gathered {
@@ -29,10 +32,7 @@ impl Gathered {
         match &self.seen {
             // Nothing was rendered yet: there is nothing to gather.
             None => {}
-            Some(seen) if root.changes_since(seen).is_empty() => {
-                self.seen = Some(root.clone());
-                return;
-            }
+            Some(seen) if root.changes_since(seen).is_empty() => {}
             Some(_) => {
                 let (first, _last) = self.waiting.unwrap_or((now, now));
                 self.waiting = Some((first, now));
@@ -44,39 +44,16 @@ impl Gathered {
     /// When the changes are to be rendered; `None` while there are none.
     pub(crate) fn due(&self, pace: &Pace) -> Option<Instant> {
         let (first, last) = self.waiting?;
-        Some((last + pace.min).min(first + pace.max))
+        let is_after_rest = |ended: Instant| first.duration_since(ended) >= pace.min;
+        Some(match self.rendered_at.is_none_or(is_after_rest) {
+            true => first,
+            false => (last + pace.min).min(first + pace.max),
+        })
     }
 
-    /// All of them are rendered now.
-    pub(crate) fn clear(&mut self) {
+    /// An attempt that has rendered all of them ended.
+    pub(crate) fn clear(&mut self, now: Instant) {
         self.waiting = None;
-    }
-}
-
-/// The waits after failures.
-#[derive(Debug)]
-pub(crate) struct Backoff {
-    next: Duration,
-    longest: Duration,
-}
-
-impl Backoff {
-    const FIRST: Duration = Duration::from_secs(1);
-
-    pub(crate) fn up_to(longest: Duration) -> Self {
-        Self {
-            next: Self::FIRST,
-            longest,
-        }
-    }
-
-    pub(crate) fn after_failure(&mut self, now: Instant) -> Instant {
-        let at = now + self.next;
-        self.next = (self.next * 2).min(self.longest);
-        at
-    }
-
-    pub(crate) fn reset(&mut self) {
-        self.next = Self::FIRST;
+        self.rendered_at = Some(now);
     }
 }

@@ -6,19 +6,13 @@ use std::{
 };
 
 use chrono::Utc;
+use client::{RetryPolicy, Waits};
 use state::Root;
 
 use crate::{
-    FilesState, Pace, ReloadState, Status,
-    attempt::Attempt,
-    content::Source,
-    pace::{Backoff, Gathered},
+    FilesError, FilesState, Pace, ReloadState, Status, attempt::Attempt, content::Source,
+    pace::Gathered,
 };
-
-/// Longest wait after a failure that may pass by itself.
-const LONGEST_RETRY: Duration = Duration::from_secs(60);
-/// Longest wait after a failed notification.
-const LONGEST_RELOAD_RETRY: Duration = Duration::from_secs(30);
 
 /// Where the loop is.
 pub(crate) struct Progress {
@@ -26,9 +20,9 @@ pub(crate) struct Progress {
     /// Whether there is something to render besides changes.
     pub(crate) is_forced: bool,
     pub(crate) retry_at: Option<Instant>,
-    pub(crate) retries: Backoff,
+    pub(crate) retries: Waits,
     pub(crate) reload_at: Option<Instant>,
-    pub(crate) reload_retries: Backoff,
+    pub(crate) reload_retries: Waits,
     pub(crate) failures: u32,
     /// As they were last rendered.
     pub(crate) source: Option<Arc<Source>>,
@@ -45,9 +39,9 @@ impl Progress {
             gathered: Gathered::default(),
             is_forced: true,
             retry_at: None,
-            retries: Backoff::up_to(LONGEST_RETRY),
+            retries: RetryPolicy::FILES.waits(),
             reload_at: None,
-            reload_retries: Backoff::up_to(LONGEST_RELOAD_RETRY),
+            reload_retries: RetryPolicy::FILES.waits(),
             failures: 0,
             source: None,
             status,
@@ -62,6 +56,18 @@ impl Progress {
         let forced = self.is_forced.then_some(now);
         let times = [forced, self.retry_at, self.gathered.due(pace)];
         times.into_iter().flatten().min()
+    }
+
+    /// Says when it is tried again.
+    pub(crate) fn log_failure(&self, error: &FilesError) {
+        let again = self.retry_at.map_or_else(
+            || "with the next change".to_owned(),
+            |at| format!("in {:.1?}", at.saturating_duration_since(Instant::now())),
+        );
+        tracing::warn!(
+            kind = error.kind(),
+            "the files stay as they are, and it is tried again {again}: {error}"
+        );
     }
 
     /// An attempt has succeeded: the files are those of this state.
@@ -89,7 +95,7 @@ impl Progress {
                 tracing::info!(
                     generation = number,
                     files,
-                    "generation {number} is current: {files} files, written in {took:?}"
+                    "generation {number} is current, made in {took:.1?}"
                 );
                 true
             }

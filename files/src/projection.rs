@@ -83,10 +83,10 @@ impl FileProjection {
         Ok(())
     }
 
-    /// Follows the replica, beside [`Replica::run`]. It never ends: every failure is tried again.
+    /// Follows the replica, beside [`Replica::run`]. Every failure is tried again but one.
     ///
     /// # Errors
-    /// When the folder cannot be used at all.
+    /// When the folder is not the one any more that this process has locked.
     pub async fn run(&self) -> Result<Infallible, FilesError> {
         let mut changed = self.replica.feed_changed();
         let mut states = self.replica.states();
@@ -112,9 +112,13 @@ impl FileProjection {
             if is_renderable && due.is_some_and(|due| due <= now) {
                 progress.status.state = FilesState::Pending;
                 self.report(&mut progress);
-                // The failure is logged and in the status; it is tried again.
-                self.attempt(&mut progress, view.root()).await.ok();
+                let attempt = self.attempt(&mut progress, view.root()).await;
                 self.report(&mut progress);
+                match attempt {
+                    Ok(()) => {}
+                    Err(error @ FilesError::Replaced(_)) => return Err(error),
+                    Err(error) => progress.log_failure(&error),
+                }
                 continue;
             }
             self.report(&mut progress);
@@ -172,13 +176,14 @@ impl FileProjection {
 
     /// Renders, checks and swaps, and says what came of it.
     async fn attempt(&self, progress: &mut Progress, root: &Root) -> Result<(), FilesError> {
-        progress.gathered.clear();
         progress.is_forced = false;
         progress.retry_at = None;
         let began = Instant::now();
         let keys = self.keys.as_ref().map(|keys| keys.keyring());
         let attempted = attempt(&self.config, &self.folder, keys, root, &mut progress.source);
-        let error = match attempted.await {
+        let attempted = attempted.await;
+        progress.gathered.clear(Instant::now());
+        let error = match attempted {
             Ok(attempt) => {
                 progress.succeeded(
                     &attempt,
@@ -197,18 +202,9 @@ impl FileProjection {
             message: error.to_string(),
             attempts: progress.failures,
         });
-        let again = if error.is_transient() {
-            let now = Instant::now();
-            let at = progress.retries.after_failure(now);
-            progress.retry_at = Some(at);
-            format!("in {:?}", at - now)
-        } else {
-            "with the next change".to_owned()
-        };
-        tracing::warn!(
-            kind = error.kind(),
-            "the files stay as they are, and it is tried again {again}: {error}"
-        );
+        if error.is_transient() {
+            progress.retry_at = Some(Instant::now() + progress.retries.next_wait());
+        }
         Err(error)
     }
 
@@ -229,12 +225,11 @@ impl FileProjection {
                 tracing::info!("the application was notified of {}", link.display());
             }
             Err(error) => {
-                let now = Instant::now();
-                let at = progress.reload_retries.after_failure(now);
-                progress.reload_at = Some(at);
+                let wait = progress.reload_retries.next_wait();
+                progress.reload_at = Some(Instant::now() + wait);
                 progress.status.reload = ReloadState::Failing;
                 progress.status.reload_error = Some(error.to_string());
-                tracing::warn!("{error}; it is tried again in {:?}", at - now);
+                tracing::warn!("{error}; it is tried again in {wait:.1?}");
             }
         }
     }

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use crate::{Access, Content, FilesError, Limits, content::Source, folder::Folder};
 
 mod generations;
+mod pace;
 mod templates;
 
 const LIMITS: Limits = Limits {

@@ -13,11 +13,11 @@ use ::files::{
 use anyhow::{Context, ensure};
 use contract::{CollectionName, SecretUrl};
 use replica::{Config, Replica, SecretKeys};
+use stop_signals::StopSignals;
 
 use self::arguments::{command, duration, mode, owner, signal};
 use crate::{
     credentials::CredentialArgs,
-    stop_signals::StopSignals,
     target::{Unshown, service_url},
 };
 
@@ -43,7 +43,7 @@ pub(crate) struct FilesCommand {
     /// Folder of templates
     #[arg(long, value_name = "DIR")]
     templates: Option<PathBuf>,
-    /// Command that accepts a folder by exit code 0, without a shell; {dir} stands for the folder
+    /// Command that accepts a folder by exit code 0, without a shell; {dir} stands for a copy of the folder
     #[arg(long, value_name = "COMMAND", value_parser = command)]
     check: Option<CommandLine>,
     /// Command that notifies the application, without a shell; {dir} stands for the link
@@ -58,7 +58,8 @@ pub(crate) struct FilesCommand {
     /// How long a check or a reload may run
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     command_timeout: Duration,
-    /// How long no change comes before the changes are rendered
+    /// Rest after which a change is rendered at once; changes that follow sooner are gathered until none
+    /// came for this time
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = duration)]
     wait_min: Duration,
     /// How long changes are gathered at most

@@ -19,6 +19,7 @@ use contract::{
     CollectionName, DocumentId, EventData, Operation, SecretUrl,
     feed::{self, FeedScope, Since, StreamEnd},
 };
+use stop_signals::StopSignals;
 use tokio::time::sleep;
 
 use self::{documents::Documents, lines::LinePrinter};
@@ -26,7 +27,6 @@ use super::operation;
 use crate::{
     credentials::CredentialArgs,
     output,
-    stop_signals::StopSignals,
     target::{Unshown, endpoint, first_url},
 };
 

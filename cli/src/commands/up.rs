@@ -14,9 +14,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use client::{ClientError, Endpoint, RetryPolicy};
 use futures_util::future::try_join_all;
+use stop_signals::StopSignals;
 
 use self::children::Children;
-use crate::{credentials::CredentialArgs, output, stop_signals::StopSignals, target::endpoint};
+use crate::{credentials::CredentialArgs, output, target::endpoint};
 
 /// A sample that the printed examples use.
 const SAMPLE: &str = "/v1/collections/ChannelConfiguration/documents/whatsapp-es";

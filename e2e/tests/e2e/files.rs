@@ -12,12 +12,13 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use chrono::{DateTime, Utc};
 use e2e::testbed::{
     FREE, Store, StoreKind, dependencies,
     ports::free_port,
     process::{Process, folder},
     services::Service,
-    wait::{TIMEOUT, eventually},
+    wait::eventually,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -275,11 +276,11 @@ async fn a_service_that_watches_the_folder_sees_each_swap() -> Outcome {
 async fn a_file_that_cannot_be_written_leaves_the_old_folder_and_is_tried_again() -> Outcome {
     let home = Home::start(&[("text.j2", "{{ FreeForm.a.text }}")]).await?;
     home.put("a", &json!({"text": "small"})).await?;
-    // As on a full disk: a file of more than 4 KiB fails, without the signal that would end the process.
+    // As on a full disk: a file of more than 4 KiB fails. The signal that comes with it ends no process.
     let inner = home.command(&[])?;
     let mut limited = Command::new("sh");
     limited
-        .args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$0\" \"$@\""])
+        .args(["-c", "ulimit -f 8; exec \"$0\" \"$@\""])
         .arg(inner.get_program())
         .args(inner.get_args())
         .current_dir(home.folder.path());
@@ -305,37 +306,30 @@ async fn a_file_that_cannot_be_written_leaves_the_old_folder_and_is_tried_again(
 }
 
 #[tokio::test]
-#[expect(clippy::print_stderr, reason = "it is what the test measures")]
-async fn a_change_is_in_the_folder_soon_after_its_commit() -> Outcome {
+async fn a_lone_change_is_rendered_at_once_and_those_that_follow_together() -> Outcome {
     let home = Home::start(&[("n.j2", "{{ FreeForm.left.n }}")]).await?;
     home.put("left", &json!({"n": 0})).await?;
-    let mut report = String::new();
-    for wait in ["0s", "100ms"] {
-        let mut files = home.follow(&["--wait-min", wait])?;
-        home.until("/state", json!("current")).await?;
-        let mut times = Vec::new();
-        for number in 1..=20 {
-            let expected = format!("{number} after {wait}");
-            home.put("left", &json!({"n": expected})).await?;
-            let began = Instant::now();
-            // Without a pause between two looks.
-            while home.read("n")? != expected {
-                ensure!(began.elapsed() < TIMEOUT, "{:#}", home.status()?);
-                tokio::task::yield_now().await;
-            }
-            times.push(began.elapsed());
-        }
-        times.sort();
-        report += &format!(
-            "--wait-min {wait}: median {:?}, slowest {:?}; ",
-            times[10], times[19]
-        );
-        // A mounted ConfigMap takes up to a minute.
-        ensure!(times[19] < Duration::from_secs(10), "{report}");
-        files.kill()?;
+    let rest = Duration::from_secs(4);
+    let _files = home.follow(&["--wait-min", "4s", "--wait-max", "20s"])?;
+    home.until_read("n", "0").await?;
+    eventually("the files rest", async || {
+        let status = home.status()?;
+        let swapped: DateTime<Utc> = serde_json::from_value(status["swappedAt"].clone())?;
+        ensure!((Utc::now() - swapped).to_std()? > rest, "{status:#}");
+        Ok(())
+    })
+    .await?;
+    let began = Instant::now();
+    home.put("left", &json!({"n": 1})).await?;
+    home.until_read("n", "1").await?;
+    ensure!(began.elapsed() < rest, "it was gathered");
+    for number in 2..=4 {
+        home.put("left", &json!({"n": number})).await?;
     }
-    eprintln!("from the answer of a write to the swapped link, 20 writes: {report}");
-    Ok(())
+    home.until_read("n", "4").await?;
+    ensure!(began.elapsed() >= rest, "it was not gathered");
+    // Of the first state, of the lone change, and of the three that followed.
+    home.until("/generation", json!(3)).await.map(drop)
 }
 
 fn names(folder: &Path) -> anyhow::Result<Vec<String>> {

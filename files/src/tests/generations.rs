@@ -21,7 +21,6 @@ fn publish(folder: &Arc<Folder>, files: &[RenderedFile]) -> bool {
     }
     let is_changed = generation.is_changed().expect("compared");
     if is_changed {
-        generation.finish().expect("on the disk");
         generation.publish().expect("published");
     }
     is_changed
@@ -40,7 +39,6 @@ fn a_generation_is_seen_as_a_whole_and_has_the_modes_that_were_asked_for() {
     generation.write(&file("a/b/c", "1")).expect("written");
     generation.write(&file("a/secret", "2")).expect("written");
     assert!(!path.join("current").exists());
-    generation.finish().expect("on the disk");
     generation.publish().expect("published");
     assert_eq!(current(&path, "a/b/c"), "1");
     let target = fs::read_link(path.join("current")).expect("a link");
@@ -118,6 +116,8 @@ fn a_process_that_was_killed_leaves_nothing_that_the_next_one_takes_for_whole() 
         // Killed while it wrote.
         fs::create_dir(generations.join("0000000002.part")).expect("made");
         fs::write(generations.join("0000000002.part/a"), "2").expect("written");
+        // Killed while a check ran.
+        fs::create_dir(generations.join("0000000003.check")).expect("made");
         // Killed between the two renames.
         fs::create_dir(generations.join("0000000007")).expect("made");
         symlink("nowhere", path.join(".current.new")).expect("made");
@@ -137,6 +137,10 @@ fn one_process_has_a_folder_and_replaces_nothing_of_somebody_else() {
     let home = tempfile::tempdir().expect("a folder");
     let path = home.path();
     let folder = open(path);
+    // Whatever somebody removes in it, the lock stays.
+    for name in entries(path) {
+        fs::remove_dir_all(path.join(&name)).expect(&name);
+    }
     let second = Folder::open(path, ACCESS).expect_err("locked").to_string();
     assert!(second.contains("give each its own folder"), "{second}");
     drop(folder);
@@ -151,6 +155,59 @@ fn one_process_has_a_folder_and_replaces_nothing_of_somebody_else() {
         Folder::open(path, ACCESS),
         Err(FilesError::NoLink(_))
     ));
+}
+
+#[test]
+fn a_process_whose_folder_was_replaced_writes_to_it_no_more() {
+    let home = tempfile::tempdir().expect("a folder");
+    let path = home.path().join("out");
+    let first = open(&path);
+    let mut generation = Generation::begin(&first).expect("begun");
+    generation.write(&file("a", "1")).expect("written");
+    fs::rename(&path, home.path().join("elsewhere")).expect("renamed");
+    let second = open(&path);
+    assert!(publish(&second, &[file("a", "2")]));
+    let error = Generation::begin(&first).expect_err("replaced").to_string();
+    assert!(error.contains("start this one again"), "{error}");
+    // Also one that had begun before, and it removes nothing of the other one.
+    fs::create_dir(path.join(".generations/0000000001.part")).expect("made");
+    generation.publish().expect_err("replaced");
+    assert_eq!(current(&path, "a"), "2");
+    assert_eq!(
+        entries(&path.join(".generations")),
+        ["0000000001", "0000000001.part"]
+    );
+}
+
+#[test]
+fn what_a_check_writes_is_neither_published_nor_in_earlier_generations() {
+    let home = tempfile::tempdir().expect("a folder");
+    let path = home.path();
+    let folder = open(path);
+    assert!(publish(&folder, &[file("a/b", "1"), file("secret", "1")]));
+    let mut generation = Generation::begin(&folder).expect("begun");
+    generation.write(&file("a/b", "1")).expect("linked");
+    generation.write(&file("secret", "2")).expect("written");
+    let copy = generation.copy().expect("copied");
+    for (name, mode) in [("a/b", 0o640), ("secret", 0o600), ("a", 0o750), ("", 0o750)] {
+        let found = fs::metadata(copy.path().join(name)).expect("there");
+        assert_eq!(found.permissions().mode() & 0o777, mode, "{name}");
+    }
+    for (name, text) in [("a/b", "1"), ("secret", "2"), ("a/new", "")] {
+        let name = copy.path().join(name);
+        assert_eq!(fs::read_to_string(&name).unwrap_or_default(), text);
+        fs::write(&name, "by a check").expect("written");
+    }
+    drop(copy);
+    generation.publish().expect("published");
+    let before = fs::read_to_string(path.join(".generations/0000000001/a/b"));
+    assert_eq!(before.expect("a file"), "1");
+    assert_eq!([current(path, "a/b"), current(path, "secret")], ["1", "2"]);
+    assert!(!path.join("current/a/new").exists());
+    assert_eq!(
+        entries(&path.join(".generations")),
+        ["0000000001", "0000000002"]
+    );
 }
 
 #[test]

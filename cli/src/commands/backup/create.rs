@@ -16,6 +16,7 @@ use contract::{
     snapshot::{SnapshotEnd, SnapshotItem, SnapshotProof, SnapshotStart},
     text::paths::ShownPath,
 };
+use stop_signals::StopSignals;
 
 use super::{described, table};
 use crate::{
@@ -23,7 +24,6 @@ use crate::{
     commands::restore::unfinished,
     output,
     progress::ProgressLine,
-    stop_signals::StopSignals,
     target::Target,
     whole_file,
 };

@@ -96,10 +96,15 @@ async fn a_process_that_is_killed_leaves_whole_files_and_the_next_one_goes_on() 
         let found = whole(&out)?;
         ensure!(found == number, "{found}");
         let left = names(&out.join(".generations"))?;
-        ensure!(left.iter().all(|name| !name.ends_with(".part")), "{left:?}");
+        ensure!(!left.iter().any(|name| is_unpublished(name)), "{left:?}");
         Ok(())
     })
     .await
+}
+
+/// What has no name of a generation.
+fn is_unpublished(name: &str) -> bool {
+    name.ends_with(".part") || name.ends_with(".check")
 }
 
 /// Reads a folder that another process changes: what vanishes meanwhile is not there.
@@ -123,7 +128,7 @@ fn is_reached(point: Point, out: &Path, marker: &Path, before: &Path) -> anyhow:
             Point::Checking => marker.exists(),
             Point::Named => newest.iter().any(|name| {
                 let current = before.file_name().and_then(|name| name.to_str());
-                !name.ends_with(".part") && current.is_some_and(|current| name.as_str() > current)
+                !is_unpublished(name) && current.is_some_and(|current| name.as_str() > current)
             }),
             Point::Swapped => false,
         })
