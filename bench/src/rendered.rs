@@ -6,8 +6,8 @@
 //! is this process, which writes a file of that size, brings it to the disk and renames it. All are awaited by
 //! inotify, and the file is read after each rename.
 //!
-//! A write comes after a rest, or right after the file had the one before it: both sides gather changes that
-//! follow each other sooner than 100 ms.
+//! A write comes after a rest, or right after the file had the one before it: ours gathers changes that follow
+//! each other sooner than 100 ms, and consul-template by default none.
 
 use std::{
     fs,
@@ -42,13 +42,14 @@ use crate::{
 
 /// Writes of a round that follow a rest, and that follow each other.
 const WRITES: usize = 40;
-/// Longer than either side gathers.
+/// Longer than ours gathers.
 const REST: Duration = Duration::from_millis(200);
 /// Length of a value, in bytes.
 const BYTES: usize = 300;
 
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
-    let mut ours = Ours::start().await?;
+    let mut ours = Ours::start(&[]).await?;
+    let mut eager = Ours::start(&["--wait-min", "0s"]).await?;
     let mut theirs = Theirs::start().await?;
     let mut floor = Floor::start()?;
     let line = "PUT sent until the file of confcast files has it, embedded store";
@@ -63,6 +64,10 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
             "until the PUT is answered",
         ),
         row(format!("{line}, right after the one before, median"), peer),
+        row(
+            format!("{line}, right after the one before, --wait-min 0s, median"),
+            peer,
+        ),
     ];
     let mut beside_floor = [
         row(format!("{line}, after a rest, median"), own),
@@ -80,13 +85,16 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
             here = figures(Some(&mut ours), writes).await?;
             there = figures(theirs.as_mut(), writes).await?;
         }
+        let [eager, ..] = samples(&mut eager, writes, false).await?;
         let here = here.context("ours is there")?;
         for (row, (ours, floor)) in beside_floor.iter_mut().zip(here.iter().zip(least)) {
             row.round(*ours, floor);
         }
         if let Some(there) = there {
-            for (row, (ours, theirs)) in beside_peer.iter_mut().zip(here.iter().zip(there)) {
-                row.round(*ours, theirs);
+            let [.., next] = there;
+            let pairs = here.into_iter().zip(there).chain([(eager, next)]);
+            for (row, (ours, theirs)) in beside_peer.iter_mut().zip(pairs) {
+                row.round(ours, theirs);
             }
         }
     }
@@ -155,7 +163,7 @@ struct Ours {
 }
 
 impl Ours {
-    async fn start() -> anyhow::Result<Self> {
+    async fn start(options: &[&str]) -> anyhow::Result<Self> {
         let mut publisher = Service::publisher()?
             .with("AURA_CONFIGURATION_COLLECTIONS", FREE)
             .with("AURA_CONFIGURATION_EVENTS_ENABLED", "false");
@@ -170,7 +178,11 @@ impl Ours {
         let file = Renames::watch(&out, out.join("current/value"))?;
         let mut files = Command::new(dependencies::own_program("confcast")?);
         files.args(["files", FREE, "--publisher", &publisher.url(), "--to"]);
-        files.arg(&out).arg("--templates").arg(&templates);
+        files
+            .arg(&out)
+            .arg("--templates")
+            .arg(&templates)
+            .args(options);
         let files = Process::start("files", folder.path(), &mut files)?;
         let first = timeout(TIMEOUT, file.until(&mark(0))).await;
         first.with_context(|| files.tail())??;

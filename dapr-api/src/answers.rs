@@ -1,8 +1,8 @@
 //! Answers and streams on their way: how many answers there may be, and how slowly one may be taken.
 //!
 //! Both go out in pieces, each when the reader has taken the one before; an answer holds its place until
-//! its end. A reader that takes nothing for a while loses what it reads: an answer ends with an error, a
-//! stream with `RESOURCE_EXHAUSTED`. A reader that does not take this end either loses its connection,
+//! its end. A reader that takes nothing for a while, or less than 256 KiB/s over it, loses what it reads:
+//! an answer ends with an error, a stream with `RESOURCE_EXHAUSTED`. A reader that does not take this end either loses its connection,
 //! and the last piece with it. Nothing here knows what an answer says.
 
 use std::{
@@ -31,12 +31,14 @@ use crate::{budget::Budget, error::ApiError};
 const MAX_ANSWERS: usize = 32;
 /// How long a call waits for its place.
 const QUEUE: Duration = Duration::from_secs(2);
-/// How long a reader may take for one piece of an answer,
+/// How long a reader may stall during one answer,
 const STALLED: Duration = Duration::from_secs(20);
-/// and of a stream: an application may be busy with the change before.
+/// and during one message of a stream: an application may be busy with the change before.
 const STREAM_STALLED: Duration = Duration::from_secs(60);
 /// It has less while another subscription waits for memory.
 const SHORT_STALLED: Duration = Duration::from_secs(5);
+/// Bytes per second that a reader takes besides.
+const RATE: usize = 256 << 10;
 /// Bytes of a piece.
 const PIECE: usize = 64 << 10;
 
@@ -78,6 +80,15 @@ enum Kind {
     Stream,
 }
 
+impl Kind {
+    fn stalled(&self, shared: &Shared) -> Duration {
+        match self {
+            Self::Answer => shared.stalled,
+            Self::Stream => shared.stream_stalled,
+        }
+    }
+}
+
 enum State {
     Open(Rest),
     /// It was taken away from a reader that took nothing, at this time.
@@ -90,6 +101,10 @@ struct Rest {
     data: Bytes,
     /// Since when the reader could take something; `None` while there is nothing.
     waits_since: Option<Instant>,
+    /// How long it could before, during the same answer or message,
+    waited: Duration,
+    /// and the bytes that it was given meanwhile.
+    given: usize,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -143,6 +158,8 @@ impl Answers {
                     body,
                     data: Bytes::new(),
                     waits_since: Some(Instant::now()),
+                    waited: Duration::ZERO,
+                    given: 0,
                     _permit: permit,
                 })),
             });
@@ -166,27 +183,23 @@ impl Answers {
         let mut tick = interval(self.0.stalled.min(self.0.stream_stalled) / 4);
         loop {
             tick.tick().await;
-            let of_streams = match self.0.budget.is_short() {
-                true => self.0.stream_stalled.min(SHORT_STALLED),
-                false => self.0.stream_stalled,
-            };
+            let is_short = self.0.budget.is_short();
             let all: Vec<_> = lock(&self.0.open).by_id.values().cloned().collect();
             for one in all {
                 let stalled = match one.kind {
-                    Kind::Answer => self.0.stalled,
-                    Kind::Stream => of_streams,
+                    Kind::Stream if is_short => self.0.stream_stalled.min(SHORT_STALLED),
+                    Kind::Answer | Kind::Stream => one.kind.stalled(&self.0),
                 };
                 let mut state = lock(&one.state);
-                let since = match &*state {
-                    State::Open(rest) => rest.waits_since,
-                    State::Ended(at) => Some(*at),
-                };
-                if since.is_none_or(|since| since.elapsed() < stalled) {
-                    continue;
-                }
                 match &*state {
-                    State::Open(_rest) => *state = State::Ended(Instant::now()),
-                    State::Ended(_at) => one.connection.cancel(),
+                    State::Open(rest) if rest.is_late(stalled) => {
+                        *state = State::Ended(Instant::now());
+                    }
+                    // Its memory is free already, so the time is not shorter while others wait.
+                    State::Ended(at) if at.elapsed() >= one.kind.stalled(&self.0) => {
+                        one.connection.cancel();
+                    }
+                    State::Open(_) | State::Ended(_) => {}
                 }
             }
         }
@@ -238,12 +251,21 @@ impl hyper::body::Body for Pieces {
 }
 
 impl Rest {
+    /// Whether its reader has taken too little for too long.
+    fn is_late(&self, stalled: Duration) -> bool {
+        let allowed = stalled + Duration::from_secs_f64(self.given as f64 / RATE as f64);
+        (self.waits_since).is_some_and(|since| self.waited + since.elapsed() >= allowed)
+    }
+
     fn poll_piece(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         // Until there is a piece the reader waits, and not we for it.
-        self.waits_since = None;
+        self.waited += self
+            .waits_since
+            .take()
+            .map_or(Duration::ZERO, |since| since.elapsed());
         while self.data.is_empty() {
             let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
                 Some(Ok(frame)) => frame,
@@ -251,12 +273,18 @@ impl Rest {
                 None => return Poll::Ready(None),
             };
             match frame.into_data() {
-                Ok(data) => self.data = data,
+                Ok(data) => {
+                    self.data = data;
+                    // Another message of a stream; an answer has one.
+                    self.waited = Duration::ZERO;
+                    self.given = 0;
+                }
                 Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
             }
         }
         self.waits_since = Some(Instant::now());
         let length = self.data.len().min(PIECE);
+        self.given += length;
         Poll::Ready(Some(Ok(Frame::data(self.data.split_to(length)))))
     }
 }
@@ -327,6 +355,27 @@ mod tests {
             .expect_err("it was cut");
         drop((first, held));
         assert!(lock(&answers.0.open).by_id.is_empty());
+    }
+
+    /// Each piece is taken in time, and all of them too slowly.
+    #[test]
+    fn a_reader_that_takes_a_piece_now_and_then_is_late() {
+        let mut rest = Rest {
+            body: Body::from(vec![0; 100 * PIECE]),
+            data: Bytes::new(),
+            waits_since: Some(Instant::now()),
+            waited: Duration::ZERO,
+            given: 0,
+            _permit: None,
+        };
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let mut pieces = 0;
+        while !rest.is_late(STALLED) {
+            assert!(rest.poll_piece(&mut context).is_ready());
+            pieces += 1;
+            rest.waits_since = Instant::now().checked_sub(STALLED * 3 / 4);
+        }
+        assert_eq!(pieces, 2);
     }
 
     #[tokio::test]

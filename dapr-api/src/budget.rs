@@ -31,7 +31,7 @@ pub(crate) struct Turn<'a> {
 pub(crate) struct Reserved(#[expect(dead_code, reason = "held")] Option<OwnedSemaphorePermit>);
 
 impl Budget {
-    /// So many bytes.
+    /// A budget of this size.
     pub(crate) fn new(bytes: u32) -> Self {
         Self(Arc::new(Shared {
             bytes,

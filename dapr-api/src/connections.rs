@@ -1,7 +1,7 @@
 //! The open connections: how many there are, of all addresses and of one, and which of them give way.
 //!
-//! Beyond the bound a new connection takes the place of one of the address with most, where that has more
-//! than twice as many: of one without a call, if there is one. Nothing here reads or writes.
+//! Beyond the bound a new connection takes the place of one of the address with most, where that has at
+//! least twice as many as the other would have then: of one without a call, if there is one. Nothing here reads or writes.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -64,7 +64,7 @@ pub(crate) struct Place {
 }
 
 impl Places {
-    /// So many places, of all addresses and of one.
+    /// `max` places of all addresses, and `per_address` of one.
     pub(crate) fn new(max: usize, per_address: usize) -> Self {
         Self(Arc::new(Shared {
             max,
@@ -103,7 +103,7 @@ impl Places {
 }
 
 impl Open {
-    /// Closes a connection in favour of one of an address that has so many; `false` when there is none.
+    /// Closes a connection in favour of one of an address that has `share` of them; `false` when there is none.
     fn evict(&mut self, share: usize) -> bool {
         let most = self.by_address.iter().max_by_key(|(_, all)| all.len());
         let Some((&address, all)) = most.filter(|(_, all)| all.len() > 2 * share + 1) else {

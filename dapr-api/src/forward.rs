@@ -23,9 +23,9 @@ use crate::{credential::remove_credentials, error::ApiError};
 
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(5);
-/// A connection is asked for a sign of life at this interval,
+/// A connection gets a ping at this interval,
 const PING: Duration = Duration::from_secs(20);
-/// and closed when none comes in this time.
+/// and is closed when no answer comes in this time.
 const PONG: Duration = Duration::from_secs(10);
 /// Marks what was passed on: an address that leads back here is noticed.
 const PASSED_ON: HeaderName = HeaderName::from_static("confcast-passed-on");

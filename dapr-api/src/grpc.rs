@@ -77,12 +77,10 @@ async fn get(State(api): State<Api>, request: Request<Body>) -> Response {
         }
     });
     let request = Request::from_parts(head, body);
-    let Ok(answer) = timeout(REQUEST, codec().unary(method, request)).await else {
-        let late =
-            ApiError::BadRequest("the message of the call did not arrive in time".to_owned());
-        return late.answer(true);
+    let answer = match in_time(codec().unary(method, request)).await {
+        Ok(answer) => answer.map(Body::new),
+        Err(late) => return late.answer(true),
     };
-    let answer = answer.map(Body::new);
     match Arc::into_inner(taken).and_then(OnceLock::into_inner) {
         Some(place) => place.hold(answer, connection),
         None => answer,
@@ -109,8 +107,10 @@ async fn subscribe(State(api): State<Api>, request: Request<Body>) -> Response {
         }
     });
     let request = Request::from_parts(head, body);
-    let answer = codec().server_streaming(method, request).await;
-    answers.stream(answer.map(Body::new), connection)
+    match in_time(codec().server_streaming(method, request)).await {
+        Ok(answer) => answers.stream(answer.map(Body::new), connection),
+        Err(late) => late.answer(true),
+    }
 }
 
 async fn unsubscribe(State(api): State<Api>, request: Request<Body>) -> Response {
@@ -122,10 +122,19 @@ async fn unsubscribe(State(api): State<Api>, request: Request<Body>) -> Response
         let answer = api.unsubscribe(&request.get_ref().id);
         std::future::ready(answered(Ok(answer)))
     });
-    codec()
-        .unary(method, Request::from_parts(head, body))
-        .await
-        .map(Body::new)
+    let request = Request::from_parts(head, body);
+    match in_time(codec().unary(method, request)).await {
+        Ok(answer) => answer.map(Body::new),
+        Err(late) => late.answer(true),
+    }
+}
+
+/// The head of an answer, which needs the message of the call.
+async fn in_time<T>(answer: impl Future<Output = T>) -> Result<T, ApiError> {
+    let late = |_elapsed| {
+        ApiError::BadRequest("the message of the call did not arrive in time".to_owned())
+    };
+    timeout(REQUEST, answer).await.map_err(late)
 }
 
 fn answered<T>(answer: Result<T, ApiError>) -> Result<tonic::Response<T>, Status> {

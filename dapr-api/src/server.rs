@@ -42,9 +42,9 @@ use crate::{
 const MAX_CONNECTIONS: usize = 1_024;
 /// Most calls of one connection at the same time.
 const MAX_CALLS: u32 = 256;
-/// A silent connection is asked for a sign of life at this interval,
+/// A silent connection gets a ping at this interval,
 const PING: Duration = Duration::from_secs(20);
-/// and closed when none comes in this time.
+/// and is closed when no answer comes in this time.
 const PONG: Duration = Duration::from_secs(20);
 /// Most bytes of the head of a request.
 const MAX_HEAD: usize = 64 << 10;
@@ -157,10 +157,10 @@ async fn connection(
         () = closed.cancelled() => return,
         () = idle(calls.subscribe(), &limits) => {
             serving.as_mut().graceful_shutdown();
-            // A peer that does not take the end has no more time.
-            match timeout(GRACE, serving).await {
-                Ok(result) => result,
-                Err(_elapsed) => return,
+            tokio::select! {
+                result = serving => result,
+                // A peer that does not take the end has no more time, but for a call that began meanwhile.
+                () = idle_after(GRACE, calls.subscribe()) => return,
             }
         }
         () = stop.cancelled() => {
@@ -184,6 +184,13 @@ async fn idle(mut calls: watch::Receiver<usize>, limits: &ConnectionLimits) {
         }
         limit = limits.idle;
     }
+}
+
+/// Resolves when no call is under way, after this time at the earliest.
+async fn idle_after(time: Duration, mut calls: watch::Receiver<usize>) {
+    sleep(time).await;
+    // An error says that nothing counts calls any more.
+    drop(calls.wait_for(|calls| *calls == 0).await);
 }
 
 /// The body of an answer: the call is under way until its end.

@@ -213,7 +213,7 @@ impl Replica {
     /// be the service itself: it is polled all along. Run it once. Dropping the future is safe at
     /// any moment; it costs at most the last half minute of what is saved on disk, and the calls of
     /// handlers that are under way. When `stop` resolves, handlers may finish their calls, for at
-    /// most 5 s, and the publishers are told, for at most 1 s, that no write need wait for this replica.
+    /// most 5 s, and a last check-in, of at most 1 s, says that no write needs to wait for this replica.
     pub async fn run<T>(&self, stop: impl Future<Output = T>) -> T {
         let parts = &*self.0;
         // Handlers are told before they are cancelled, so that a call can end in order.

@@ -2,8 +2,8 @@
 //!
 //! A sidecar does not say which service a subscription is for. So one that begins may be of any service
 //! whose own has ended, and starts with what any of them knows: naming a deletion twice is harmless, and
-//! naming it never is not. When as many are open as ever were at once, every service is back. No event is
-//! read or sent here.
+//! naming it never is not. When as many are open as ever were at once, every service is back; one that is
+//! away for a day is not expected any more. No event is read or sent here.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,6 +19,8 @@ use super::positions::{Position, PositionFile, Saved};
 
 /// Time between two saves of one topic.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// A service that did not subscribe again for this long was removed for good.
+const RETURNS_WITHIN: Duration = Duration::from_secs(24 * 60 * 60);
 /// Most documents that are remembered of ended subscriptions of a topic.
 const MAX_KNOWN: usize = 1 << 20;
 
@@ -48,6 +50,8 @@ struct Topic {
     next: u64,
     /// The most that were open at once.
     most: usize,
+    /// Until when a service that left is expected to come back.
+    expected_until: Instant,
     /// What services know whose subscription ended.
     known: BTreeSet<DocumentId>,
     /// The lowest position of those services.
@@ -174,6 +178,7 @@ impl Topic {
             open: BTreeMap::new(),
             next: 0,
             most: 0,
+            expected_until: Instant::now() + RETURNS_WITHIN,
             known: BTreeSet::new(),
             ended: None,
             at_start: None,
@@ -185,6 +190,9 @@ impl Topic {
 
     fn reached(&mut self, number: u64, position: Position) {
         self.open.insert(number, Some(position));
+        if Instant::now() >= self.expected_until {
+            self.most = self.open.len();
+        }
         if self.open.len() >= self.most && self.open.values().all(Option::is_some) {
             self.known.clear();
             self.ended = None;
@@ -194,6 +202,7 @@ impl Topic {
 
     fn end(&mut self, number: u64, mut known: BTreeSet<DocumentId>) {
         let position = self.open.remove(&number).flatten();
+        self.expected_until = Instant::now() + RETURNS_WITHIN;
         self.ended = self.ended.into_iter().chain(position).min();
         if self.known.len() + known.len() > MAX_KNOWN {
             tracing::warn!(
@@ -282,6 +291,23 @@ mod tests {
         assert_eq!(saved(&other), Some((12, 2)), "both are back");
         other.end(ids(["d"]));
         assert_eq!(subscribers.begin(&topic).1, ids(["d"]));
+    }
+
+    #[tokio::test]
+    async fn a_service_that_does_not_come_back_is_no_longer_waited_for() {
+        let subscribers = Subscribers::new(None);
+        let topic = "A".parse().expect("a name");
+        let (first, _) = subscribers.begin(&topic);
+        let (second, _) = subscribers.begin(&topic);
+        first.missed_since().await;
+        first.reached(at(5));
+        second.reached(at(5));
+        first.end(ids(["a"]));
+        second.reached(at(9));
+        assert_eq!(saved(&second), Some((5, 2)));
+        second.topic().expected_until = Instant::now();
+        second.reached(at(12));
+        assert_eq!(saved(&second), Some((12, 1)));
     }
 
     #[tokio::test]

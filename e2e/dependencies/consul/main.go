@@ -3,7 +3,7 @@
 // `go install github.com/hashicorp/consul@version` is refused because the module replaces its sibling modules with
 // local folders. This module uses the published siblings instead, and go.sum pins them. Of Consul's commands it has
 // `agent` alone: others do not build with the siblings that the version names. It changes no behaviour. The version is of
-// the last line under the Mozilla Public License.
+// the newest line under the Mozilla Public License whose siblings the Go proxy has.
 package main
 
 import (
