@@ -101,6 +101,13 @@ fn entries(path: &Path) -> Vec<String> {
     names
 }
 
+/// What is in the folder of the generations, besides the file that is locked.
+fn generations(folder: &Path) -> Vec<String> {
+    let mut names = entries(&folder.join(".generations"));
+    names.retain(|name| name != ".lock");
+    names
+}
+
 fn templates(folder: &TempDir) -> Content {
     Content::Templates(PathBuf::from(folder.path()))
 }

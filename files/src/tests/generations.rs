@@ -65,7 +65,7 @@ fn what_did_not_change_is_neither_written_again_nor_a_new_generation() {
     let folder = open(path);
     assert!(publish(&folder, &[file("a", "1"), file("b", "1")]));
     assert!(!publish(&folder, &[file("a", "1"), file("b", "1")]));
-    assert_eq!(entries(&path.join(".generations")), ["0000000001"]);
+    assert_eq!(generations(path), ["0000000001"]);
     assert!(publish(&folder, &[file("a", "1"), file("b", "2")]));
     let inode = |generation: &str, file: &str| {
         let path = path.join(".generations").join(generation).join(file);
@@ -88,11 +88,11 @@ fn older_generations_are_kept_up_to_a_number_and_nothing_else_is_removed() {
     for number in 0..5 {
         assert!(publish(&folder, &[file("a", &number.to_string())]));
     }
-    let generations = path.join(".generations");
+    let inside = path.join(".generations");
     // As a killed process leaves them, and what is none of ours.
-    fs::create_dir(generations.join("0000000009.part")).expect("made");
-    fs::create_dir(generations.join("notes")).expect("made");
-    symlink("/", generations.join("0000000001.link")).expect("made");
+    fs::create_dir(inside.join("0000000009.part")).expect("made");
+    fs::create_dir(inside.join("notes")).expect("made");
+    symlink("/", inside.join("0000000001.link")).expect("made");
     folder.collect(2).expect("collected");
     let kept = [
         "0000000001.link",
@@ -101,7 +101,7 @@ fn older_generations_are_kept_up_to_a_number_and_nothing_else_is_removed() {
         "0000000005",
         "notes",
     ];
-    assert_eq!(entries(&generations), kept);
+    assert_eq!(generations(path), kept);
     assert_eq!(current(path, "a"), "4");
 }
 
@@ -109,17 +109,17 @@ fn older_generations_are_kept_up_to_a_number_and_nothing_else_is_removed() {
 fn a_process_that_was_killed_leaves_nothing_that_the_next_one_takes_for_whole() {
     let home = tempfile::tempdir().expect("a folder");
     let path = home.path();
-    let generations = path.join(".generations");
+    let inside = path.join(".generations");
     {
         let folder = open(path);
         assert!(publish(&folder, &[file("a", "1")]));
         // Killed while it wrote.
-        fs::create_dir(generations.join("0000000002.part")).expect("made");
-        fs::write(generations.join("0000000002.part/a"), "2").expect("written");
+        fs::create_dir(inside.join("0000000002.part")).expect("made");
+        fs::write(inside.join("0000000002.part/a"), "2").expect("written");
         // Killed while a check ran.
-        fs::create_dir(generations.join("0000000003.check")).expect("made");
+        fs::create_dir(inside.join("0000000003.check")).expect("made");
         // Killed between the two renames.
-        fs::create_dir(generations.join("0000000007")).expect("made");
+        fs::create_dir(inside.join("0000000007")).expect("made");
         symlink("nowhere", path.join(".current.new")).expect("made");
     }
     assert_eq!(current(path, "a"), "1");
@@ -127,7 +127,7 @@ fn a_process_that_was_killed_leaves_nothing_that_the_next_one_takes_for_whole() 
     assert!(publish(&folder, &[file("a", "3")]));
     assert_eq!(current(path, "a"), "3");
     assert_eq!(
-        entries(&generations),
+        generations(path),
         ["0000000001", "0000000007", "0000000008"]
     );
 }
@@ -173,10 +173,7 @@ fn a_process_whose_folder_was_replaced_writes_to_it_no_more() {
     fs::create_dir(path.join(".generations/0000000001.part")).expect("made");
     generation.publish().expect_err("replaced");
     assert_eq!(current(&path, "a"), "2");
-    assert_eq!(
-        entries(&path.join(".generations")),
-        ["0000000001", "0000000001.part"]
-    );
+    assert_eq!(generations(path), ["0000000001", "0000000001.part"]);
 }
 
 #[test]
@@ -204,10 +201,7 @@ fn what_a_check_writes_is_neither_published_nor_in_earlier_generations() {
     assert_eq!(before.expect("a file"), "1");
     assert_eq!([current(path, "a/b"), current(path, "secret")], ["1", "2"]);
     assert!(!path.join("current/a/new").exists());
-    assert_eq!(
-        entries(&path.join(".generations")),
-        ["0000000001", "0000000002"]
-    );
+    assert_eq!(generations(path), ["0000000001", "0000000002"]);
 }
 
 #[test]
@@ -223,7 +217,7 @@ fn two_names_never_become_one_file() {
         .expect_err("a file and a folder");
     assert!(matches!(error, FilesError::SameFile(_)), "{error}");
     drop(generation);
-    assert_eq!(entries(&home.path().join(".generations")), [""; 0]);
+    assert_eq!(generations(home.path()), [""; 0]);
 }
 
 /// A user that can replace names in the folder would be given files of this process by a link.
@@ -245,9 +239,9 @@ fn with_an_owner_the_folder_is_out_of_reach_of_others() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o775)).expect("set");
     assert!(refused(&path), "a group may replace names");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("set");
-    let generations = path.join(".generations");
-    fs::rename(&generations, path.join("elsewhere")).expect("renamed");
-    symlink("elsewhere", &generations).expect("a link");
+    let inside = path.join(".generations");
+    fs::rename(&inside, path.join("elsewhere")).expect("renamed");
+    symlink("elsewhere", &inside).expect("a link");
     assert!(refused(&path), "the generations are elsewhere");
 }
 
@@ -255,10 +249,10 @@ fn with_an_owner_the_folder_is_out_of_reach_of_others() {
 fn what_is_no_generation_is_in_nobodys_way() {
     let home = tempfile::tempdir().expect("a folder");
     let folder = open(home.path());
-    let generations = home.path().join(".generations");
-    fs::write(generations.join("0000000009.part"), "a file").expect("written");
+    let inside = home.path().join(".generations");
+    fs::write(inside.join("0000000009.part"), "a file").expect("written");
     assert!(publish(&folder, &[file("a", "1")]));
-    fs::create_dir(generations.join(u64::MAX.to_string())).expect("made");
+    fs::create_dir(inside.join(u64::MAX.to_string())).expect("made");
     let error = Generation::begin(&folder).expect_err("no number is left");
     assert!(error.to_string().contains("highest number"), "{error}");
 }
