@@ -93,6 +93,9 @@ pub enum FilesError {
         ShownPath(.0)
     )]
     NotOwnAbove(PathBuf),
+    /// What is left of earlier attempts cannot be removed.
+    #[error("{0} folders of earlier attempts cannot be removed: remove them by hand ({1})")]
+    Left(usize, Box<FilesError>),
     /// No number is left for the next generation.
     #[error("{}: a folder in it has the highest number: remove it", .0.display())]
     NoNumber(PathBuf),
@@ -166,6 +169,7 @@ impl FilesError {
             | Self::NoLink(_)
             | Self::NotOwn(_)
             | Self::NotOwnAbove(_)
+            | Self::Left(..)
             | Self::NoNumber(_)
             | Self::Check { .. } => true,
             Self::Replaced(_)
@@ -189,6 +193,7 @@ impl FilesError {
             | Self::NoLink(_)
             | Self::NotOwn(_)
             | Self::NotOwnAbove(_)
+            | Self::Left(..)
             | Self::NoNumber(_) => "disk",
             Self::Template { .. } | Self::Templates { .. } => "template",
             Self::Secret { .. } => "secret",

@@ -229,13 +229,14 @@ impl Folder {
             }
         }
         let count = left.len();
-        match left.pop() {
-            Some(error) if count >= MAX_LEFT => return Err(error),
-            Some(error) => tracing::warn!(
-                "{count} folders of earlier attempts cannot be removed: remove them by hand: {error}"
-            ),
-            None => {}
+        let Some(last) = left.pop() else {
+            return Ok(());
+        };
+        let error = FilesError::Left(count, Box::new(last));
+        if count >= MAX_LEFT {
+            return Err(error);
         }
+        tracing::warn!("{error}");
         Ok(())
     }
 

@@ -17,6 +17,7 @@ use crate::{Access, Content, FilesError, Limits, content::Source, folder::Folder
 
 mod generations;
 mod pace;
+mod progress;
 mod templates;
 
 const LIMITS: Limits = Limits {

@@ -1,6 +1,6 @@
 //! What a folder of generations holds after each step, also when a process was killed in it.
 
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 
 use super::*;
 use crate::{RenderedFile, generation::Generation};
@@ -173,7 +173,7 @@ fn a_process_whose_folder_was_replaced_writes_to_it_no_more() {
     fs::create_dir(path.join(".generations/0000000001.part")).expect("made");
     generation.publish().expect_err("replaced");
     assert_eq!(current(&path, "a"), "2");
-    assert_eq!(generations(path), ["0000000001", "0000000001.part"]);
+    assert_eq!(generations(&path), ["0000000001", "0000000001.part"]);
 }
 
 #[test]
@@ -243,6 +243,139 @@ fn with_an_owner_the_folder_is_out_of_reach_of_others() {
     fs::rename(&inside, path.join("elsewhere")).expect("renamed");
     symlink("elsewhere", &inside).expect("a link");
     assert!(refused(&path), "the generations are elsewhere");
+}
+
+/// Its owner could move the folder away while files are written, and put a link in its place.
+#[test]
+fn with_an_owner_the_folders_above_are_out_of_reach_of_others() {
+    let home = tempfile::tempdir().expect("a folder");
+    let shared = home.path().join("shared");
+    fs::create_dir(&shared).expect("made");
+    let own = fs::metadata(&shared).expect("a folder");
+    let access = Access {
+        owner: Some((own.uid(), own.gid())),
+        ..ACCESS
+    };
+    let path = shared.join("one/two");
+    let set_mode = |mode| fs::set_permissions(&shared, fs::Permissions::from_mode(mode));
+    let refused = || {
+        let error = Folder::open(&path, access)
+            .expect_err("in reach")
+            .to_string();
+        assert!(
+            error.contains(&format!("{}: with --owner", shared.display())),
+            "{error}"
+        );
+    };
+    set_mode(0o777).expect("set");
+    refused();
+    assert_eq!(entries(&shared), [""; 0], "nothing is made in it");
+    set_mode(0o1777).expect("set");
+    drop(Folder::open(&path, access).expect("others replace only their own names"));
+    // Also where the folder is there already.
+    set_mode(0o770).expect("set");
+    refused();
+    if rustix::process::geteuid().is_root() {
+        set_mode(0o755).expect("set");
+        chown(&shared, Some(101), None).expect("given away");
+        refused();
+    }
+}
+
+#[test]
+fn with_an_owner_files_are_given_away_and_the_folder_is_not() {
+    let home = tempfile::tempdir().expect("a folder");
+    let own = fs::metadata(home.path()).expect("a folder");
+    // Only root gives files away.
+    let owner = match rustix::process::geteuid().is_root() {
+        true => (101, 102),
+        false => (own.uid(), own.gid()),
+    };
+    let access = Access {
+        mode: 0o664,
+        secret_mode: 0o600,
+        owner: Some(owner),
+    };
+    let path = home.path().join("out");
+    // A mode that lets a group write is that of the files, and not of the folder.
+    drop(Folder::open(&path, access).expect("made"));
+    let folder = Arc::new(Folder::open(&path, access).expect("there"));
+    assert!(publish(&folder, &[file("a/b", "1"), file("c", "1")]));
+    assert!(
+        publish(&folder, &[file("a/b", "1"), file("c", "2")]),
+        "one is linked"
+    );
+    assert!(!publish(&folder, &[file("a/b", "1"), file("c", "2")]));
+    for (name, mode) in [("", 0o775), ("a", 0o775), ("a/b", 0o664), ("c", 0o664)] {
+        let found = fs::metadata(path.join("current").join(name)).expect("there");
+        assert_eq!((found.uid(), found.gid()), owner, "{name}");
+        assert_eq!(found.mode() & 0o777, mode, "{name}");
+    }
+    for name in ["", ".generations", ".generations/.lock"] {
+        let found = fs::metadata(path.join(name)).expect("there");
+        assert_eq!(
+            (found.uid(), found.mode() & 0o022),
+            (own.uid(), 0),
+            "{name}"
+        );
+    }
+}
+
+/// A link of the owner in place of a file is neither followed nor kept.
+#[test]
+fn a_file_that_became_a_link_is_written_again() {
+    let home = tempfile::tempdir().expect("a folder");
+    let path = home.path();
+    let folder = open(path);
+    assert!(publish(&folder, &[file("a", "1")]));
+    fs::rename(path.join("current/a"), path.join("elsewhere")).expect("moved");
+    symlink(path.join("elsewhere"), path.join("current/a")).expect("a link");
+    assert!(publish(&folder, &[file("a", "1")]));
+    let found = fs::symlink_metadata(path.join("current/a")).expect("there");
+    assert!(found.is_file());
+}
+
+/// A lock of a folder is not seen by other hosts of NFS and SMB.
+#[test]
+fn the_file_in_the_folder_is_locked_too_and_its_loss_is_noticed() {
+    let home = tempfile::tempdir().expect("a folder");
+    let path = home.path();
+    let folder = open(path);
+    let lock = path.join(".generations/.lock");
+    let other = fs::File::open(&lock).expect("there");
+    assert!(matches!(
+        other.try_lock(),
+        Err(fs::TryLockError::WouldBlock)
+    ));
+    fs::remove_file(&lock).expect("removed");
+    let error = Generation::begin(&folder)
+        .expect_err("the lock is lost")
+        .to_string();
+    assert!(error.contains("start this one again"), "{error}");
+    drop(folder);
+    let _other_host = fs::File::create(&lock).and_then(|file| {
+        file.try_lock()?;
+        Ok(file)
+    });
+    let error = Folder::open(path, ACCESS).expect_err("locked").to_string();
+    assert!(error.contains("give each its own folder"), "{error}");
+}
+
+/// Such as on a file system without links: another device has none of this one.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_cannot_be_linked_is_no_change() {
+    let home = tempfile::tempdir().expect("a folder");
+    let path = home.path();
+    let folder = open(path);
+    assert!(publish(&folder, &[file("a", "1")]));
+    let elsewhere = tempfile::tempdir_in("/dev/shm").expect("a folder in memory");
+    let (first, moved) = (path.join(".generations/0000000001"), elsewhere.path());
+    fs::copy(first.join("a"), moved.join("a")).expect("copied");
+    fs::remove_dir_all(&first).expect("removed");
+    symlink(moved, &first).expect("a link");
+    assert!(!publish(&folder, &[file("a", "1")]));
+    assert!(publish(&folder, &[file("a", "2")]));
 }
 
 #[test]
