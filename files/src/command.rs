@@ -16,6 +16,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
     process::{Child, Command},
+    task::spawn_blocking,
     time::timeout,
 };
 
@@ -126,6 +127,7 @@ impl CommandLine {
             };
             timeout(limit, waiting).await
         };
+        group.kill().await;
         let shown = Output(format!("{}{}", errors.text(), output.text()));
         match ended {
             Ok(Ok(status)) if status.success() => Ok(()),
@@ -137,7 +139,7 @@ impl CommandLine {
 }
 
 /// A child that leads a group of processes. It is killed with all that it started when it is dropped before
-/// its end.
+/// its end, as it is when this process is asked to stop; then the drop waits for that.
 struct Group {
     child: Child,
     id: Option<Pid>,
@@ -160,15 +162,27 @@ impl Group {
         self.id = None;
         Ok(status)
     }
+
+    /// Kills it with all that it started, unless it has ended.
+    async fn kill(&mut self) {
+        if let Some(mark) = self.kill_group() {
+            spawn_blocking(move || mark.kill_all()).await.ok();
+        }
+    }
+
+    /// Kills the group, unless its leader has ended. What made a group of its own has the mark.
+    fn kill_group(&mut self) -> Option<Mark> {
+        let id = self.id.take()?;
+        // An error means that it has ended.
+        kill_process_group(id, Signal::KILL).ok();
+        Some(self.mark.clone())
+    }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if let Some(id) = self.id {
-            // An error means that it has ended.
-            kill_process_group(id, Signal::KILL).ok();
-            // What made a group of its own.
-            self.mark.kill_all();
+        if let Some(mark) = self.kill_group() {
+            mark.kill_all();
         }
     }
 }

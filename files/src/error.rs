@@ -22,10 +22,10 @@ pub enum FilesError {
         ShownPath(.0)
     )]
     Locked(PathBuf),
-    /// The folder is no longer the one that this process has locked.
+    /// The folder, or the file in it, is no longer the one that this process has locked.
     #[error(
-        "{}: the folder was replaced after this process had started, so another one may write to it: start \
-         this one again",
+        "{}: it was replaced or removed after this process had started, so another one may write to the \
+         folder: start this one again",
         ShownPath(.0)
     )]
     Replaced(PathBuf),
@@ -85,6 +85,17 @@ pub enum FilesError {
         .0.display()
     )]
     NotOwn(PathBuf),
+    /// With an owner of the files, all folders above must be out of reach of that user.
+    #[error(
+        "{}: with --owner every folder above that of the files must belong to root or the user of this process \
+         and be writable by nobody else, unless it is sticky, because a name in it could be replaced while \
+         files are written: change its owner and mode, or name a folder elsewhere",
+        ShownPath(.0)
+    )]
+    NotOwnAbove(PathBuf),
+    /// What is left of earlier attempts cannot be removed.
+    #[error("{0} folders of earlier attempts cannot be removed: remove them by hand ({1})")]
+    Left(usize, Box<FilesError>),
     /// No number is left for the next generation.
     #[error("{}: a folder in it has the highest number: remove it", .0.display())]
     NoNumber(PathBuf),
@@ -155,12 +166,14 @@ impl FilesError {
         match self {
             Self::Io { .. }
             | Self::Locked(_)
-            | Self::Replaced(_)
             | Self::NoLink(_)
             | Self::NotOwn(_)
+            | Self::NotOwnAbove(_)
+            | Self::Left(..)
             | Self::NoNumber(_)
             | Self::Check { .. } => true,
-            Self::Template { .. }
+            Self::Replaced(_)
+            | Self::Template { .. }
             | Self::Templates { .. }
             | Self::Secret { .. }
             | Self::TooLong { .. }
@@ -179,6 +192,8 @@ impl FilesError {
             | Self::Replaced(_)
             | Self::NoLink(_)
             | Self::NotOwn(_)
+            | Self::NotOwnAbove(_)
+            | Self::Left(..)
             | Self::NoNumber(_) => "disk",
             Self::Template { .. } | Self::Templates { .. } => "template",
             Self::Secret { .. } => "secret",

@@ -10,7 +10,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, DirBuilder, File},
+    fs::{self, DirBuilder, File, Metadata},
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
@@ -34,7 +34,9 @@ pub(crate) struct Generation {
     /// Its folders, itself included; relative paths.
     folders: BTreeSet<PathBuf>,
     files: usize,
-    /// The files that are not as in the current generation; relative paths.
+    /// Whether a file is not as in the current generation.
+    differs: bool,
+    /// The files that are not linked to the current generation; relative paths.
     written: Vec<PathBuf>,
     is_published: bool,
 }
@@ -52,6 +54,7 @@ impl Generation {
             folders: BTreeSet::from([PathBuf::new()]),
             path,
             files: 0,
+            differs: false,
             written: Vec::new(),
             is_published: false,
         })
@@ -70,9 +73,11 @@ impl Generation {
         let mode = mode_of(file, &access);
         if let Some(base) = &self.base {
             let old = base.join(&file.path);
-            // Not every file system has links.
-            if is_same(&old, &file.content, mode, &access) && fs::hard_link(&old, &path).is_ok() {
-                return Ok(());
+            match same(&old, &file.content, mode, &access) {
+                // Not every file system has links.
+                Some(same) if is_linked(&old, &path, &same)? => return Ok(()),
+                Some(_same) => {}
+                None => self.differs = true,
             }
         }
         self.written.push(PathBuf::from(&file.path));
@@ -91,7 +96,7 @@ impl Generation {
         };
         let written = created
             .write_all(&file.content)
-            .and_then(|()| access.apply(&path, mode));
+            .and_then(|()| access.apply(&created, mode));
         written.map_err(at_path(path))
     }
 
@@ -100,7 +105,7 @@ impl Generation {
         let Some(base) = &self.base else {
             return Ok(true);
         };
-        if !self.written.is_empty() {
+        if self.differs {
             return Ok(true);
         }
         let before = match files_below(base) {
@@ -136,20 +141,24 @@ impl Generation {
     /// Brings everything to the disk, and makes it the current generation.
     pub(crate) fn publish(mut self) -> Result<(), FilesError> {
         let access = self.folder.access;
-        let path = self.folder.name(self.number)?;
+        // What has this path now may be of another process.
+        self.folder.ensure_locked()?;
         // Before another owner can replace a name.
         for file in &self.written {
-            folder::sync(&path.join(file))?;
+            folder::sync(&self.path.join(file))?;
         }
         // The innermost first.
         for folder in self.folders.iter().rev() {
-            let folder = path.join(folder);
-            if access.owner.is_some() {
-                let applied = access.apply(&folder, access.folder_mode());
-                applied.map_err(at_path(&folder))?;
-            }
-            folder::sync(&folder)?;
+            let folder = self.path.join(folder);
+            let synced = folder::open_folder(&folder).and_then(|opened| {
+                if access.owner.is_some() {
+                    access.apply(&opened, access.folder_mode())?;
+                }
+                opened.sync_all()
+            });
+            synced.map_err(at_path(&folder))?;
         }
+        self.folder.name(self.number)?;
         self.folder.swap(self.number)?;
         self.is_published = true;
         Ok(())
@@ -244,29 +253,34 @@ fn new_folder(path: &Path, access: &Access) -> Result<(), FilesError> {
     let made = DirBuilder::new().mode(0o700).create(path);
     let made = made.and_then(|()| match access.owner {
         Some(_) => Ok(()),
-        None => access.apply(path, access.folder_mode()),
+        None => access.apply(&folder::open_folder(path)?, access.folder_mode()),
     });
     made.map_err(at_path(path))
 }
 
-/// Whether there is a file with this content, mode and owner.
-fn is_same(path: &Path, content: &[u8], mode: u32, access: &Access) -> bool {
-    let Ok(metadata) = fs::symlink_metadata(path) else {
-        return false;
-    };
+/// The file that has this content, mode and owner.
+fn same(path: &Path, content: &[u8], mode: u32, access: &Access) -> Option<Metadata> {
+    let (file, metadata) = folder::open_file(path).ok()?;
     let owner = access.owner;
     let is_owned = owner.is_none_or(|owner| owner == (metadata.uid(), metadata.gid()));
-    if !metadata.is_file()
-        || metadata.len() != content.len() as u64
-        || metadata.mode() & 0o7777 != mode
-        || !is_owned
-    {
-        return false;
+    if metadata.len() != content.len() as u64 || metadata.mode() & 0o7777 != mode || !is_owned {
+        return None;
     }
     let mut old = Vec::with_capacity(content.len());
-    let read = File::open(path).and_then(|file| {
-        // It may grow meanwhile.
-        file.take(content.len() as u64 + 1).read_to_end(&mut old)
-    });
-    read.is_ok() && old == content
+    // It may grow meanwhile.
+    let read = file.take(content.len() as u64 + 1).read_to_end(&mut old);
+    (read.is_ok() && old == content).then_some(metadata)
+}
+
+/// Links a file that was read. Its owner may have put another one in its place meanwhile, which is not linked.
+fn is_linked(old: &Path, new: &Path, read: &Metadata) -> Result<bool, FilesError> {
+    if fs::hard_link(old, new).is_err() {
+        return Ok(false);
+    }
+    let linked = fs::symlink_metadata(new).map_err(at_path(new))?;
+    let is_same = folder::is_same_file(read, &linked);
+    if !is_same {
+        fs::remove_file(new).map_err(at_path(new))?;
+    }
+    Ok(is_same)
 }

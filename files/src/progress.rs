@@ -85,8 +85,8 @@ impl Progress {
         let is_new = match attempt {
             Attempt::Same { number, files } => {
                 self.status.rendered(root, *files);
-                self.status.generation = *number;
-                false
+                // The link was swapped by an attempt that failed after that, or by somebody else.
+                std::mem::replace(&mut self.status.generation, *number) != *number
             }
             Attempt::Swapped { number, files } => {
                 self.status.rendered(root, *files);

@@ -17,6 +17,7 @@ use crate::{Access, Content, FilesError, Limits, content::Source, folder::Folder
 
 mod generations;
 mod pace;
+mod progress;
 mod templates;
 
 const LIMITS: Limits = Limits {
@@ -98,6 +99,13 @@ fn entries(path: &Path) -> Vec<String> {
         .map(|name| name.into_string().expect("UTF-8"))
         .collect();
     names.sort();
+    names
+}
+
+/// What is in the folder of the generations, besides the file that is locked.
+fn generations(folder: &Path) -> Vec<String> {
+    let mut names = entries(&folder.join(".generations"));
+    names.retain(|name| name != ".lock");
     names
 }
 

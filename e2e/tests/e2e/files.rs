@@ -290,7 +290,10 @@ async fn a_file_that_cannot_be_written_leaves_the_old_folder_and_is_tried_again(
     let status = home.until("/failure/kind", json!("disk")).await?;
     ensure!(home.read("text")? == "small", "{status:#}");
     let left = names(&home.path("out/.generations"))?;
-    ensure!(left == ["0000000001"], "nothing is left of it: {left:?}");
+    ensure!(
+        left == [".lock", "0000000001"],
+        "nothing is left of it: {left:?}"
+    );
     // It is tried again without a change.
     eventually("a second attempt", async || {
         let status = home.status()?;

@@ -1,6 +1,6 @@
 //! What a folder of generations holds after each step, also when a process was killed in it.
 
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 
 use super::*;
 use crate::{RenderedFile, generation::Generation};
@@ -65,7 +65,7 @@ fn what_did_not_change_is_neither_written_again_nor_a_new_generation() {
     let folder = open(path);
     assert!(publish(&folder, &[file("a", "1"), file("b", "1")]));
     assert!(!publish(&folder, &[file("a", "1"), file("b", "1")]));
-    assert_eq!(entries(&path.join(".generations")), ["0000000001"]);
+    assert_eq!(generations(path), ["0000000001"]);
     assert!(publish(&folder, &[file("a", "1"), file("b", "2")]));
     let inode = |generation: &str, file: &str| {
         let path = path.join(".generations").join(generation).join(file);
@@ -88,11 +88,11 @@ fn older_generations_are_kept_up_to_a_number_and_nothing_else_is_removed() {
     for number in 0..5 {
         assert!(publish(&folder, &[file("a", &number.to_string())]));
     }
-    let generations = path.join(".generations");
+    let inside = path.join(".generations");
     // As a killed process leaves them, and what is none of ours.
-    fs::create_dir(generations.join("0000000009.part")).expect("made");
-    fs::create_dir(generations.join("notes")).expect("made");
-    symlink("/", generations.join("0000000001.link")).expect("made");
+    fs::create_dir(inside.join("0000000009.part")).expect("made");
+    fs::create_dir(inside.join("notes")).expect("made");
+    symlink("/", inside.join("0000000001.link")).expect("made");
     folder.collect(2).expect("collected");
     let kept = [
         "0000000001.link",
@@ -101,7 +101,7 @@ fn older_generations_are_kept_up_to_a_number_and_nothing_else_is_removed() {
         "0000000005",
         "notes",
     ];
-    assert_eq!(entries(&generations), kept);
+    assert_eq!(generations(path), kept);
     assert_eq!(current(path, "a"), "4");
 }
 
@@ -109,17 +109,17 @@ fn older_generations_are_kept_up_to_a_number_and_nothing_else_is_removed() {
 fn a_process_that_was_killed_leaves_nothing_that_the_next_one_takes_for_whole() {
     let home = tempfile::tempdir().expect("a folder");
     let path = home.path();
-    let generations = path.join(".generations");
+    let inside = path.join(".generations");
     {
         let folder = open(path);
         assert!(publish(&folder, &[file("a", "1")]));
         // Killed while it wrote.
-        fs::create_dir(generations.join("0000000002.part")).expect("made");
-        fs::write(generations.join("0000000002.part/a"), "2").expect("written");
+        fs::create_dir(inside.join("0000000002.part")).expect("made");
+        fs::write(inside.join("0000000002.part/a"), "2").expect("written");
         // Killed while a check ran.
-        fs::create_dir(generations.join("0000000003.check")).expect("made");
+        fs::create_dir(inside.join("0000000003.check")).expect("made");
         // Killed between the two renames.
-        fs::create_dir(generations.join("0000000007")).expect("made");
+        fs::create_dir(inside.join("0000000007")).expect("made");
         symlink("nowhere", path.join(".current.new")).expect("made");
     }
     assert_eq!(current(path, "a"), "1");
@@ -127,7 +127,7 @@ fn a_process_that_was_killed_leaves_nothing_that_the_next_one_takes_for_whole() 
     assert!(publish(&folder, &[file("a", "3")]));
     assert_eq!(current(path, "a"), "3");
     assert_eq!(
-        entries(&generations),
+        generations(path),
         ["0000000001", "0000000007", "0000000008"]
     );
 }
@@ -173,10 +173,7 @@ fn a_process_whose_folder_was_replaced_writes_to_it_no_more() {
     fs::create_dir(path.join(".generations/0000000001.part")).expect("made");
     generation.publish().expect_err("replaced");
     assert_eq!(current(&path, "a"), "2");
-    assert_eq!(
-        entries(&path.join(".generations")),
-        ["0000000001", "0000000001.part"]
-    );
+    assert_eq!(generations(&path), ["0000000001", "0000000001.part"]);
 }
 
 #[test]
@@ -204,10 +201,7 @@ fn what_a_check_writes_is_neither_published_nor_in_earlier_generations() {
     assert_eq!(before.expect("a file"), "1");
     assert_eq!([current(path, "a/b"), current(path, "secret")], ["1", "2"]);
     assert!(!path.join("current/a/new").exists());
-    assert_eq!(
-        entries(&path.join(".generations")),
-        ["0000000001", "0000000002"]
-    );
+    assert_eq!(generations(path), ["0000000001", "0000000002"]);
 }
 
 #[test]
@@ -223,7 +217,7 @@ fn two_names_never_become_one_file() {
         .expect_err("a file and a folder");
     assert!(matches!(error, FilesError::SameFile(_)), "{error}");
     drop(generation);
-    assert_eq!(entries(&home.path().join(".generations")), [""; 0]);
+    assert_eq!(generations(home.path()), [""; 0]);
 }
 
 /// A user that can replace names in the folder would be given files of this process by a link.
@@ -245,20 +239,153 @@ fn with_an_owner_the_folder_is_out_of_reach_of_others() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o775)).expect("set");
     assert!(refused(&path), "a group may replace names");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("set");
-    let generations = path.join(".generations");
-    fs::rename(&generations, path.join("elsewhere")).expect("renamed");
-    symlink("elsewhere", &generations).expect("a link");
+    let inside = path.join(".generations");
+    fs::rename(&inside, path.join("elsewhere")).expect("renamed");
+    symlink("elsewhere", &inside).expect("a link");
     assert!(refused(&path), "the generations are elsewhere");
+}
+
+/// Its owner could move the folder away while files are written, and put a link in its place.
+#[test]
+fn with_an_owner_the_folders_above_are_out_of_reach_of_others() {
+    let home = tempfile::tempdir().expect("a folder");
+    let shared = home.path().join("shared");
+    fs::create_dir(&shared).expect("made");
+    let own = fs::metadata(&shared).expect("a folder");
+    let access = Access {
+        owner: Some((own.uid(), own.gid())),
+        ..ACCESS
+    };
+    let path = shared.join("one/two");
+    let set_mode = |mode| fs::set_permissions(&shared, fs::Permissions::from_mode(mode));
+    let refused = || {
+        let error = Folder::open(&path, access)
+            .expect_err("in reach")
+            .to_string();
+        assert!(
+            error.contains(&format!("{}: with --owner", shared.display())),
+            "{error}"
+        );
+    };
+    set_mode(0o777).expect("set");
+    refused();
+    assert_eq!(entries(&shared), [""; 0], "nothing is made in it");
+    set_mode(0o1777).expect("set");
+    drop(Folder::open(&path, access).expect("others replace only their own names"));
+    // Also where the folder is there already.
+    set_mode(0o770).expect("set");
+    refused();
+    if rustix::process::geteuid().is_root() {
+        set_mode(0o755).expect("set");
+        chown(&shared, Some(101), None).expect("given away");
+        refused();
+    }
+}
+
+#[test]
+fn with_an_owner_files_are_given_away_and_the_folder_is_not() {
+    let home = tempfile::tempdir().expect("a folder");
+    let own = fs::metadata(home.path()).expect("a folder");
+    // Only root gives files away.
+    let owner = match rustix::process::geteuid().is_root() {
+        true => (101, 102),
+        false => (own.uid(), own.gid()),
+    };
+    let access = Access {
+        mode: 0o664,
+        secret_mode: 0o600,
+        owner: Some(owner),
+    };
+    let path = home.path().join("out");
+    // A mode that lets a group write is that of the files, and not of the folder.
+    drop(Folder::open(&path, access).expect("made"));
+    let folder = Arc::new(Folder::open(&path, access).expect("there"));
+    assert!(publish(&folder, &[file("a/b", "1"), file("c", "1")]));
+    assert!(
+        publish(&folder, &[file("a/b", "1"), file("c", "2")]),
+        "one is linked"
+    );
+    assert!(!publish(&folder, &[file("a/b", "1"), file("c", "2")]));
+    for (name, mode) in [("", 0o775), ("a", 0o775), ("a/b", 0o664), ("c", 0o664)] {
+        let found = fs::metadata(path.join("current").join(name)).expect("there");
+        assert_eq!((found.uid(), found.gid()), owner, "{name}");
+        assert_eq!(found.mode() & 0o777, mode, "{name}");
+    }
+    for name in ["", ".generations", ".generations/.lock"] {
+        let found = fs::metadata(path.join(name)).expect("there");
+        assert_eq!(
+            (found.uid(), found.mode() & 0o022),
+            (own.uid(), 0),
+            "{name}"
+        );
+    }
+}
+
+/// A link of the owner in place of a file is neither followed nor kept.
+#[test]
+fn a_file_that_became_a_link_is_written_again() {
+    let home = tempfile::tempdir().expect("a folder");
+    let path = home.path();
+    let folder = open(path);
+    assert!(publish(&folder, &[file("a", "1")]));
+    fs::rename(path.join("current/a"), path.join("elsewhere")).expect("moved");
+    symlink(path.join("elsewhere"), path.join("current/a")).expect("a link");
+    assert!(publish(&folder, &[file("a", "1")]));
+    let found = fs::symlink_metadata(path.join("current/a")).expect("there");
+    assert!(found.is_file());
+}
+
+/// A lock of a folder is not seen by other hosts of NFS and SMB.
+#[test]
+fn the_file_in_the_folder_is_locked_too_and_its_loss_is_noticed() {
+    let home = tempfile::tempdir().expect("a folder");
+    let path = home.path();
+    let folder = open(path);
+    let lock = path.join(".generations/.lock");
+    let other = fs::File::open(&lock).expect("there");
+    assert!(matches!(
+        other.try_lock(),
+        Err(fs::TryLockError::WouldBlock)
+    ));
+    fs::remove_file(&lock).expect("removed");
+    let error = Generation::begin(&folder)
+        .expect_err("the lock is lost")
+        .to_string();
+    assert!(error.contains("start this one again"), "{error}");
+    drop(folder);
+    let _other_host = fs::File::create(&lock).and_then(|file| {
+        file.try_lock()?;
+        Ok(file)
+    });
+    let error = Folder::open(path, ACCESS).expect_err("locked").to_string();
+    assert!(error.contains("give each its own folder"), "{error}");
+}
+
+/// Such as on a file system without links: another device has none of this one.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_cannot_be_linked_is_no_change() {
+    let home = tempfile::tempdir().expect("a folder");
+    let path = home.path();
+    let folder = open(path);
+    assert!(publish(&folder, &[file("a", "1")]));
+    let elsewhere = tempfile::tempdir_in("/dev/shm").expect("a folder in memory");
+    let (first, moved) = (path.join(".generations/0000000001"), elsewhere.path());
+    fs::copy(first.join("a"), moved.join("a")).expect("copied");
+    fs::remove_dir_all(&first).expect("removed");
+    symlink(moved, &first).expect("a link");
+    assert!(!publish(&folder, &[file("a", "1")]));
+    assert!(publish(&folder, &[file("a", "2")]));
 }
 
 #[test]
 fn what_is_no_generation_is_in_nobodys_way() {
     let home = tempfile::tempdir().expect("a folder");
     let folder = open(home.path());
-    let generations = home.path().join(".generations");
-    fs::write(generations.join("0000000009.part"), "a file").expect("written");
+    let inside = home.path().join(".generations");
+    fs::write(inside.join("0000000009.part"), "a file").expect("written");
     assert!(publish(&folder, &[file("a", "1")]));
-    fs::create_dir(generations.join(u64::MAX.to_string())).expect("made");
+    fs::create_dir(inside.join(u64::MAX.to_string())).expect("made");
     let error = Generation::begin(&folder).expect_err("no number is left");
     assert!(error.to_string().contains("highest number"), "{error}");
 }
