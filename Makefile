@@ -55,7 +55,7 @@ latency: ## Time until a change is visible in both replicas: median and p99, rel
 
 # About 15 minutes, on a machine without other load. Also ROUNDS and SHARE, see bench/src/main.rs.
 bench: ## Speed next to floors and peers of the same run: ratios, target/bench/ [ONLY=1,2]
-	cargo build --release --locked $(SERVICES) --package cli --package bench
+	cargo build --release --locked $(SERVICES) --package component --package cli --package bench
 	parts=$$(e2e/dependencies/provide.sh mongod redis-server daprd etcd etcd-module wrk peer-modules consul consul-template) && eval "$$parts" && \
 	  ETCD_MODULE="$$ETCD_MODULE" CONSUL="$$CONSUL" CONSUL_TEMPLATE="$$CONSUL_TEMPLATE" exec $(TARGET)/release/bench
 
